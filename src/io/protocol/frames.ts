@@ -1,0 +1,48 @@
+// What may arrive from a client, as schemas (docs/protocol.md section 3.2), and the names that both sides must agree on.
+// Envelopes are closed: an unknown member is a malformed frame (P-6), so that a misspelt `ack` is noticed instead of being lost.
+
+import { Type, type Static } from 'typebox'
+
+/** The one subprotocol (P-2). */
+export const SUBPROTOCOL = 'holdfast.v1'
+/** Arrays and objects inside one another in a client's frame (P-6). */
+export const MAX_DEPTH = 32
+/** Malformed frames a connection may send (P-45). */
+export const MAX_BAD_FRAMES = 10
+/** Refusals for rate in a row before the connection is closed (P-46). */
+export const MAX_RATE_REFUSALS = 100
+/** How long a peer may be silent beyond `heartbeatMs` (P-43). */
+export const HEARTBEAT_GRACE_MS = 10_000
+
+const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+// Any type: a value that is no string names no session, and is told so (P-9), as the founding note has it.
+const NamedSession = Type.Optional(Type.Unknown())
+
+export const CommandFrame = Type.Object({
+  type: Type.Optional(Type.Literal('command')),
+  sessionId: NamedSession,
+  command: Type.String({ minLength: 1, maxLength: 128 }),
+  payload: Type.Optional(Type.Unknown()),
+  id: Type.Optional(Type.Union([
+    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    Type.String({ minLength: 1, maxLength: 128 })
+  ])),
+  ack: Type.Optional(Seq)
+}, { additionalProperties: false })
+
+export const AckFrame = Type.Object({
+  type: Type.Literal('ack'),
+  sessionId: NamedSession,
+  seq: Seq
+}, { additionalProperties: false })
+
+export const EndFrame = Type.Object({
+  type: Type.Literal('end'),
+  sessionId: NamedSession,
+  ack: Type.Optional(Seq)
+}, { additionalProperties: false })
+
+export type CommandFrame = Static<typeof CommandFrame>
+export type AckFrame = Static<typeof AckFrame>
+export type EndFrame = Static<typeof EndFrame>
+export type ClientFrame = CommandFrame | AckFrame | EndFrame

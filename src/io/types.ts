@@ -1,0 +1,121 @@
+// The vocabulary of the domain, types only. Each word is defined in docs/protocol.md, section 1.
+// Times are milliseconds. `Clock.now` is monotonic and decides everything; `Clock.wall` is only ever shown to people.
+
+export type Millis = number
+/** 1-based number of an output in its session; 0 means "none yet". */
+export type Seq = number
+export type SessionId = string
+export type UserId = string
+
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
+export type JsonObject = { [key: string]: JsonValue }
+
+/** A value that is there already, or a promise of it. Local stores answer at once; nothing is awaited for them. */
+export type MaybePromise<T> = T | Promise<T>
+
+export interface Clock {
+  /** Monotonic milliseconds from an arbitrary start; never set back, unmoved by changes of the system's clock. */
+  now(): Millis
+  /** Milliseconds since 1970-01-01 UTC, for display only. */
+  wall(): Millis
+}
+
+/** The slice of pino that the domain uses: the object first, a constant lower-case message second. */
+export interface Log {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** A session as the founding note describes it. A snapshot: it does not change after it was handed out. */
+export interface Session {
+  readonly id: SessionId
+  readonly userId: UserId
+  /** Milliseconds since 1970-01-01 UTC. */
+  readonly createdAt: Millis
+  /** Milliseconds since 1970-01-01 UTC of the last accepted command or dispatched output (P-40). */
+  readonly lastActivityAt: Millis
+  readonly context: JsonObject
+}
+
+/** What a client asks for, as the founding note describes it. */
+export interface InboundMessage {
+  readonly command: string
+  readonly payload: JsonValue
+}
+
+/** `basic`: the founding note. `full`: the subprotocol `holdfast.v1` (P-2). */
+export type Profile = 'basic' | 'full'
+
+/** `active`: a connection is attached. `detached`: kept for a resume. `ended`: only its tombstone is left. */
+export type SessionState = 'active' | 'detached' | 'ended'
+
+/** Why a session ended; told to operators, counted in metrics and, to a holder of the token, in `previous.reason` (P-33). */
+export type EndReason =
+  | 'idle'
+  | 'resume_window'
+  | 'ended_by_client'
+  | 'ended_by_operator'
+  | 'disconnected'
+  | 'state_lost'
+  | 'shutdown'
+
+/** What operators see of a session. A snapshot. */
+export interface SessionView extends Session {
+  readonly state: SessionState
+  readonly profile: Profile
+  /** Number of lifecycle events of this session so far; a consumer drops an event with a lower number than it has seen. */
+  readonly revision: number
+  /** Highest seq given. */
+  readonly lastSeq: Seq
+  /** Outputs held until acknowledged. */
+  readonly outboxMessages: number
+  readonly outboxBytes: number
+  /** Highest numbered command accepted (P-11). */
+  readonly lastCommand: number
+  /** Commands accepted and not yet answered. */
+  readonly inFlight: number
+  /** Outputs dropped unacknowledged (P-25). */
+  readonly dropped: number
+  readonly detachedAt: Millis | null
+}
+
+/** What is left of an ended session for a while, so that a late question gets its reason. */
+export interface Tombstone {
+  readonly id: SessionId
+  readonly userId: UserId
+  readonly reason: EndReason
+  readonly endedAt: Millis
+  readonly lastCommand: number
+  /** Text an operator gave with the termination. */
+  readonly note?: string
+}
+
+export type LifecycleEventType = 'created' | 'attached' | 'detached' | 'ended'
+
+export interface LifecycleEvent {
+  readonly type: LifecycleEventType
+  readonly sessionId: SessionId
+  readonly userId: UserId
+  readonly revision: number
+  /** Milliseconds since 1970-01-01 UTC. */
+  readonly at: Millis
+  /** `ended`: the EndReason. `detached`: the name of the close code. */
+  readonly reason?: string
+}
+
+/** Whom an output is for. */
+export type Target = { sessionId: SessionId } | { userId: UserId } | { all: true }
+
+/**
+ * One output. `tail` is its JSON text without the leading `{"seq":<n>`, so a broadcast to many sessions shares one Output and only the number
+ * differs.
+ */
+export interface Output {
+  readonly tail: string
+  /** UTF-8 length of `tail`. */
+  readonly bytes: number
+  /** The numbered command that this answers; 0 for anything else. */
+  readonly commandId: number
+}
