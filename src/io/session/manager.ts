@@ -1,0 +1,556 @@
+// The life of sessions: created, attached to a connection, detached, resumed, ended, and what is sent to them meanwhile. Every change of a
+// SessionRecord happens here or in the dispatcher's admission, in one turn without an await, so that "replay, then live", "answer, then output" and
+// "who is attached" cannot be seen half done.
+//
+// Order of calls: `open` or `resume` → `attach` → (`receive`, `acknowledge`, `send`)* → `detach` → … → `terminateSession`, or the sweep.
+// The founding note's four are createSession, getSession, terminateSession, purgeStaleSessions; they act at once on sessions of this node.
+// Not here: sockets (gateway), commands (dispatcher), where records are kept (store).
+
+import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
+import { HoldfastError } from '../errors.js'
+import type {
+  Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Output, Profile, Seq, Session, SessionId,
+  SessionState, SessionView, Target, Tombstone, UserId
+} from '../types.js'
+import { messageOutput } from '../protocol/codec.js'
+import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
+import { acknowledge, append, createReplayLog, dropOldest, firstSeq, planReplay, releaseThrough, type ReplayPlan } from './replay-log.js'
+import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
+import type { SessionStore, StoredTombstone } from './store.js'
+import { createTimingWheel } from './timing-wheel.js'
+
+export interface SessionLimits {
+  /** A session without activity for longer ends (P-40). */
+  idleTimeoutMs: Millis
+  /** A detached session is kept that long, and never beyond its idle timeout; 0: every close terminates (P-36). */
+  resumeWindowMs: Millis
+  maxSessions: number
+  maxSessionsPerUser: number
+  outboxMessages: number
+  outboxBytes: number
+  /** Over all sessions of this node. */
+  outboxTotalBytes: number
+}
+
+export interface SessionManagerOptions {
+  store: SessionStore
+  clock: Clock
+  log: Log
+  limits: SessionLimits
+  /** Gives session ids: at least 122 random bits, URL- and header-safe. */
+  createId: () => SessionId
+  /** A user to whom `maxSessionsPerUser` does not apply: the placeholder, who is everybody. */
+  unlimitedUserId?: UserId
+}
+
+export interface ListQuery {
+  state?: Exclude<SessionState, 'ended'>
+  userId?: UserId
+  createdBefore?: Millis
+  createdAfter?: Millis
+  /** Only sessions idle for at least that long. */
+  idleForMs?: Millis
+  newestFirst?: boolean
+  /** 1 to 500; default 50. */
+  limit?: number
+  cursor?: string
+}
+
+export interface SessionPage { data: SessionView[], nextCursor: string | null }
+export interface SessionCounts { active: number, detached: number, total: number, outboxBytes: number }
+/** Totals since the start, for metrics. */
+export interface SessionTotals {
+  created: number
+  ended: Record<EndReason, number>
+  attached: number
+  detached: number
+  resumed: number
+  resumeRefused: number
+  outputs: number
+  outputsDropped: number
+}
+
+export interface ResumeRequest { sessionId: SessionId, token: string, lastSeq: Seq, userId: UserId }
+export type ResumeAnswer =
+  | { ok: true, session: SessionRecord }
+  | { ok: false, previous: { sessionId: SessionId, reason: EndReason | 'unknown', lastCommand?: number } }
+
+/** What an attach gives the connection to tell its client. */
+export interface Attachment extends ReplayPlan {
+  /** Null where the session cannot be resumed: basic profile, or a resume window of 0. */
+  readonly resumeToken: string | null
+}
+
+export interface SessionManager {
+  /** Creates a session without a connection. It ends by its idle timeout unless a connection takes it up. @throws USER_QUOTA, SERVER_FULL */
+  createSession(userId: UserId): Session
+  /** The session, or undefined if there is none. Counts as activity. */
+  getSession(id: SessionId): Session | undefined
+  /** Ends the session: true if it existed. Its connection is told and closed. */
+  terminateSession(id: SessionId, reason?: EndReason, note?: string): boolean
+  /** Ends sessions idle for longer than their timeout, or detached for longer than the window; at most `limit`. Returns how many. */
+  purgeStaleSessions(limit?: number): number
+
+  /** As an operator sees it. No activity. */
+  peekSession(id: SessionId): SessionView | undefined
+  /** What is left of an ended session, while it is remembered. */
+  tombstoneOf(id: SessionId): Tombstone | undefined
+  /** @throws INVALID_CURSOR */
+  listSessions(query: ListQuery): SessionPage
+  sessionsOfUser(userId: UserId): SessionView[]
+  countSessions(): SessionCounts
+  /** Drops the connection and keeps the session (basic profile: ends it). False if there is none attached. */
+  detachSession(id: SessionId): boolean
+  /** Ends the sessions of a user; returns how many. */
+  terminateUser(userId: UserId, except?: SessionId, note?: string): number
+  /**
+   * Sends an output. Returns the number of sessions and, for a single one, the seq.
+   *
+   * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match nobody
+   * @throws PAYLOAD_TOO_LARGE                 larger than an outbox
+   */
+  send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
+  /** Calls back for every lifecycle event from now on; returns the end of it. A listener that throws is logged and harms nobody. */
+  subscribe(listener: (event: LifecycleEvent) => void): () => void
+  readonly totals: SessionTotals
+  readonly limits: SessionLimits
+
+  // What follows is the gateway's and the dispatcher's side.
+  /** @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user */
+  checkQuota(userId: UserId): void
+  open(userId: UserId, profile: Profile): SessionRecord
+  /** Decides a resume; the session is attached by `attach`. Takes the session over from its present connection, if any (P-35). */
+  resume(request: ResumeRequest): ResumeAnswer
+  attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment
+  /** The connection is gone. `end` when its way of going terminates the session (P-37, P-38), or null. */
+  detach(session: SessionRecord, connection: AttachedConnection, reason: string, end: EndReason | null): void
+  /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
+  confirmAttach(session: SessionRecord): void
+  /** False for an ack of the future (P-22). */
+  acknowledge(session: SessionRecord, seq: Seq): boolean
+  touch(session: SessionRecord, now: Millis): void
+  /** Appends an output and wakes the connection; false when it is larger than an outbox. */
+  append(session: SessionRecord, output: Output, bulk: boolean): boolean
+  /** Basic profile: what was written is not kept (P-24). */
+  releaseSent(session: SessionRecord, seq: Seq): void
+  setContext(session: SessionRecord, context: JsonObject): void
+  end(session: SessionRecord, reason: EndReason, note?: string): void
+  snapshot(session: SessionRecord): Session
+}
+
+/** Fan-outs to more sessions than this are written in slices, so that answers to commands go between them. */
+const BULK_FROM = 64
+const WHEEL_TICK_MS = 1000
+const WHEEL_BUCKETS = 4096
+const END_CLOSE: Record<EndReason, CloseCode> = {
+  idle: CLOSE.idle,
+  resume_window: CLOSE.idle,
+  ended_by_client: CLOSE.ended,
+  ended_by_operator: CLOSE.terminated,
+  disconnected: CLOSE.ended,
+  state_lost: CLOSE.stateLost,
+  shutdown: CLOSE.draining
+}
+
+export function createSessionManager (options: SessionManagerOptions): SessionManager {
+  const { store, clock, log, limits, createId, unlimitedUserId } = options
+  const listeners = new Set<(event: LifecycleEvent) => void>()
+  const epoch = createId().slice(0, 8)
+  const totals: SessionTotals = {
+    created: 0,
+    ended: { idle: 0, resume_window: 0, ended_by_client: 0, ended_by_operator: 0, disconnected: 0, state_lost: 0, shutdown: 0 },
+    attached: 0,
+    detached: 0,
+    resumed: 0,
+    resumeRefused: 0,
+    outputs: 0,
+    outputsDropped: 0
+  }
+  let active = 0
+  let outboxBytes = 0
+  const wheel = createTimingWheel<SessionRecord>({ deadlineOf, tickMs: WHEEL_TICK_MS, buckets: WHEEL_BUCKETS, now: now() })
+
+  function now (): Millis {
+    return Math.floor(clock.now())
+  }
+
+  function deadlineOf (session: SessionRecord): Millis {
+    const idle = session.lastActiveAt + limits.idleTimeoutMs
+    return session.detachedAt === -1 ? idle : Math.min(idle, session.detachedAt + limits.resumeWindowMs)
+  }
+
+  function emit (type: LifecycleEventType, session: SessionRecord, reason?: string): void {
+    session.revision++
+    if (listeners.size === 0) return
+    const base = { type, sessionId: session.id, userId: session.userId, revision: session.revision, at: clock.wall() }
+    const event: LifecycleEvent = reason === undefined ? base : { ...base, reason }
+    for (const listener of listeners) {
+      try {
+        listener(event)
+      } catch (error) {
+        log.error({ err: error, sid: session.id, event: type }, 'lifecycle listener failed')
+      }
+    }
+  }
+
+  function checkQuota (userId: UserId): void {
+    if (store.count() >= limits.maxSessions) throw new HoldfastError('SERVER_FULL', { retryAfterMs: 5000 })
+    if (userId !== unlimitedUserId && store.countOfUser(userId) >= limits.maxSessionsPerUser) throw new HoldfastError('USER_QUOTA', { retryAfterMs: 5000 })
+  }
+
+  function open (userId: UserId, profile: Profile): SessionRecord {
+    checkQuota(userId)
+    const at = now()
+    const session: SessionRecord = {
+      id: createId(),
+      userId,
+      profile,
+      createdAt: clock.wall(),
+      ordinal: 0,
+      epoch,
+      ended: false,
+      lastActiveAt: at,
+      detachedAt: -1,
+      revision: 0,
+      context: EMPTY_CONTEXT,
+      connection: null,
+      log: null,
+      keptSeq: 0,
+      calls: null,
+      tokenHash: null,
+      previousTokenHash: null,
+      rateCredit: -1,
+      rateFilledAt: at,
+      rateRefusals: 0,
+      handle: null,
+      wheelNext: null,
+      wheelPrevious: null,
+      wheelBucket: -1
+    }
+    void store.add(session)
+    wheel.file(session)
+    totals.created++
+    emit('created', session)
+    return session
+  }
+
+  function end (session: SessionRecord, reason: EndReason, note?: string): void {
+    if (session.ended) return
+    // What was sent before the end arrives before the goodbye.
+    session.connection?.flush()
+    if (session.ended) return
+    session.ended = true
+    wheel.remove(session)
+    const connection = leave(session)
+    session.calls?.abandon()
+    outboxBytes -= session.log?.bytes ?? 0
+    const tombstone: StoredTombstone = {
+      id: session.id,
+      userId: session.userId,
+      reason,
+      endedAt: clock.wall(),
+      lastCommand: watermarkOf(session),
+      tokenHash: session.tokenHash,
+      previousTokenHash: session.previousTokenHash,
+      buriedAt: now(),
+      ...(note === undefined ? {} : { note })
+    }
+    void store.remove(session, tombstone)
+    totals.ended[reason]++
+    emit('ended', session, reason)
+    connection?.dismiss(END_CLOSE[reason])
+  }
+
+  /** The session has no connection from here on; the caller tells the one it had. */
+  function leave (session: SessionRecord): AttachedConnection | null {
+    const connection = session.connection
+    if (connection === null) return null
+    session.connection = null
+    session.detachedAt = now()
+    active--
+    totals.detached++
+    return connection
+  }
+
+  function resumable (session: SessionRecord): boolean {
+    return session.profile === 'full' && limits.resumeWindowMs > 0
+  }
+
+  function detach (session: SessionRecord, connection: AttachedConnection, reason: string, endReason: EndReason | null): void {
+    // A connection that was taken over, or whose session ended, left before its socket closed.
+    if (session.connection !== connection) return
+    if (endReason === null && !resumable(session)) endReason = 'disconnected'
+    leave(session)
+    emit('detached', session, reason)
+    if (endReason !== null) end(session, endReason)
+    else wheel.file(session)
+  }
+
+  /** Drops the connection for a reason of the server's own. */
+  function dismiss (session: SessionRecord, code: CloseCode): boolean {
+    const connection = session.connection
+    if (connection === null) return false
+    detach(session, connection, code.reason, null)
+    connection.dismiss(code)
+    return true
+  }
+
+  function resume (request: ResumeRequest): ResumeAnswer {
+    const { sessionId, token, lastSeq, userId } = request
+    const session = store.get(sessionId)
+    const hash = hashResumeToken(token)
+    const holder = (kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }): boolean =>
+      kept.userId === userId && (sameHash(hash, kept.tokenHash) || sameHash(hash, kept.previousTokenHash))
+    if (session === undefined || !holder(session)) {
+      totals.resumeRefused++
+      const tombstone = store.tombstone(sessionId)
+      return tombstone !== undefined && holder(tombstone)
+        ? { ok: false, previous: { sessionId, reason: tombstone.reason, lastCommand: tombstone.lastCommand } }
+        : { ok: false, previous: { sessionId, reason: 'unknown' } }
+    }
+    // The sweep runs once a tick; a session past its deadline is over all the same.
+    const stale = deadlineOf(session) < now()
+    if (stale || lastSeq > lastSeqOf(session)) {
+      totals.resumeRefused++
+      const reason = stale ? staleReason(session) : 'state_lost'
+      end(session, reason)
+      return { ok: false, previous: { sessionId, reason, lastCommand: watermarkOf(session) } }
+    }
+    // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
+    session.previousTokenHash = hash
+    dismiss(session, CLOSE.replaced)
+    totals.resumed++
+    return { ok: true, session }
+  }
+
+  function staleReason (session: SessionRecord): EndReason {
+    return now() - session.lastActiveAt > limits.idleTimeoutMs ? 'idle' : 'resume_window'
+  }
+
+  function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment {
+    session.connection = connection
+    session.detachedAt = -1
+    active++
+    totals.attached++
+    let resumeToken: string | null = null
+    if (resumable(session)) {
+      resumeToken = createResumeToken()
+      session.tokenHash = hashResumeToken(resumeToken)
+    }
+    if (lastSeen !== null && session.log !== null) outboxBytes -= acknowledge(session.log, lastSeen)
+    const plan = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
+    emit('attached', session)
+    return { resumeToken, ...plan }
+  }
+
+  function commit (session: SessionRecord, bulk: boolean): void {
+    const seq = lastSeqOf(session)
+    const kept = store.commit(session)
+    if (kept === undefined) {
+      session.keptSeq = seq
+      session.connection?.wake(bulk)
+      return
+    }
+    kept.then(() => {
+      if (session.keptSeq < seq) session.keptSeq = seq
+      session.connection?.wake(bulk)
+    }, error => {
+      // What was not kept must not be seen (S-2). The client comes back and is told by the store what there is.
+      log.error({ err: error, sid: session.id }, 'session store refused a commit')
+      dismiss(session, CLOSE.internal)
+    })
+  }
+
+  function makeRoom (session: SessionRecord, bytes: number): void {
+    const held = session.log
+    if (held === null) return
+    const full = (): boolean => held.count > 0 && (held.count >= limits.outboxMessages ||
+      held.bytes + bytes > limits.outboxBytes || outboxBytes + bytes > limits.outboxTotalBytes)
+    while (full()) {
+      const connection = session.connection
+      if (connection !== null && firstSeq(held) > connection.sentSeq) {
+        // Not sent yet: perhaps only because the turn is not over. If the socket takes it, all is well; if not, the peer is too slow (P-26).
+        connection.flush()
+        if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) dismiss(session, CLOSE.slowConsumer)
+        if (session.ended) return
+        continue
+      }
+      outboxBytes -= dropOldest(held)
+      totals.outputsDropped++
+    }
+  }
+
+  function appendOutput (session: SessionRecord, output: Output, bulk: boolean): boolean {
+    if (output.bytes > limits.outboxBytes) return false
+    if (session.ended) return true
+    makeRoom(session, output.bytes)
+    if (session.ended) return true
+    session.log ??= createReplayLog()
+    append(session.log, output)
+    outboxBytes += output.bytes
+    totals.outputs++
+    session.lastActiveAt = now()
+    commit(session, bulk)
+    return true
+  }
+
+  function view (session: SessionRecord): SessionView {
+    const at = now()
+    const wall = clock.wall()
+    return {
+      ...snapshot(session),
+      state: session.connection === null ? 'detached' : 'active',
+      profile: session.profile,
+      revision: session.revision,
+      lastSeq: lastSeqOf(session),
+      outboxMessages: session.log?.count ?? 0,
+      outboxBytes: session.log?.bytes ?? 0,
+      lastCommand: watermarkOf(session),
+      inFlight: session.calls?.inFlight ?? 0,
+      dropped: session.log?.dropped ?? 0,
+      detachedAt: session.detachedAt === -1 ? null : wall - (at - session.detachedAt)
+    }
+  }
+
+  function snapshot (session: SessionRecord): Session {
+    return {
+      id: session.id,
+      userId: session.userId,
+      createdAt: session.createdAt,
+      // Computed back from the monotonic clock, so a system clock that was set does not make sessions look older or newer.
+      lastActivityAt: clock.wall() - (now() - session.lastActiveAt),
+      context: session.context
+    }
+  }
+
+  function targets (target: Target): Iterable<SessionRecord> {
+    if ('userId' in target) return store.ofUser(target.userId)
+    if ('all' in target) return store.all()
+    const session = store.get(target.sessionId)
+    if (session !== undefined) return [session]
+    const tombstone = store.tombstone(target.sessionId)
+    if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
+    throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
+  }
+
+  return {
+    limits,
+    totals,
+    checkQuota,
+    open,
+    resume,
+    attach,
+    detach,
+    end,
+    snapshot,
+    append: appendOutput,
+
+    createSession: userId => snapshot(open(userId, 'full')),
+
+    getSession (id) {
+      const session = store.get(id)
+      if (session === undefined || deadlineOf(session) < now()) return undefined
+      session.lastActiveAt = now()
+      return snapshot(session)
+    },
+
+    terminateSession (id, reason = 'ended_by_operator', note) {
+      const session = store.get(id)
+      if (session === undefined) return false
+      end(session, reason, note)
+      return true
+    },
+
+    purgeStaleSessions (limit = Infinity) {
+      return wheel.sweep(now(), limit, session => {
+        if (!session.ended) end(session, staleReason(session))
+      })
+    },
+
+    peekSession (id) {
+      const session = store.get(id)
+      return session === undefined ? undefined : view(session)
+    },
+
+    tombstoneOf (id) {
+      const kept = store.tombstone(id)
+      if (kept === undefined) return undefined
+      const { tokenHash: _, previousTokenHash: __, buriedAt: ___, ...tombstone } = kept
+      return tombstone
+    },
+
+    listSessions ({ idleForMs, newestFirst = false, limit = 50, ...query }) {
+      const page = store.list({
+        ...query, newestFirst, limit, ...(idleForMs === undefined ? {} : { activeBefore: now() - idleForMs + 1 })
+      })
+      return { data: page.records.map(view), nextCursor: page.nextCursor }
+    },
+
+    sessionsOfUser: userId => Array.from(store.ofUser(userId), view),
+
+    countSessions () {
+      const total = store.count()
+      return { active, detached: total - active, total, outboxBytes }
+    },
+
+    detachSession (id) {
+      const session = store.get(id)
+      return session !== undefined && dismiss(session, CLOSE.detached)
+    },
+
+    terminateUser (userId, except, note) {
+      let ended = 0
+      for (const session of [...store.ofUser(userId)]) {
+        if (session.id === except) continue
+        end(session, 'ended_by_operator', note)
+        ended++
+      }
+      return ended
+    },
+
+    send (target, event, payload) {
+      const output = messageOutput(event, payload)
+      if (output.bytes > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+      const bulk = 'all' in target || ('userId' in target && store.countOfUser(target.userId) > BULK_FROM)
+      let sessions = 0
+      let seq: Seq | null = null
+      for (const session of targets(target)) {
+        appendOutput(session, output, bulk)
+        sessions++
+        if ('sessionId' in target) seq = lastSeqOf(session)
+      }
+      return { sessions, seq }
+    },
+
+    subscribe (listener) {
+      listeners.add(listener)
+      return () => { listeners.delete(listener) }
+    },
+
+    confirmAttach (session) {
+      session.previousTokenHash = null
+    },
+
+    acknowledge (session, seq) {
+      if (seq > lastSeqOf(session)) return false
+      if (session.log !== null) outboxBytes -= acknowledge(session.log, seq)
+      return true
+    },
+
+    touch (session, at) {
+      session.lastActiveAt = at
+    },
+
+    releaseSent (session, seq) {
+      if (session.log !== null) outboxBytes -= releaseThrough(session.log, seq)
+    },
+
+    setContext (session, context) {
+      session.context = context
+      commit(session, false)
+    }
+  }
+}
+
+const EMPTY_CONTEXT: JsonObject = Object.freeze({})
+const NOTHING_TO_REPLAY: ReplayPlan = Object.freeze({ replay: null, gap: null })

@@ -1,0 +1,165 @@
+// The default store: one process, nothing survives it (docs/stores.md). It is the directory of the live records and has no journal, so every `commit` is kept
+// on return. Creation order is a list of short sorted blocks: appending, removing and seeking cost a binary search, however many sessions
+// there are, and a page never copies the whole.
+
+import { HoldfastError } from '../io/errors.js'
+import type { SessionRecord } from '../io/session/record.js'
+import type { SessionStore, StoredTombstone, StoreQuery } from '../io/session/store.js'
+import type { Clock, Millis, SessionId, UserId } from '../io/types.js'
+
+export interface MemoryStoreOptions {
+  clock: Clock
+  /** How long an ended session answers 410; default 3,600,000. */
+  tombstoneTtlMs?: Millis
+  /** Bounds what a churn of short sessions may cost; default 10,000. */
+  maxTombstones?: number
+  /** Records a listing may look at per page; default 10,000, about a millisecond. */
+  scanLimit?: number
+}
+
+const BLOCK_SIZE = 512
+
+export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
+  const { clock, tombstoneTtlMs = 3_600_000, maxTombstones = 10_000, scanLimit = 10_000 } = options
+  const byId = new Map<SessionId, SessionRecord>()
+  const byUser = new Map<UserId, Set<SessionRecord>>()
+  const tombstones = new Map<SessionId, StoredTombstone>()
+  /** Sorted by ordinal, within a block and from block to block; no block is empty. */
+  const blocks: SessionRecord[][] = []
+  let lastOrdinal = 0
+
+  function bury (tombstone: StoredTombstone): void {
+    tombstones.set(tombstone.id, tombstone)
+    for (const [id, oldest] of tombstones) {
+      if (tombstones.size <= maxTombstones && clock.now() - oldest.buriedAt <= tombstoneTtlMs) break
+      tombstones.delete(id)
+    }
+  }
+
+  function unlist (record: SessionRecord): void {
+    const b = blockOf(blocks, record.ordinal)
+    const block = blocks[b] as SessionRecord[]
+    block.splice(firstAtOrAbove(block, record.ordinal), 1)
+    if (block.length === 0) blocks.splice(b, 1)
+  }
+
+  return {
+    traits: { survives: 'nothing', shared: false },
+
+    add (record) {
+      record.ordinal = ++lastOrdinal
+      byId.set(record.id, record)
+      const ofUser = byUser.get(record.userId)
+      if (ofUser === undefined) byUser.set(record.userId, new Set([record]))
+      else ofUser.add(record)
+      const last = blocks.at(-1)
+      if (last === undefined || last.length === BLOCK_SIZE) blocks.push([record])
+      else last.push(record)
+    },
+
+    get: id => byId.get(id),
+    ofUser: userId => byUser.get(userId)?.values() ?? [],
+    countOfUser: userId => byUser.get(userId)?.size ?? 0,
+    all: () => byId.values(),
+    count: () => byId.size,
+
+    commit (record) {
+      if (byId.get(record.id) !== record) return Promise.reject(new HoldfastError('STORE_UNAVAILABLE', { message: 'The session was removed.' }))
+    },
+
+    remove (record, tombstone) {
+      if (byId.get(record.id) !== record) return
+      byId.delete(record.id)
+      const ofUser = byUser.get(record.userId)
+      ofUser?.delete(record)
+      if (ofUser?.size === 0) byUser.delete(record.userId)
+      unlist(record)
+      bury(tombstone)
+    },
+
+    tombstone (id) {
+      const found = tombstones.get(id)
+      return found !== undefined && clock.now() - found.buriedAt <= tombstoneTtlMs ? found : undefined
+    },
+
+    list (query) {
+      const records: SessionRecord[] = []
+      let lastSeen = 0
+      let scanned = 0
+      for (const record of walk(blocks, query)) {
+        if (records.length === query.limit || scanned === scanLimit) return { records, nextCursor: writeCursor(query, lastSeen) }
+        scanned++
+        lastSeen = record.ordinal
+        if (matches(record, query)) records.push(record)
+      }
+      return { records, nextCursor: null }
+    },
+
+    async close () {
+      byId.clear()
+      byUser.clear()
+      tombstones.clear()
+      blocks.length = 0
+    }
+  }
+}
+
+function matches (record: SessionRecord, query: StoreQuery): boolean {
+  return (query.userId === undefined || record.userId === query.userId) &&
+    (query.state === undefined || (record.connection === null) === (query.state === 'detached')) &&
+    (query.createdBefore === undefined || record.createdAt < query.createdBefore) &&
+    (query.createdAfter === undefined || record.createdAt > query.createdAfter) &&
+    (query.activeBefore === undefined || record.lastActiveAt < query.activeBefore)
+}
+
+function * walk (blocks: SessionRecord[][], query: StoreQuery): Iterable<SessionRecord> {
+  const step = query.newestFirst ? -1 : 1
+  let [b, i] = query.newestFirst ? [blocks.length - 1, (blocks.at(-1)?.length ?? 0) - 1] : [0, 0]
+  if (query.cursor !== undefined) {
+    const from = readCursor(query) + step
+    b = blockOf(blocks, from)
+    i = firstAtOrAbove(blocks[b] ?? [], from)
+    // Downwards the first record at or below is wanted.
+    if (query.newestFirst && blocks[b]?.[i]?.ordinal !== from) i--
+  }
+  for (; b >= 0 && b < blocks.length; b += step, i = step > 0 ? 0 : (blocks[b]?.length ?? 0) - 1) {
+    const block = blocks[b] as SessionRecord[]
+    for (; i >= 0 && i < block.length; i += step) yield block[i] as SessionRecord
+  }
+}
+
+/** Index of the last block that starts at or below the ordinal; 0 if none does. */
+function blockOf (blocks: SessionRecord[][], ordinal: number): number {
+  let low = 0
+  let high = blocks.length - 1
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if ((blocks[middle]?.[0]?.ordinal ?? Infinity) <= ordinal) low = middle
+    else high = middle - 1
+  }
+  return low
+}
+
+function firstAtOrAbove (block: SessionRecord[], ordinal: number): number {
+  let low = 0
+  let high = block.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((block[middle]?.ordinal ?? Infinity) < ordinal) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function writeCursor (query: StoreQuery, ordinal: number): string {
+  return Buffer.from(`${query.newestFirst ? 'n' : 'o'}${ordinal}`).toString('base64url')
+}
+
+function readCursor (query: StoreQuery): number {
+  const text = Buffer.from(query.cursor ?? '', 'base64url').toString('latin1')
+  const ordinal = Number(text.slice(1))
+  if (text[0] !== (query.newestFirst ? 'n' : 'o') || !/^\d{1,15}$/.test(text.slice(1)) || !Number.isSafeInteger(ordinal)) {
+    throw new HoldfastError('INVALID_CURSOR')
+  }
+  return ordinal
+}
