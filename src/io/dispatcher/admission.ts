@@ -1,0 +1,63 @@
+// Whether a command is accepted (P-10 to P-16). Asked before anything is executed or remembered; the order of the questions is the order of their
+// cost, and a duplicate is recognised before limits on running commands, since it starts none.
+//
+// A refusal leaves no trace but the rate: the watermark does not move, and the same id may be sent again.
+
+import { HoldfastError } from '../errors.js'
+import type { Millis, Seq } from '../types.js'
+import { MAX_RATE_REFUSALS } from '../protocol/frames.js'
+import { watermarkOf, type SessionRecord } from '../session/record.js'
+import { accept, createReplayLog, findAnswer, placeOf } from '../session/replay-log.js'
+
+export interface AdmissionLimits {
+  /** Sustained commands per second of a session; bursts of twice as many. */
+  commandsPerSecond: number
+  maxInFlight: number
+}
+
+export type Verdict =
+  | { kind: 'refused', refusal: HoldfastError, abusive: boolean }
+  /** A duplicate; `seq` of its held answer, or 0 while it is still running: nothing to send. */
+  | { kind: 'duplicate', seq: Seq }
+
+/** Undefined when the command is accepted, and recorded as such. */
+export function admit (session: SessionRecord, id: number | string | undefined, now: Millis, limits: AdmissionLimits): Verdict | undefined {
+  if (!takeCredit(session, now, limits.commandsPerSecond)) {
+    session.rateRefusals++
+    const retryAfterMs = Math.ceil((1 - session.rateCredit) * 1000 / limits.commandsPerSecond)
+    return { kind: 'refused', refusal: new HoldfastError('RATE_LIMITED', { retryAfterMs }), abusive: session.rateRefusals >= MAX_RATE_REFUSALS }
+  }
+  if (typeof id === 'number') {
+    const place = session.log === null ? (id === 1 ? 'next' : 'gap') : placeOf(session.log, id)
+    if (place === 'gap') return refused(new HoldfastError('COMMAND_GAP', { details: { expected: watermarkOf(session) + 1 } }))
+    if (place === 'duplicate') return duplicate(session, id)
+  }
+  if (session.calls !== null && session.calls.inFlight >= limits.maxInFlight) {
+    return refused(new HoldfastError('TOO_MANY_IN_FLIGHT', { retryAfterMs: 100 }))
+  }
+  session.rateRefusals = 0
+  if (typeof id === 'number') accept(session.log ??= createReplayLog(), id)
+  session.lastActiveAt = now
+  return undefined
+}
+
+function refused (refusal: HoldfastError): Verdict {
+  return { kind: 'refused', refusal, abusive: false }
+}
+
+function duplicate (session: SessionRecord, id: number): Verdict {
+  if (session.calls?.isRunning(id) === true) return { kind: 'duplicate', seq: 0 }
+  const seq = session.log === null ? 0 : findAnswer(session.log, id)
+  return seq === 0 ? refused(new HoldfastError('RESULT_EXPIRED')) : { kind: 'duplicate', seq }
+}
+
+/** A token bucket of two seconds' worth: two numbers per session and no timer. */
+function takeCredit (session: SessionRecord, now: Millis, perSecond: number): boolean {
+  const capacity = perSecond * 2
+  if (session.rateCredit < 0) session.rateCredit = capacity
+  else if (now > session.rateFilledAt) session.rateCredit = Math.min(capacity, session.rateCredit + (now - session.rateFilledAt) * perSecond / 1000)
+  session.rateFilledAt = now
+  if (session.rateCredit < 1) return false
+  session.rateCredit--
+  return true
+}

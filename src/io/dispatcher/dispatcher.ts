@@ -1,0 +1,377 @@
+// The door between sessions and the Platform Core, both ways: a command goes through admission to its handler, or to the core behind it, and comes back
+// as exactly one output (P-10); `send` goes the other way. Handlers throw, this file maps; nobody else turns failures into answers.
+//
+// A synchronous handler is answered in the same turn: no promise, no timer, no call record. Only a handler that gives a promise costs a Call,
+// whose deadline lies in a timing wheel that `sweep` turns. A throwing, hanging or lying handler harms only its own command.
+
+import { Compile, type Validator } from 'typebox/compile'
+import type { TSchema } from 'typebox'
+import { COMMAND_ERROR_CODE, ERRORS, HoldfastError } from '../errors.js'
+import { errorOutput, firstProblem, resultOutput } from '../protocol/codec.js'
+import type { SessionManager } from '../session/manager.js'
+import type { SessionRecord } from '../session/record.js'
+import { createTimingWheel, type WheelItem } from '../session/timing-wheel.js'
+import type { Clock, JsonValue, Log, Millis, Seq, Target } from '../types.js'
+import { admit, type AdmissionLimits, type Verdict } from './admission.js'
+import { createSessionCalls, type Call, type SessionCalls } from './calls.js'
+import type { CommandContext, CommandHandler, CommandMap, CommandOptions, CommandSession } from './command.js'
+import type { PlatformCore } from './core.js'
+import { handleOf, mergePatch } from './session-handle.js'
+
+export interface DispatcherLimits extends AdmissionLimits {
+  /** Time limit of a command that declares none (P-19). */
+  commandTimeoutMs: Millis
+  maxContextBytes: number
+}
+
+export interface DispatcherOptions {
+  manager: SessionManager
+  clock: Clock
+  log: Log
+  limits: DispatcherLimits
+  /** Executes what no handler here answers. */
+  core?: PlatformCore
+}
+
+export type CommandOutcome = 'ok' | 'error' | 'invalid' | 'timeout' | 'unknown'
+
+/** Counted per command name that the platform registered; what clients make up is counted under `(unknown)`, the core's under `(core)`. */
+export interface CommandStats {
+  readonly name: string
+  readonly outcomes: Record<CommandOutcome, number>
+  /** Answered commands by duration: one counter per bound of DURATION_BOUNDS_MS, and a last one for all above. */
+  readonly durations: number[]
+  durationSumMs: Millis
+}
+
+export const DURATION_BOUNDS_MS = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000] as const
+
+export interface Dispatcher {
+  /**
+   * Registers a command. `payload` is checked before the handler runs, `result` after it; the handler's types follow from both.
+   *
+   * @throws PLUGIN_MISUSED  a name that is taken, empty or longer than 128, or a time limit out of its range
+   */
+  command<const O extends CommandOptions>(name: string, options: O, handler: CommandHandler<O>): void
+  /** Registers every command of a registry made with `defineCommand`. */
+  commands(map: CommandMap): void
+  hasCommand(name: string): boolean
+  /** Sends an output; see `SessionManager.send`. */
+  send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
+
+  // What follows is the gateway's and the process's side.
+  /** Takes a command in. Undefined when it was accepted; it has been or will be answered. */
+  submit(session: SessionRecord, command: string, payload: unknown, id: number | string | undefined, now: Millis): Verdict | undefined
+  /** Answers the commands whose time is over. Returns how many. */
+  sweep(): number
+  /** From now on every command is refused `DRAINING` (P-48). */
+  refuseCommands(): void
+  /** Accepted and not yet answered, over all sessions. */
+  readonly inFlight: number
+  readonly stats: CommandStats[]
+  /** Refusals by code. */
+  readonly refusals: Record<string, number>
+  readonly duplicates: number
+}
+
+interface Entry {
+  readonly stats: CommandStats
+  readonly payload: Validator | null
+  readonly result: Validator | null
+  readonly serial: boolean
+  readonly timeoutMs: Millis
+  readonly handler: (context: HandlerContext) => unknown
+}
+
+/** What a handler is given. The signal costs 3 µs to make on Node 20, so it is made only for handlers that look at it. */
+class HandlerContext implements CommandContext<unknown> {
+  readonly command: string
+  readonly payload: unknown
+  readonly session: CommandSession
+  readonly id: number | string | undefined
+  #controller: AbortController | undefined
+  #reason: HoldfastError | undefined
+
+  constructor (command: string, payload: unknown, session: CommandSession, id: number | string | undefined) {
+    this.command = command
+    this.payload = payload
+    this.session = session
+    this.id = id
+  }
+
+  get signal (): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason)
+    }
+    return this.#controller.signal
+  }
+
+  abort (reason: HoldfastError): void {
+    this.#reason = reason
+    this.#controller?.abort(reason)
+  }
+}
+
+const MAX_TIMEOUT_MS = 3_600_000
+
+export function createDispatcher (options: DispatcherOptions): Dispatcher {
+  const { manager, clock, log, limits, core } = options
+  const ports = { manager, maxContextBytes: limits.maxContextBytes }
+  const registry = new Map<string, Entry>()
+  const stats: CommandStats[] = []
+  const refusals: Record<string, number> = {}
+  const unknown = createStats('(unknown)')
+  const coreEntry = core === undefined ? undefined : createCoreEntry(core, limits, createStats('(core)'))
+  const deadlines = createTimingWheel<Call>({ deadlineOf: call => call.deadlineAt, tickMs: 100, buckets: 1024, now: clock.now() })
+  let inFlight = 0
+  let duplicates = 0
+  let refusing = false
+
+  function createStats (name: string): CommandStats {
+    const created: CommandStats = {
+      name,
+      outcomes: { ok: 0, error: 0, invalid: 0, timeout: 0, unknown: 0 },
+      durations: new Array<number>(DURATION_BOUNDS_MS.length + 1).fill(0),
+      durationSumMs: 0
+    }
+    stats.push(created)
+    return created
+  }
+
+  function count (entry: Entry, outcome: CommandOutcome, startedAt: Millis): void {
+    const duration = clock.now() - startedAt
+    const { outcomes, durations } = entry.stats
+    outcomes[outcome]++
+    entry.stats.durationSumMs += duration
+    let bucket = 0
+    while (bucket < DURATION_BOUNDS_MS.length && duration > (DURATION_BOUNDS_MS[bucket] as number)) bucket++
+    durations[bucket] = (durations[bucket] as number) + 1
+  }
+
+  function answerError (session: SessionRecord, id: number | string | undefined, code: string, message: string): void {
+    manager.append(session, errorOutput(id, code, message), false)
+  }
+
+  function answer (session: SessionRecord, entry: Entry, id: number | string | undefined, payload: unknown): boolean {
+    if (entry.result !== null && !entry.result.Check(payload)) {
+      log.error({ sid: session.id, command: entry.stats.name, problem: firstProblem(entry.result.Errors(payload)) }, 'command result does not match its schema')
+      answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
+      return false
+    }
+    let output
+    try {
+      output = resultOutput(id, payload)
+    } catch (error) {
+      log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command result is not JSON')
+      answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
+      return false
+    }
+    if (manager.append(session, output, false)) return true
+    answerError(session, id, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
+    return false
+  }
+
+  function answerFailure (session: SessionRecord, entry: Entry, id: number | string | undefined, error: unknown): void {
+    const shown = readShownError(error)
+    if (shown === undefined) log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command handler failed')
+    answerError(session, id, shown?.code ?? 'INTERNAL', shown?.message ?? ERRORS.INTERNAL.message)
+  }
+
+  /** Answers a handler that gave a value, or follows one that gave a promise. Undefined when the command is answered. */
+  function run (session: SessionRecord, entry: Entry, context: HandlerContext, startedAt: Millis): Promise<unknown> | undefined {
+    let outcome: unknown
+    try {
+      outcome = entry.handler(context)
+    } catch (error) {
+      answerFailure(session, entry, context.id, error)
+      count(entry, 'error', startedAt)
+      return undefined
+    }
+    if (isPromise(outcome)) return outcome
+    count(entry, answer(session, entry, context.id, outcome) ? 'ok' : 'error', startedAt)
+    return undefined
+  }
+
+  function createCall (session: SessionRecord, calls: SessionCalls, entry: Entry, context: HandlerContext, startedAt: Millis): Call & { follow(outcome: Promise<unknown>): void } {
+    function settle (): boolean {
+      if (call.settled) return false
+      call.settled = true
+      deadlines.remove(call)
+      inFlight--
+      return true
+    }
+    function finish (): void {
+      calls.settled(call)
+      if (calls.inFlight === 0 && session.calls === calls) session.calls = null
+    }
+    const call: WheelItem & Call & { follow(outcome: Promise<unknown>): void } = {
+      number: typeof context.id === 'number' ? context.id : 0,
+      serial: entry.serial,
+      deadlineAt: Math.floor(startedAt) + entry.timeoutMs,
+      settled: false,
+      wheelNext: null,
+      wheelPrevious: null,
+      wheelBucket: -1,
+      start () {
+        const outcome = run(session, entry, context, startedAt)
+        if (outcome !== undefined) call.follow(outcome)
+        else if (settle()) finish()
+      },
+      follow (outcome) {
+        outcome.then(value => {
+          if (!settle()) return
+          count(entry, answer(session, entry, context.id, value) ? 'ok' : 'error', startedAt)
+          finish()
+        }, error => {
+          if (!settle()) return
+          answerFailure(session, entry, context.id, error)
+          count(entry, 'error', startedAt)
+          finish()
+        })
+      },
+      expire () {
+        if (!settle()) return
+        context.abort(new HoldfastError('COMMAND_TIMEOUT'))
+        answerError(session, context.id, 'COMMAND_TIMEOUT', ERRORS.COMMAND_TIMEOUT.message)
+        count(entry, 'timeout', startedAt)
+        finish()
+      },
+      abandon () {
+        if (settle()) context.abort(new HoldfastError('SESSION_ENDED'))
+      }
+    }
+    inFlight++
+    deadlines.file(call)
+    return call
+  }
+
+  function execute (session: SessionRecord, command: string, payload: unknown, id: number | string | undefined, startedAt: Millis): void {
+    const entry = registry.get(command) ?? coreEntry
+    if (entry === undefined) {
+      unknown.outcomes.unknown++
+      answerError(session, id, 'UNKNOWN_COMMAND', `No command is named ${JSON.stringify(command)}.`)
+      return
+    }
+    if (entry.payload !== null && !entry.payload.Check(payload)) {
+      entry.stats.outcomes.invalid++
+      answerError(session, id, 'INVALID_PAYLOAD', `The payload does not match: ${firstProblem(entry.payload.Errors(payload))}.`)
+      return
+    }
+    const context = new HandlerContext(command, payload, handleOf(session, ports), id)
+    if (session.calls === null) {
+      const outcome = run(session, entry, context, startedAt)
+      if (outcome === undefined) return
+      // The handler may have ended its own session before it gave the promise.
+      if (session.ended) {
+        context.abort(new HoldfastError('SESSION_ENDED'))
+        outcome.catch(() => {})
+        return
+      }
+      const calls = callsOf(session)
+      const call = createCall(session, calls, entry, context, startedAt)
+      calls.adopt(call)
+      call.follow(outcome)
+    } else {
+      const calls = callsOf(session)
+      calls.submit(createCall(session, calls, entry, context, startedAt))
+    }
+  }
+
+  return {
+    stats,
+    refusals,
+    get inFlight () { return inFlight },
+    get duplicates () { return duplicates },
+    send: manager.send,
+
+    command (name, commandOptions, handler) {
+      const { timeoutMs = limits.commandTimeoutMs } = commandOptions
+      if (name.length < 1 || name.length > 128) throw misused(`A command name has 1 to 128 characters: ${JSON.stringify(name)}.`)
+      if (registry.has(name)) throw misused(`The command ${JSON.stringify(name)} is registered already.`)
+      if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS) throw misused(`timeoutMs of ${JSON.stringify(name)} is not within 1 to ${MAX_TIMEOUT_MS}.`)
+      registry.set(name, {
+        stats: createStats(name),
+        payload: compile(commandOptions.payload),
+        result: compile(commandOptions.result),
+        serial: commandOptions.serial ?? false,
+        timeoutMs,
+        handler: handler as unknown as Entry['handler']
+      })
+    },
+
+    commands (map) {
+      for (const [name, definition] of Object.entries(map)) this.command(name, definition.options, definition.handler as CommandHandler<CommandOptions>)
+    },
+
+    hasCommand: name => registry.has(name),
+
+    submit (session, command, payload, id, now) {
+      const verdict = refusing ? DRAINING : admit(session, id, Math.floor(now), limits)
+      if (verdict === undefined) {
+        execute(session, command, payload ?? null, id, now)
+        return undefined
+      }
+      if (verdict.kind === 'duplicate') duplicates++
+      else refusals[verdict.refusal.code] = (refusals[verdict.refusal.code] ?? 0) + 1
+      return verdict
+    },
+
+    sweep: () => deadlines.sweep(clock.now(), Infinity, call => call.expire()),
+
+    refuseCommands () {
+      refusing = true
+    }
+  }
+}
+
+const DRAINING: Verdict = { kind: 'refused', refusal: new HoldfastError('DRAINING'), abusive: false }
+
+function compile (schema: TSchema | undefined): Validator | null {
+  return schema === undefined ? null : Compile(schema)
+}
+
+function misused (message: string): HoldfastError {
+  return new HoldfastError('PLUGIN_MISUSED', { message })
+}
+
+function isPromise (value: unknown): value is Promise<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}
+
+function callsOf (session: SessionRecord): SessionCalls {
+  return (session.calls ??= createSessionCalls()) as SessionCalls
+}
+
+/** Code and sentence of an error that its thrower meant to be seen; undefined for every other. */
+function readShownError (error: unknown): { code: string, message: string } | undefined {
+  if (error instanceof HoldfastError) return { code: error.code, message: error.message }
+  if (typeof error !== 'object' || error === null) return undefined
+  const { code, expose, message } = error as { code?: unknown, expose?: unknown, message?: unknown }
+  if (expose !== true || typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
+  return { code, message: String(message).slice(0, 1024) }
+}
+
+function createCoreEntry (core: PlatformCore, limits: DispatcherLimits, stats: CommandStats): Entry {
+  // Commands without a number get a key that no other has, so that a core never takes one for a repeat of another.
+  let unnumbered = 0
+  async function handler (context: HandlerContext): Promise<JsonValue> {
+    const { session, id, command, payload } = context
+    const answer = await core.execute({
+      key: `${session.id}.${session.epoch}.${typeof id === 'number' ? id : `u${++unnumbered}`}`,
+      session: { id: session.id, userId: session.userId, createdAt: session.createdAt, lastActivityAt: session.lastActivityAt, context: session.context },
+      id: id ?? null,
+      command,
+      payload: payload as JsonValue,
+      timeoutMs: limits.commandTimeoutMs,
+      signal: context.signal
+    })
+    // Answered COMMAND_TIMEOUT by now, or the session is gone: what comes late has no effect (P-19).
+    context.signal.throwIfAborted()
+    const patch = answer.context
+    if (patch !== undefined) session.updateContext(current => mergePatch(current, patch))
+    for (const message of answer.messages) session.send(message.event, message.payload)
+    return answer.payload
+  }
+  return { stats, payload: null, result: null, serial: false, timeoutMs: limits.commandTimeoutMs, handler }
+}
