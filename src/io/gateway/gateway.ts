@@ -1,0 +1,309 @@
+// The state machine of connections (docs/protocol.md section 9): accepted → attached to a session → left. It reads frames, asks the session manager and the
+// dispatcher, and says goodbye. All of it is synchronous, so two frames of one socket can never be handled in the wrong order.
+//
+// Order of calls: `accept` once the socket is open; `receive` per message; `pong` per pong; `closed` once. `sweep` turns by a timer of the
+// plugin; `closeSome` drains. Not here: sockets, timers, HTTP, authentication.
+
+import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
+import { PING_FRAME, errorFrame, readClientFrame, refusalFrame } from '../protocol/codec.js'
+import { HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, SUBPROTOCOL, type CommandFrame } from '../protocol/frames.js'
+import type { ResumeOffer } from '../protocol/handshake.js'
+import { HoldfastError } from '../errors.js'
+import type { Dispatcher } from '../dispatcher/dispatcher.js'
+import type { SessionManager, Attachment } from '../session/manager.js'
+import { lastSeqOf, watermarkOf, type SessionRecord } from '../session/record.js'
+import { outputAt } from '../session/replay-log.js'
+import type { Clock, EndReason, Log, Millis, Profile, Seq, UserId } from '../types.js'
+import { Connection, createSender, type ConnectionOwner, type Transport } from './sender.js'
+
+export interface GatewayOptions {
+  manager: SessionManager
+  dispatcher: Dispatcher
+  clock: Clock
+  log: Log
+  /** See SenderOptions. */
+  defer: (callback: () => void) => void
+  yieldTurn: (callback: () => void) => void
+  limits: GatewayLimits
+}
+
+export interface GatewayLimits {
+  maxMessageBytes: number
+  /** Bytes that may wait in one socket before it is left alone until it drains. */
+  maxBufferedBytes: number
+  heartbeatMs: Millis
+  commandsPerSecond: number
+  maxInFlight: number
+}
+
+export interface AcceptRequest {
+  transport: Transport
+  profile: Profile
+  userId: UserId
+  resume?: ResumeOffer | 'malformed'
+  /** Monotonic; absent for credentials that do not expire. */
+  credentialsExpireAt?: Millis
+}
+
+export interface Gateway {
+  /** A socket is open: gives it its session and speaks first (P-5). */
+  accept(request: AcceptRequest): Connection
+  receive(connection: Connection, data: Buffer, isBinary: boolean): void
+  /** A WebSocket pong, the sign of life of the basic profile. */
+  pong(connection: Connection): void
+  /** The socket is closed; `code` as the WebSocket layer reports it. */
+  closed(connection: Connection, code: number): void
+  /** Heartbeats, dead peers, expired credentials: looks at the share of connections that `elapsedMs` is of a round. */
+  sweep(elapsedMs: Millis): void
+  /** Closes up to `count` connections with 4200; those with commands running only if `force`. Returns how many are left (P-48). */
+  closeSome(count: number, retryAfterMs: Millis, force: boolean): number
+  readonly connections: number
+  /** Closes by code: the server's own, and the peers'. */
+  readonly closes: Map<number, number>
+  readonly badFrames: number
+}
+
+interface Previous { sessionId: string, reason: string, lastCommand?: number }
+
+/** A round of the sweep visits every connection; four of them fit into a heartbeat, so a ping is never late by more than a quarter. */
+const ROUNDS_PER_HEARTBEAT = 4
+
+export function createGateway (options: GatewayOptions): Gateway {
+  const { manager, dispatcher, clock, log, limits } = options
+  const live: Connection[] = []
+  const closes = new Map<number, number>()
+  let visited = 0
+  let owed = 0
+  let badFrames = 0
+  const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
+
+  const sender = createSender({
+    maxBufferedBytes: limits.maxBufferedBytes,
+    defer: options.defer,
+    yieldTurn: options.yieldTurn,
+    now: clock.now,
+    onSent: manager.releaseSent,
+    onOverflow: connection => leave(connection, CLOSE.slowConsumer)
+  })
+
+  const owner: ConnectionOwner = {
+    wake: sender.wake,
+    flush: sender.flush,
+    dismiss (connection, code) {
+      connection.session = null
+      goodbye(connection, code)
+    }
+  }
+
+  function goodbye (connection: Connection, code: CloseCode, retryAfterMs?: number): void {
+    if (connection.closed) return
+    count(code.code)
+    sender.sayGoodbye(connection, code, retryAfterMs)
+  }
+
+  function count (code: number): void {
+    closes.set(code, (closes.get(code) ?? 0) + 1)
+  }
+
+  /** The server ends the connection; the session is kept if it can be (P-39). */
+  function leave (connection: Connection, code: CloseCode, retryAfterMs?: number): void {
+    const { session } = connection
+    sender.flush(connection)
+    connection.session = null
+    if (session !== null) manager.detach(session, connection, code.reason, null)
+    goodbye(connection, code, retryAfterMs)
+  }
+
+  function remove (connection: Connection): void {
+    const { place } = connection
+    if (place === -1) return
+    const last = live.pop() as Connection
+    if (last !== connection) {
+      live[place] = last
+      last.place = place
+    }
+    connection.place = -1
+  }
+
+  function accept (request: AcceptRequest): Connection {
+    const connection = new Connection(owner, request.transport, request.profile, clock.now(), request.credentialsExpireAt ?? Infinity)
+    connection.place = live.push(connection) - 1
+    let previous: Previous | undefined
+    if (request.resume === 'malformed') {
+      previous = { sessionId: '', reason: 'unknown' }
+    } else if (request.resume !== undefined) {
+      const { lastSeq } = request.resume
+      const answer = manager.resume({ ...request.resume, userId: request.userId })
+      if (answer.ok) {
+        welcomeBack(connection, answer.session, lastSeq)
+        return connection
+      }
+      previous = answer.previous
+    }
+    try {
+      welcome(connection, manager.open(request.userId, request.profile), previous)
+    } catch (error) {
+      // Quotas are asked before the upgrade; this is the race, or a resume that was refused (P-33).
+      if (!(error instanceof HoldfastError)) throw error
+      leave(connection, error.code === 'USER_QUOTA' ? CLOSE.quota : CLOSE.overloaded, error.retryAfterMs)
+    }
+    return connection
+  }
+
+  function welcome (connection: Connection, session: SessionRecord, previous: Previous | undefined): void {
+    connection.session = session
+    const attachment = manager.attach(session, connection, null)
+    sender.sendText(connection, JSON.stringify({
+      type: 'session_created',
+      payload: { ...introduction(connection, session, attachment), ...(previous === undefined ? {} : { previous }) }
+    }))
+  }
+
+  function welcomeBack (connection: Connection, session: SessionRecord, lastSeq: Seq): void {
+    connection.session = session
+    const attachment = manager.attach(session, connection, lastSeq)
+    const { replay, gap } = attachment
+    connection.sentSeq = replay === null ? lastSeqOf(session) : replay.from - 1
+    connection.liveAfterSeq = lastSeqOf(session)
+    sender.sendText(connection, JSON.stringify({
+      type: 'session_resumed',
+      payload: { ...introduction(connection, session, attachment), lastCommand: watermarkOf(session), replay, gap }
+    }))
+  }
+
+  function introduction (connection: Connection, session: SessionRecord, { resumeToken }: Attachment): object {
+    return {
+      sessionId: session.id,
+      userId: session.userId,
+      protocol: connection.profile === 'full' ? SUBPROTOCOL : 'basic',
+      ...(connection.profile === 'full' ? { resumeToken, resumeWindowMs: manager.limits.resumeWindowMs } : {}),
+      idleTimeoutMs: manager.limits.idleTimeoutMs,
+      heartbeatMs: limits.heartbeatMs,
+      limits: { maxMessageBytes: limits.maxMessageBytes, commandsPerSecond: limits.commandsPerSecond, maxInFlight: limits.maxInFlight }
+    }
+  }
+
+  function receive (connection: Connection, data: Buffer, isBinary: boolean): void {
+    const now = clock.now()
+    connection.receivedAt = now
+    const { session } = connection
+    if (session === null || connection.closed) return
+    if (connection.unheard) {
+      connection.unheard = false
+      manager.confirmAttach(session)
+    }
+    const frame = isBinary ? 'Binary messages are not spoken here.' : readClientFrame(data)
+    if (typeof frame === 'string') {
+      malformed(connection, frame)
+      return
+    }
+    if (frame.sessionId !== session.id && (frame.sessionId !== undefined || connection.profile === 'basic')) {
+      sender.sendText(connection, errorFrame('SESSION_INVALID'))
+      leave(connection, CLOSE.sessionInvalid)
+      return
+    }
+    const ack = 'command' in frame || frame.type === 'end' ? frame.ack : frame.seq
+    if (ack !== undefined && connection.profile === 'full' && !manager.acknowledge(session, ack)) {
+      sender.sendText(connection, errorFrame('BAD_ACK'))
+      leave(connection, CLOSE.badFrame)
+      return
+    }
+    if ('command' in frame) command(connection, session, frame, now)
+    else if (frame.type === 'end') manager.end(session, 'ended_by_client')
+  }
+
+  function malformed (connection: Connection, sentence: string): void {
+    badFrames++
+    sender.sendText(connection, errorFrame('BAD_FRAME', { message: sentence }))
+    if (++connection.badFrames > MAX_BAD_FRAMES) leave(connection, CLOSE.badFrame)
+  }
+
+  function command (connection: Connection, session: SessionRecord, frame: CommandFrame, now: Millis): void {
+    const verdict = dispatcher.submit(session, frame.command, frame.payload, frame.id, now)
+    if (verdict === undefined) return
+    if (verdict.kind === 'refused') {
+      sender.sendText(connection, refusalFrame(frame.id, verdict.refusal))
+      if (verdict.abusive) leave(connection, CLOSE.rateLimited, verdict.refusal.retryAfterMs)
+      return
+    }
+    // What has not been sent yet comes in its order anyway.
+    if (verdict.seq === 0 || verdict.seq > connection.sentSeq || session.log === null) return
+    const output = outputAt(session.log, verdict.seq)
+    if (output !== undefined) sender.sendText(connection, `{"seq":${verdict.seq}${output.tail}`)
+  }
+
+  function closed (connection: Connection, code: number): void {
+    remove(connection)
+    if (!connection.closed) count(PEER_CODES.has(code) ? code : 0)
+    connection.closed = true
+    const { session } = connection
+    if (session === null) return
+    connection.session = null
+    const isGoodbye = code === 1000 || code === 1005
+    const end: EndReason | null = isGoodbye ? 'ended_by_client' : null
+    manager.detach(session, connection, peerReason(code), end)
+  }
+
+  function visit (connection: Connection, now: Millis): void {
+    if (connection.closed) return
+    if (now >= connection.credentialsExpireAt) {
+      leave(connection, CLOSE.credentialsExpired)
+    } else if (now - connection.receivedAt > limits.heartbeatMs + HEARTBEAT_GRACE_MS) {
+      log.debug({ sid: connection.session?.id }, 'peer went silent')
+      leave(connection, CLOSE.heartbeatMissed)
+    } else if (now + roundMs >= Math.min(connection.sentAt, connection.receivedAt) + limits.heartbeatMs) {
+      if (connection.profile === 'full') sender.sendText(connection, PING_FRAME)
+      else connection.transport.ping()
+      connection.sentAt = now
+    }
+  }
+
+  return {
+    closes,
+    get connections () { return live.length },
+    get badFrames () { return badFrames },
+    accept,
+    receive,
+    closed,
+
+    pong (connection) {
+      connection.receivedAt = clock.now()
+    },
+
+    sweep (elapsedMs) {
+      const now = clock.now()
+      owed = Math.min(owed + live.length * elapsedMs / roundMs, live.length)
+      for (; owed >= 1; owed--) {
+        // From the end to the front: removing the visited one moves only one that was visited already.
+        visited = visited === 0 || visited > live.length ? live.length : visited
+        const connection = live[--visited]
+        if (connection === undefined) break
+        visit(connection, now)
+      }
+    },
+
+    closeSome (count, retryAfterMs, force) {
+      let left = count
+      for (let i = live.length - 1; i >= 0 && left > 0; i--) {
+        const connection = live[i] as Connection
+        if (connection.closed || (!force && connection.session !== null && connection.session.calls !== null)) continue
+        leave(connection, CLOSE.draining, retryAfterMs)
+        left--
+      }
+      return live.reduce((open, connection) => connection.closed ? open : open + 1, 0)
+    }
+  }
+}
+
+/** Codes of peers that are counted one by one; the rest is whatever a client makes up. */
+const PEER_CODES = new Set([1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011])
+
+function peerReason (code: number): string {
+  switch (code) {
+    case 1000:
+    case 1005: return 'ended_by_client'
+    case 1001: return 'going_away'
+    case 1006: return 'connection_lost'
+    default: return 'closed_by_client'
+  }
+}

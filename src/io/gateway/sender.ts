@@ -1,0 +1,268 @@
+// One accepted socket: its record, the port to its socket, and the sender that gives it what is due. A connection writes, in this order, its unsequenced
+// frames and then the session's outputs from `sentSeq` on; a replay is nothing else than a `sentSeq` that starts low, so "replay, then live" needs
+// no buffering and cannot be got wrong.
+//
+// Kept true: outputs leave in order of seq, each once per connection; nothing above the session's `keptSeq` leaves; no more than
+// `maxBufferedBytes` and one write wait in a socket that does not drain (P-44).
+
+import type { CloseCode } from '../protocol/close-codes.js'
+import { LIVE_FRAME, goodbyeFrame } from '../protocol/codec.js'
+import type { AttachedConnection, SessionRecord } from '../session/record.js'
+import { firstSeq, outputAt } from '../session/replay-log.js'
+import type { Millis, Profile, Seq } from '../types.js'
+import { outputFrameBytes, textFrameBytes, writeOutputFrame, writeTextFrame } from './frame-writer.js'
+
+/** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
+export interface Transport {
+  /** Hands whole frames to the socket; they are sent in order of the calls. */
+  write(frames: Buffer): void
+  /** Bytes handed over that the kernel has not taken yet. */
+  readonly bufferedBytes: number
+  /** Calls back once, when what was handed over has been taken. */
+  onceDrained(callback: () => void): void
+  /** A WebSocket ping: the heartbeat of the basic profile. */
+  ping(): void
+  /** Starts the closing handshake; the library ends the socket when the peer does not answer. */
+  close(code: number, reason: string): void
+}
+
+/**
+ * The record of one connection. A class for the sake of its three methods: on a prototype they cost a connection nothing. What happens to it is decided in
+ * gateway.ts; here it is only told where to turn.
+ */
+export class Connection implements AttachedConnection {
+  readonly profile: Profile
+  readonly transport: Transport
+  readonly #owner: ConnectionOwner
+  /** Null once it has left its session, or not yet joined one. */
+  session: SessionRecord | null = null
+  sentSeq: Seq = 0
+  /** `live` is due when this seq has been sent (P-30); -1 when it is not due. */
+  liveAfterSeq: Seq = -1
+  /** Unsequenced frames waiting; null when there are none. */
+  texts: string[] | null = null
+  /** In the sender's list for this turn. */
+  queued = false
+  /** In its list of slices. */
+  queuedBulk = false
+  /** Waits for the socket to drain. */
+  blocked = false
+  /** Said goodbye, or closed by the peer: nothing is read or written any more. */
+  closed = false
+  receivedAt: Millis
+  sentAt: Millis
+  badFrames = 0
+  /** No frame has arrived yet on this connection (P-28). */
+  unheard = true
+  /** Monotonic; Infinity for credentials that do not expire. */
+  readonly credentialsExpireAt: Millis
+  /** Position in the hub's list; -1 when it is not in it. */
+  place = -1
+
+  constructor (owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis) {
+    this.#owner = owner
+    this.transport = transport
+    this.profile = profile
+    this.receivedAt = this.sentAt = now
+    this.credentialsExpireAt = credentialsExpireAt
+  }
+
+  wake (bulk: boolean): void { this.#owner.wake(this, bulk) }
+  flush (): void { this.#owner.flush(this) }
+  dismiss (code: CloseCode): void { this.#owner.dismiss(this, code) }
+}
+
+/** Who acts for a connection. */
+export interface ConnectionOwner {
+  wake(connection: Connection, bulk: boolean): void
+  flush(connection: Connection): void
+  dismiss(connection: Connection, code: CloseCode): void
+}
+
+export interface SenderOptions {
+  /** Bytes that may wait in one socket before it is left alone until it drains. */
+  maxBufferedBytes: number
+  /** Runs a callback after the present turn and its microtasks. */
+  defer: (callback: () => void) => void
+  /** Runs a callback after other events had their turn. */
+  yieldTurn: (callback: () => void) => void
+  now: () => Millis
+  /** Basic profile: what was written is not kept (P-24). */
+  onSent: (session: SessionRecord, seq: Seq) => void
+  /** A connection whose unsequenced frames pile up because it does not read. */
+  onOverflow: (connection: Connection) => void
+}
+
+export interface Sender {
+  /** Puts the connection on the list for the end of this turn, or for the slices after it. */
+  wake(connection: Connection, bulk: boolean): void
+  flush(connection: Connection): void
+  /** Queues an unsequenced frame. */
+  sendText(connection: Connection, text: string): void
+  /** Writes what the socket takes, then `goodbye`, then closes (P-42). */
+  sayGoodbye(connection: Connection, close: CloseCode, retryAfterMs?: number): void
+}
+
+/** Largest single write; a replay goes out in steps of this, and other connections in between. */
+const WRITE_BYTES = 65_536
+/** Connections written per slice of a fan-out: about two milliseconds. */
+const SLICE = 256
+/** Unsequenced frames that may wait for one socket. */
+const MAX_TEXTS = 64
+
+export function createSender (options: SenderOptions): Sender {
+  const { maxBufferedBytes, defer, yieldTurn, now, onSent, onOverflow } = options
+  let due: Connection[] = []
+  const bulk: Connection[] = []
+  let bulkFrom = 0
+  let deferred = false
+  let slicing = false
+
+  function flushDue (): void {
+    deferred = false
+    const batch = due
+    due = []
+    for (const connection of batch) {
+      connection.queued = false
+      flush(connection)
+    }
+  }
+
+  function flushSlice (): void {
+    const to = Math.min(bulkFrom + SLICE, bulk.length)
+    for (; bulkFrom < to; bulkFrom++) {
+      const connection = bulk[bulkFrom] as Connection
+      connection.queuedBulk = false
+      flush(connection)
+    }
+    if (bulkFrom < bulk.length) {
+      yieldTurn(flushSlice)
+    } else {
+      bulk.length = bulkFrom = 0
+      slicing = false
+    }
+  }
+
+  function flush (connection: Connection): void {
+    if (connection.blocked || connection.closed) return
+    for (;;) {
+      const room = maxBufferedBytes - connection.transport.bufferedBytes
+      if (room <= 0) {
+        block(connection)
+        return
+      }
+      if (!writeBatch(connection, Math.min(room, WRITE_BYTES))) return
+    }
+  }
+
+  function block (connection: Connection): void {
+    connection.blocked = true
+    connection.transport.onceDrained(() => {
+      connection.blocked = false
+      flush(connection)
+    })
+  }
+
+  /** Writes the frames that are due, up to about `maxBytes` (always at least one). False when there were none. */
+  function writeBatch (connection: Connection, maxBytes: number): boolean {
+    const { session, texts } = connection
+    let bytes = 0
+    let textBytes: number[] | undefined
+    if (texts !== null) {
+      textBytes = texts.map(text => Buffer.byteLength(text))
+      for (const length of textBytes) bytes += textFrameBytes(length)
+    }
+    const log = session === null ? null : session.log
+    let to = connection.sentSeq
+    if (log !== null && session !== null) {
+      // What overflow dropped was either sent, or closed this connection (P-26), or fell into the gap the client was told of.
+      const from = Math.max(to + 1, firstSeq(log))
+      connection.sentSeq = to = from - 1
+      for (let seq = from; seq <= session.keptSeq && (bytes === 0 || bytes < maxBytes); seq++) {
+        const output = outputAt(log, seq)
+        if (output === undefined) break
+        bytes += outputFrameBytes(output, seq)
+        to = seq
+      }
+    }
+    const isLive = connection.liveAfterSeq !== -1 && to >= connection.liveAfterSeq
+    if (isLive) bytes += textFrameBytes(LIVE_FRAME.length)
+    if (bytes === 0) return false
+
+    const frames = Buffer.allocUnsafe(bytes)
+    let at = 0
+    if (texts !== null && textBytes !== undefined) {
+      for (let i = 0; i < texts.length; i++) at = writeTextFrame(frames, at, texts[i] as string, textBytes[i] as number)
+      connection.texts = null
+    }
+    if (log !== null) {
+      for (let seq = connection.sentSeq + 1; seq <= to; seq++) {
+        at = writeOutputFrame(frames, at, outputAt(log, seq) as NonNullable<ReturnType<typeof outputAt>>, seq)
+        // `live` goes right behind the last output of the replay, however much is newer already.
+        if (isLive && seq === connection.liveAfterSeq) at = writeLive(frames, at)
+      }
+    }
+    if (isLive) {
+      if (at < bytes) writeLive(frames, at)
+      connection.liveAfterSeq = -1
+    }
+    connection.sentSeq = to
+    connection.sentAt = now()
+    connection.transport.write(frames)
+    if (connection.profile === 'basic' && session !== null) onSent(session, to)
+    return true
+  }
+
+  function writeLive (frames: Buffer, at: number): number {
+    return writeTextFrame(frames, at, LIVE_FRAME, LIVE_FRAME.length)
+  }
+
+  function wake (connection: Connection, isBulk: boolean): void {
+    if (connection.queued || connection.blocked || connection.closed) return
+    if (isBulk) {
+      if (connection.queuedBulk) return
+      connection.queuedBulk = true
+      bulk.push(connection)
+      if (!slicing) {
+        slicing = true
+        yieldTurn(flushSlice)
+      }
+      return
+    }
+    connection.queued = true
+    due.push(connection)
+    if (!deferred) {
+      deferred = true
+      defer(flushDue)
+    }
+  }
+
+  return {
+    flush,
+    wake,
+
+    sendText (connection, text) {
+      if (connection.closed) return
+      if (connection.texts === null) connection.texts = [text]
+      else if (connection.texts.length < MAX_TEXTS) connection.texts.push(text)
+      else {
+        onOverflow(connection)
+        return
+      }
+      wake(connection, false)
+    },
+
+    sayGoodbye (connection, close, retryAfterMs) {
+      if (connection.closed) return
+      flush(connection)
+      const text = goodbyeFrame(close, retryAfterMs)
+      const textBytes = Buffer.byteLength(text)
+      const frame = Buffer.allocUnsafe(textFrameBytes(textBytes))
+      writeTextFrame(frame, 0, text, textBytes)
+      connection.closed = true
+      connection.texts = null
+      connection.transport.write(frame)
+      connection.transport.close(close.code, close.reason)
+    }
+  }
+}
