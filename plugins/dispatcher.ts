@@ -1,0 +1,46 @@
+// Builds the dispatcher over the session manager and decorates the instance with it, so that applications register their commands. Without any
+// core the built-in commands answer. Turns the sweep of command deadlines and closes the core.
+
+import fp from 'fastify-plugin'
+import { BUILTIN_COMMANDS } from '../src/io/dispatcher/builtin.js'
+import type { PlatformCore } from '../src/io/dispatcher/core.js'
+import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../src/io/dispatcher/dispatcher.js'
+import type { Clock } from '../src/io/types.js'
+import { systemClock } from '../src/system-clock.js'
+import type {} from './session-manager.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Registers commands, and sends output to sessions, users or everybody. */
+    dispatcher: Dispatcher
+  }
+}
+
+export interface DispatcherPluginOptions {
+  limits: DispatcherLimits
+  /** Executes the commands that no handler of this process answers. */
+  core?: PlatformCore
+  /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
+  builtinCommands?: boolean
+  clock?: Clock
+}
+
+/** How late a COMMAND_TIMEOUT may be. */
+const SWEEP_EVERY_MS = 100
+
+export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, options) {
+  const { limits, core, clock = systemClock } = options
+  const created = createDispatcher({
+    manager: fastify.sessionManager, clock, log: fastify.log, limits, ...(core === undefined ? {} : { core })
+  })
+  if (options.builtinCommands ?? core === undefined) created.commands(BUILTIN_COMMANDS)
+  if (core !== undefined) fastify.sessionManager.subscribe(event => core.notify(event))
+
+  const sweep = setInterval(() => created.sweep(), SWEEP_EVERY_MS)
+  sweep.unref()
+  fastify.decorate('dispatcher', created)
+  fastify.addHook('onClose', async () => {
+    clearInterval(sweep)
+    await core?.close()
+  })
+}, { name: 'holdfast/dispatcher', fastify: '5.x', dependencies: ['holdfast/session-manager'], decorators: { fastify: ['sessionManager'] } })

@@ -1,0 +1,74 @@
+// Builds the session manager over its store and decorates the instance with it. Logs what happens to sessions, turns the expiry sweep, and closes the
+// store. Decides nothing: the life of sessions is src/io/session/manager.ts.
+
+import { randomUUID } from 'node:crypto'
+import fp from 'fastify-plugin'
+import { HoldfastError } from '../src/io/errors.js'
+import { createSessionManager, type SessionLimits, type SessionManager } from '../src/io/session/manager.js'
+import type { SessionStore } from '../src/io/session/store.js'
+import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
+import { createMemoryStore } from '../src/stores/memory.js'
+import { systemClock } from '../src/system-clock.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The sessions of this node: create, find, list, send to, end. */
+    sessionManager: SessionManager
+  }
+}
+
+export interface SessionManagerPluginOptions {
+  limits: SessionLimits
+  /** Default: the memory store. */
+  store?: SessionStore
+  /** The placeholder user, who is everybody and has no quota. */
+  unlimitedUserId?: UserId
+  clock?: Clock
+}
+
+/** How often expiry is looked at: a purge is late by no more. */
+const SWEEP_EVERY_MS = 250
+/** Sessions ended per turn: about five milliseconds. The rest of a large purge goes between other events. */
+const PURGE_SLICE = 1000
+
+export default fp<SessionManagerPluginOptions>(async function sessionManager (fastify, options) {
+  if (fastify.hasDecorator('sessionManager')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
+  const { limits, clock = systemClock, unlimitedUserId } = options
+  const store = options.store ?? createMemoryStore({ clock })
+  const manager = createSessionManager({
+    store, clock, limits, log: fastify.log, createId: randomUUID, ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
+  })
+  const log = fastify.log.child({ module: 'sessions' })
+  manager.subscribe(event => logEvent(event))
+
+  function logEvent ({ type, sessionId: sid, userId, revision, reason }: LifecycleEvent): void {
+    const fields = { sid, userId, revision, reason }
+    if (type === 'created') log.info(fields, 'session created')
+    else if (type === 'ended') log.info(fields, 'session ended')
+    else if (type === 'attached') log.debug(fields, 'session attached')
+    else log.info(fields, 'session detached')
+  }
+
+  let purged = 0
+  let pending: NodeJS.Immediate | undefined
+  function purge (): void {
+    pending = undefined
+    const ended = manager.purgeStaleSessions(PURGE_SLICE)
+    purged += ended
+    if (ended === PURGE_SLICE) {
+      pending = setImmediate(purge)
+    } else if (purged > 0) {
+      log.info({ purged }, 'stale sessions purged')
+      purged = 0
+    }
+  }
+  const sweep = setInterval(() => { if (pending === undefined) purge() }, SWEEP_EVERY_MS)
+  sweep.unref()
+
+  fastify.decorate('sessionManager', manager)
+  fastify.addHook('onClose', async () => {
+    clearInterval(sweep)
+    if (pending !== undefined) clearImmediate(pending)
+    await store.close()
+  })
+}, { name: 'holdfast/session-manager', fastify: '5.x' })

@@ -1,0 +1,265 @@
+// The socket route: checks the handshake before the upgrade (P-4), makes a Transport of the accepted socket, and passes what happens on it to the gateway
+// (src/io/gateway), which decides. Ends connections when the instance closes.
+//
+// Register it before anything else that can refuse a request: a refusal by a hook that runs before @fastify/websocket's leaves the
+// upgraded socket open for ever. It registers @fastify/websocket itself unless the host did.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import websocket from '@fastify/websocket'
+import type { WebSocket } from '@fastify/websocket'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { checkPrincipal, type Authenticate, type Principal } from '../src/auth/authenticate.js'
+import { HoldfastError } from '../src/io/errors.js'
+import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
+import type { Transport } from '../src/io/gateway/sender.js'
+import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
+import { readHandshake, type Handshake } from '../src/io/protocol/handshake.js'
+import type { Clock, Millis } from '../src/io/types.js'
+import { systemClock } from '../src/system-clock.js'
+import type {} from './dispatcher.js'
+import type {} from './session-manager.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The live connections of this node. */
+    gateway: GatewayDecorator
+  }
+  interface FastifyRequest {
+    /** What the handshake of an upgrade was found to be; null for every other request. */
+    upgrade: Upgrade | null
+  }
+}
+
+export interface GatewayDecorator extends Gateway {
+  /** True from the start of a drain: upgrades are refused, readiness is false. */
+  readonly draining: boolean
+  /** Closes every connection, spread over half the time, and waits for commands that run; resolves within `deadlineMs` whatever clients do (P-48). */
+  drain(deadlineMs: Millis): Promise<void>
+}
+
+export interface WebsocketGatewayOptions {
+  /** Default `/ws`. */
+  path?: string
+  authenticate: Authenticate
+  /** Origins of browsers that may connect, beside the server's own; `*` allows every one. */
+  allowedOrigins: string[]
+  limits: GatewayLimits
+  /** Handshakes per address; takes effect where @fastify/rate-limit is registered. */
+  upgradesPerMinute: number
+  /** How long a peer may take to answer a close before its socket is destroyed; default 3000. */
+  closeTimeoutMs?: Millis
+  clock?: Clock
+}
+
+export interface Upgrade {
+  readonly handshake: Handshake
+  readonly principal: Principal
+  readonly response: ServerResponse
+}
+
+const SWEEP_EVERY_MS = 250
+const DRAIN_STEP_MS = 50
+/** A drain never closes fewer per step, so that a few clients do not wait for a window made for many. */
+const DRAIN_STEP_LEAST = 20
+/** Clients come back over this span, not all at once. */
+const DRAIN_RETRY_SPREAD_MS = 2000
+
+export default fp<WebsocketGatewayOptions>(async function websocketGateway (fastify, options) {
+  const { path = '/ws', clock = systemClock, limits, closeTimeoutMs = 3000 } = options
+  let draining = false
+  let closing = false
+  const gateway = createGateway({
+    manager: fastify.sessionManager,
+    dispatcher: fastify.dispatcher,
+    clock,
+    log: fastify.log,
+    limits,
+    defer: process.nextTick,
+    yieldTurn: setImmediate
+  })
+
+  async function drain (deadlineMs: Millis): Promise<void> {
+    draining = true
+    fastify.dispatcher.refuseCommands()
+    const startedAt = clock.now()
+    const steps = Math.max(1, Math.floor(deadlineMs / 2 / DRAIN_STEP_MS))
+    const perStep = Math.max(DRAIN_STEP_LEAST, Math.ceil(gateway.connections / steps))
+    for (;;) {
+      const left = deadlineMs - (clock.now() - startedAt)
+      // The last step waits for nobody: half a second is kept for the closing handshakes.
+      const force = left < 500
+      const open = gateway.closeSome(force ? Infinity : perStep, Math.floor(Math.random() * DRAIN_RETRY_SPREAD_MS), force)
+      if ((open === 0 && gateway.connections === 0) || left <= 0) return
+      await delay(Math.min(DRAIN_STEP_MS, Math.max(left, 0)))
+    }
+  }
+
+  const decorated: GatewayDecorator = Object.defineProperties({ drain } as GatewayDecorator, {
+    ...Object.getOwnPropertyDescriptors(gateway),
+    draining: { get: () => draining, enumerable: true }
+  })
+  fastify.decorate('gateway', decorated)
+  fastify.decorateRequest('upgrade', null)
+
+  // Before @fastify/websocket's own hook, which closes without a code.
+  fastify.addHook('preClose', async () => {
+    closing = true
+    await drain(Math.min(closeTimeoutMs, 1000))
+  })
+  await registerWebsocket(fastify, limits, closeTimeoutMs)
+  // An upgrade that arrives while the instance closes is answered 503 by Fastify before any hook, and nobody would end its socket.
+  const endLateUpgrade = (_request: IncomingMessage, socket: Duplex & { destroySoon?: () => void }): void => { if (closing) socket.destroySoon?.() }
+  fastify.server.on('upgrade', endLateUpgrade)
+
+  const sweep = setInterval(() => gateway.sweep(SWEEP_EVERY_MS), SWEEP_EVERY_MS)
+  sweep.unref()
+  fastify.addHook('onClose', async () => {
+    clearInterval(sweep)
+    fastify.server.off('upgrade', endLateUpgrade)
+  })
+
+  await fastify.register(async function socketRoute (scope) {
+    const check = handshakeCheck(fastify, options, () => draining)
+    scope.route({
+      method: 'GET',
+      url: path,
+      exposeHeadRoute: false,
+      config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 }, otel: false },
+      preValidation: check,
+      handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },
+      wsHandler: (socket, request) => { connect(gateway, clock, socket, request) }
+    })
+  })
+}, {
+  name: 'holdfast/websocket-gateway',
+  fastify: '5.x',
+  dependencies: ['holdfast/dispatcher'],
+  decorators: { fastify: ['sessionManager', 'dispatcher'] }
+})
+
+/**
+ * The ws options that the protocol needs; for a host that registers @fastify/websocket itself.
+ *
+ * Fragments and chunks are bounded far below the library's defaults, since each costs memory before a message is whole; compression is off, since a
+ * few bytes of it can unfold to megabytes.
+ */
+export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Millis): NonNullable<websocket.WebsocketPluginOptions['options']> {
+  return {
+    maxPayload: maxMessageBytes,
+    perMessageDeflate: false,
+    clientTracking: true,
+    handleProtocols: protocols => protocols.has(SUBPROTOCOL) ? SUBPROTOCOL : false,
+    ...{ closeTimeout: closeTimeoutMs, maxFragments: 128, maxBufferedChunks: 1024 }
+  }
+}
+
+async function registerWebsocket (fastify: FastifyInstance, limits: GatewayLimits, closeTimeoutMs: Millis): Promise<void> {
+  if (fastify.hasDecorator('websocketServer')) {
+    // With the library's default the first offered entry would be echoed, and that may be the token (P-2, P-3).
+    if (fastify.websocketServer.options.handleProtocols == null) {
+      throw new HoldfastError('PLUGIN_MISUSED', { message: 'Register @fastify/websocket with websocketOptions() of holdfast/plugins/websocket-gateway, or leave it to that plugin.' })
+    }
+    return
+  }
+  await fastify.register(websocket, {
+    options: websocketOptions(limits.maxMessageBytes, closeTimeoutMs),
+    preClose: done => {
+      // Sockets of other routes of the host; ours are closed by now.
+      for (const client of fastify.websocketServer.clients) client.close(1001)
+      fastify.websocketServer.close(() => done())
+    }
+  })
+}
+
+function handshakeCheck (fastify: FastifyInstance, options: WebsocketGatewayOptions, isDraining: () => boolean) {
+  return async function check (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const { headers } = request
+    if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
+    checkTransport(request.raw)
+    if (isDraining()) throw retryable(reply, new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
+    const handshake = readHandshake(headers['sec-websocket-protocol'])
+    if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
+    checkOrigin(headers.origin, headers.host, options.allowedOrigins)
+    const token = bearerOf(headers.authorization) ?? handshake.token
+    const principal = checkPrincipal(await options.authenticate({ token, headers, address: request.ip, url: request.url }))
+    try {
+      if (handshake.resume === undefined) fastify.sessionManager.checkQuota(principal.userId)
+    } catch (error) {
+      throw error instanceof HoldfastError ? retryable(reply, error) : error
+    }
+    request.upgrade = { handshake, principal, response: reply.raw }
+  }
+}
+
+function retryable (reply: FastifyReply, error: HoldfastError): HoldfastError {
+  void reply.header('retry-after', Math.ceil((error.retryAfterMs ?? 1000) / 1000))
+  return error
+}
+
+/** What Node does not check on upgrades: without this HTTP/1.0, two Host headers, or a body read as frames would get through. */
+function checkTransport (raw: IncomingMessage): void {
+  const { headers } = raw
+  const hosts = raw.rawHeaders?.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length ?? 1
+  if (raw.httpVersion !== '1.1' || hosts !== 1) throw new HoldfastError('BAD_HANDSHAKE')
+  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) throw new HoldfastError('BAD_HANDSHAKE')
+  if (headers.upgrade?.toLowerCase() !== 'websocket') throw new HoldfastError('UPGRADE_REQUIRED')
+}
+
+/** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
+function checkOrigin (origin: string | undefined, host: string | undefined, allowed: string[]): void {
+  if (origin === undefined || allowed.includes('*') || allowed.includes(origin)) return
+  if (URL.canParse(origin) && new URL(origin).host === host) return
+  throw new HoldfastError('ORIGIN_FORBIDDEN')
+}
+
+function bearerOf (header: string | undefined): string | undefined {
+  const [scheme = '', token, ...rest] = header?.split(' ') ?? []
+  return scheme.toLowerCase() === 'bearer' && token !== undefined && token !== '' && rest.length === 0 ? token : undefined
+}
+
+function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: FastifyRequest): void {
+  const { handshake, principal, response } = request.upgrade as Upgrade
+  const stream = response.socket as Duplex
+  // Request and reply would otherwise live as long as the socket: the response hangs on it, and the library's error listener holds both.
+  response.detachSocket(response.socket as NonNullable<ServerResponse['socket']>)
+  request.upgrade = null
+  socket.removeAllListeners('error')
+
+  const connection = gateway.accept({
+    transport: createTransport(socket, stream),
+    profile: handshake.profile,
+    userId: principal.userId,
+    ...(handshake.resume === undefined ? {} : { resume: handshake.resume }),
+    ...(principal.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + principal.expiresAt - clock.wall() })
+  })
+  socket.on('message', (data, isBinary) => gateway.receive(connection, data as Buffer, isBinary))
+  socket.on('pong', () => gateway.pong(connection))
+  socket.on('close', code => gateway.closed(connection, code))
+  // The close that follows tells the gateway; here it only must not be unhandled.
+  socket.on('error', ignore)
+}
+
+function ignore (): void {}
+
+function createTransport (socket: WebSocket, stream: Duplex): Transport {
+  return {
+    write (frames) {
+      if (socket.readyState === socket.OPEN) stream.write(frames)
+    },
+    get bufferedBytes () { return stream.writableLength },
+    onceDrained (callback) {
+      // A stream that was never told to wait does not say when it is done.
+      if (stream.writableNeedDrain) stream.once('drain', callback)
+      else setImmediate(callback)
+    },
+    ping () {
+      if (socket.readyState === socket.OPEN) socket.ping()
+    },
+    close (code, reason) {
+      socket.close(code, reason)
+    }
+  }
+}
