@@ -1,0 +1,133 @@
+// Authentication by JSON Web Token (RFC 7519): a signature over a user id. createJwtAuthenticator checks its options once; the function it
+// returns verifies one token per handshake. A secret verifies HS256, HS384 and HS512; a key set verifies the asymmetric algorithms. Both may be
+// configured, as while moving from one to the other: the two lists share no algorithm, so a token's header chooses between keys that
+// were meant for it and can never have a public key taken for a secret. `none` is on neither list.
+// Revocation before a token's end is not decided here; operators terminate sessions.
+
+import { createRemoteJWKSet, errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
+import { HoldfastError } from '../io/errors.js'
+import type { Millis } from '../io/types.js'
+import { checkPrincipal, type Authenticate, type Principal } from './authenticate.js'
+
+export interface JwtAuthenticatorOptions {
+  /** Shared secret as text, 32 UTF-8 bytes at least (RFC 7518 section 3.2). */
+  secret?: string | undefined
+  /** Where the issuer publishes its public keys (RFC 7517): http or https. */
+  jwksUrl?: string | undefined
+  /** What `iss` must be; absent: anything, also none. */
+  issuer?: string | undefined
+  /** What `aud` must be or hold; absent: anything, also none. */
+  audience?: string | undefined
+  /** Claim that holds the user id. Default `sub`. */
+  userClaim?: string | undefined
+  /** How far the clocks of issuer and server may differ. Default 0 s; 0 to 300. */
+  clockToleranceSeconds?: number | undefined
+  /** Milliseconds since 1970-01-01 UTC; replaced in tests. */
+  wall?: (() => Millis) | undefined
+  /** Keys are asked for again at most this often, for tokens signed with a key that is not known. Default 30,000 ms. */
+  jwksCooldownMs?: Millis | undefined
+  /** How long keys are used without being asked for again. Default 600,000 ms. */
+  jwksMaxAgeMs?: Millis | undefined
+  /** How long the key set may take to answer. Default 5,000 ms. */
+  jwksTimeoutMs?: Millis | undefined
+}
+
+const SECRET_ALGORITHMS = ['HS256', 'HS384', 'HS512']
+const KEY_SET_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
+const MIN_SECRET_BYTES = 32
+const MAX_TOLERANCE_SECONDS = 300
+
+/**
+ * An Authenticate function that takes JWTs.
+ *
+ * Shape: `userId` is the claim; `expiresAt` is `exp` plus the tolerance, absent if the token has no `exp`.
+ *
+ * The function throws UNAUTHENTICATED for the token's faults and AUTH_UNAVAILABLE if the key set cannot be had.
+ *
+ * @throws CONFIG_INVALID  neither secret nor jwksUrl, a secret under 32 bytes, a URL that is not http(s), a tolerance out of range
+ */
+export function createJwtAuthenticator (options: JwtAuthenticatorOptions): Authenticate {
+  const { issuer, audience, userClaim = 'sub', clockToleranceSeconds = 0, wall = Date.now } = options
+  if (!(clockToleranceSeconds >= 0 && clockToleranceSeconds <= MAX_TOLERANCE_SECONDS)) {
+    throw new HoldfastError('CONFIG_INVALID', { message: `The clock tolerance for tokens is not between 0 and ${MAX_TOLERANCE_SECONDS} seconds.` })
+  }
+  const secret = options.secret === undefined ? undefined : readSecret(options.secret)
+  const keySet = options.jwksUrl === undefined ? undefined : createKeySet(readUrl(options.jwksUrl), options)
+  if (secret === undefined && keySet === undefined) {
+    throw new HoldfastError('CONFIG_INVALID', { message: 'Tokens can be verified neither by a secret nor by a key set: none is given.' })
+  }
+  const algorithms = [...secret === undefined ? [] : SECRET_ALGORITHMS, ...keySet === undefined ? [] : KEY_SET_ALGORITHMS]
+
+  // jose refuses every algorithm that is not on the list before it asks here, so each key only meets the algorithms it is for.
+  const keyOf: JWTVerifyGetKey = (header, token) => {
+    const key = SECRET_ALGORITHMS.includes(header.alg) ? secret : keySet?.(header, token)
+    if (key === undefined) throw new errors.JOSEAlgNotAllowed('no key is configured for the algorithm')
+    return key
+  }
+
+  function verifyOptions (): JWTVerifyOptions {
+    return {
+      algorithms,
+      clockTolerance: clockToleranceSeconds,
+      currentDate: new Date(wall()),
+      requiredClaims: [userClaim],
+      ...(issuer === undefined ? {} : { issuer }),
+      ...(audience === undefined ? {} : { audience })
+    }
+  }
+
+  return async ({ token }) => {
+    if (token === undefined) throw new HoldfastError('UNAUTHENTICATED')
+    let claims: JWTPayload
+    try {
+      claims = (await jwtVerify(token, keyOf, verifyOptions())).payload
+    } catch (cause) {
+      if (cause instanceof HoldfastError) throw cause
+      throw new HoldfastError('UNAUTHENTICATED', { cause: withoutClaims(cause) })
+    }
+    const principal: Principal = { userId: claims[userClaim] as string }
+    if (claims.exp !== undefined) principal.expiresAt = (claims.exp + clockToleranceSeconds) * 1000
+    return checkPrincipal(principal)
+  }
+}
+
+function createKeySet (url: URL, options: JwtAuthenticatorOptions): JWTVerifyGetKey {
+  const remote = createRemoteJWKSet(url, {
+    timeoutDuration: options.jwksTimeoutMs ?? 5_000,
+    cooldownDuration: options.jwksCooldownMs ?? 30_000,
+    cacheMaxAge: options.jwksMaxAgeMs ?? 600_000
+  })
+  return async (header, token) => {
+    try {
+      return await remote(header, token)
+    } catch (cause) {
+      // These three speak of the token, which names no key of the set or none that can be told apart. All else speaks of the set.
+      if (cause instanceof errors.JWKSNoMatchingKey || cause instanceof errors.JWKSMultipleMatchingKeys || cause instanceof errors.JOSENotSupported) throw cause
+      throw new HoldfastError('AUTH_UNAVAILABLE', { cause, retryAfterMs: 1_000 })
+    }
+  }
+}
+
+// jose's claim errors carry the whole payload of the token, which is personal and does not belong in a log.
+function withoutClaims (cause: unknown): unknown {
+  if (cause instanceof errors.JWTExpired || cause instanceof errors.JWTClaimValidationFailed) {
+    return Object.assign(new Error(`${cause.code}: ${cause.claim} ${cause.reason}`), { code: cause.code })
+  }
+  return cause
+}
+
+function readSecret (secret: string): Uint8Array {
+  const key = new TextEncoder().encode(secret)
+  if (key.length < MIN_SECRET_BYTES) {
+    throw new HoldfastError('CONFIG_INVALID', { message: `The secret for tokens has ${key.length} bytes; at least ${MIN_SECRET_BYTES} are needed.` })
+  }
+  return key
+}
+
+function readUrl (text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the key set is not an http or https URL.' })
+  }
+  return url
+}

@@ -1,0 +1,93 @@
+// What the body of a Platform Core's answer means. readAnswer is asked about a 200, readRefusal about a 4xx; nothing else parses what a
+// core sends. A core is trusted to decide but not to be well-formed: text that is not UTF-8 or not JSON, wrong types, prototype keys and deep
+// nesting end here as INVALID_RESULT, before anything of it can reach a session. Unknown members are ignored and not kept.
+
+import { parse } from 'secure-json-parse'
+import { Type, type Static } from 'typebox'
+import { Compile } from 'typebox/compile'
+import type { CoreAnswer } from '../io/dispatcher/core.js'
+import { COMMAND_ERROR_CODE, HoldfastError, commandError } from '../io/errors.js'
+import type { JsonObject, JsonValue } from '../io/types.js'
+
+/** As deep as frames may be (P-6): what a client may not send, it is not sent either. */
+const MAX_DEPTH = 32
+const MAX_MESSAGES = 1_000
+/** Longest sentence of a refusal that is passed on, in UTF-16 units. */
+const MAX_SENTENCE = 512
+
+const AnswerSchema = Type.Object({
+  payload: Type.Optional(Type.Unknown()),
+  context: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+  messages: Type.Optional(Type.Array(Type.Object({
+    event: Type.String({ minLength: 1, maxLength: 128 }),
+    payload: Type.Optional(Type.Unknown())
+  }), { maxItems: MAX_MESSAGES }))
+})
+const answerValidator = Compile(AnswerSchema)
+
+/**
+ * The answer in the body of a 200.
+ *
+ * Shape: an absent payload is null, absent messages are an empty list, an absent context stays absent.
+ *
+ * @throws INVALID_RESULT  the cause says what is wrong and names the member, never a value
+ */
+export function readAnswer (body: Uint8Array): CoreAnswer {
+  let value: unknown
+  try {
+    value = parseBody(body)
+  } catch (cause) {
+    throw new HoldfastError('INVALID_RESULT', { cause })
+  }
+  if (!answerValidator.Check(value)) throw new HoldfastError('INVALID_RESULT', { cause: new TypeError(faultOf(value)) })
+  const { payload, context, messages } = value as Static<typeof AnswerSchema>
+  const answer: CoreAnswer = {
+    payload: payload === undefined ? null : payload as JsonValue,
+    messages: (messages ?? []).map(message => ({ event: message.event, payload: (message.payload ?? null) as JsonValue }))
+  }
+  if (context !== undefined) answer.context = context as JsonObject
+  return answer
+}
+
+/**
+ * The core's own error in the body of a 4xx: its code and its sentence, cut after 512 characters, or a constant one if it gave none.
+ * Undefined if the body holds no code of the form that may be shown to a client, as with the error page of a proxy.
+ */
+export function readRefusal (body: Uint8Array): Error | undefined {
+  let value: unknown
+  try {
+    value = parseBody(body)
+  } catch {
+    return undefined
+  }
+  if (typeof value !== 'object' || value === null) return undefined
+  const { code, message } = value as { code?: unknown, message?: unknown }
+  if (typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
+  const sentence = typeof message === 'string' && message !== '' ? message.slice(0, MAX_SENTENCE) : 'The Platform Core refused the command.'
+  return commandError(code, sentence)
+}
+
+function parseBody (body: Uint8Array): unknown {
+  const text = new TextDecoder('utf-8', { fatal: true }).decode(body)
+  let value: unknown
+  try {
+    value = parse(text)
+  } catch {
+    // The parser's own message quotes the text, which must not reach the log.
+    throw new SyntaxError('the body is not JSON, or holds a prototype key')
+  }
+  if (isDeeperThan(value, MAX_DEPTH)) throw new RangeError(`the body is nested deeper than ${MAX_DEPTH}`)
+  return value
+}
+
+function faultOf (value: unknown): string {
+  const fault = answerValidator.Errors(value)[0]
+  return fault === undefined ? 'the body has the wrong shape' : `${fault.instancePath === '' ? 'the body' : fault.instancePath} ${fault.message}`
+}
+
+/** Whether arrays and objects lie in one another more than `levels` deep. Looks no deeper than that, so it cannot exhaust the stack. */
+function isDeeperThan (value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (levels === 0) return true
+  return Object.values(value).some(member => isDeeperThan(member, levels - 1))
+}

@@ -1,0 +1,259 @@
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { SignJWT, UnsecuredJWT, exportJWK, type JWTPayload } from 'jose'
+import t, { type Test } from 'tap'
+import { checkPrincipal, placeholderAuthenticator, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
+import { createJwtAuthenticator, type JwtAuthenticatorOptions } from '../../src/auth/jwt.js'
+import { HoldfastError } from '../../src/io/errors.js'
+
+const SECRET = 'a secret that is 32 bytes long !'
+const NOW_S = 1_700_000_000
+const wall = (): number => NOW_S * 1000
+
+const encode = (secret: string): Uint8Array => new TextEncoder().encode(secret)
+
+function request (token: string | undefined): AuthRequest {
+  return { token, headers: {}, address: '127.0.0.1', url: '/ws' }
+}
+
+async function verify (authenticate: Authenticate, token: string | undefined): Promise<Principal> {
+  return await authenticate(request(token))
+}
+
+function signWithSecret (claims: JWTPayload, alg = 'HS256', secret = SECRET): Promise<string> {
+  return new SignJWT(claims).setProtectedHeader({ alg }).sign(encode(secret))
+}
+
+interface Key { kid: string, alg: string, privateKey: KeyObject, publicKey: KeyObject }
+
+function makeKey (kid: string, alg: 'ES256' | 'RS256' | 'EdDSA' = 'ES256'): Key {
+  const pair = alg === 'ES256'
+    ? generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    : alg === 'RS256' ? generateKeyPairSync('rsa', { modulusLength: 2048 }) : generateKeyPairSync('ed25519')
+  return { kid, alg, ...pair }
+}
+
+function signWithKey (key: Key, claims: JWTPayload = { sub: 'ada' }, header: object = { kid: key.kid }): Promise<string> {
+  return new SignJWT(claims).setProtectedHeader({ alg: key.alg, ...header }).sign(key.privateKey)
+}
+
+/** An issuer's key set on a port of its own, with a count of how often it was fetched. */
+async function startKeySet (t: Test, keys: Key[]) {
+  const state = { keys, fetches: 0, url: '', answer: undefined as ((response: ServerResponse) => void) | undefined }
+  const server = createServer((_, response) => {
+    state.fetches++
+    if (state.answer !== undefined) { state.answer(response); return }
+    void Promise.all(state.keys.map(async key => ({ ...await exportJWK(key.publicKey), kid: key.kid, alg: key.alg, use: 'sig' }))).then(list => {
+      response.writeHead(200, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ keys: list }))
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(async () => {
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
+  })
+  state.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks.json`
+  return state
+}
+
+const withSecret = (options: Partial<JwtAuthenticatorOptions> = {}): Authenticate => createJwtAuthenticator({ secret: SECRET, wall, ...options })
+
+t.test('tokens signed with a secret', async t => {
+  for (const alg of ['HS256', 'HS384', 'HS512']) {
+    t.test(`${alg} is taken, and exp becomes expiresAt`, async t => {
+      const token = await signWithSecret({ sub: 'ada', exp: NOW_S + 60 }, alg)
+      t.strictSame(await verify(withSecret(), token), { userId: 'ada', expiresAt: (NOW_S + 60) * 1000 })
+    })
+  }
+
+  t.test('a token without exp does not expire', async t => {
+    t.strictSame(await verify(withSecret(), await signWithSecret({ sub: 'ada' })), { userId: 'ada' })
+  })
+
+  t.test('the user id is taken from the configured claim', async t => {
+    const token = await signWithSecret({ sub: 'x', email: 'ada@example.org' })
+    t.match(await verify(withSecret({ userClaim: 'email' }), token), { userId: 'ada@example.org' })
+  })
+
+  t.test('issuer and audience are taken if they are right', async t => {
+    const token = await signWithSecret({ sub: 'ada', iss: 'https://id.example', aud: ['other', 'holdfast'] })
+    t.match(await verify(withSecret({ issuer: 'https://id.example', audience: 'holdfast' }), token), { userId: 'ada' })
+  })
+
+  t.test('P-47 within the tolerance an expired token is taken and ends with the tolerance', async t => {
+    const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 5 })
+    t.strictSame(await verify(withSecret({ clockToleranceSeconds: 10 }), token), { userId: 'ada', expiresAt: (NOW_S + 5) * 1000 })
+  })
+
+  const strict = withSecret({ issuer: 'https://id.example', audience: 'holdfast' })
+  const good = { sub: 'ada', iss: 'https://id.example', aud: 'holdfast' }
+  const refused: Array<[string, Authenticate, () => Promise<string> | string | undefined]> = [
+    ['no token', withSecret(), () => undefined],
+    ['an empty token', withSecret(), () => ''],
+    ['text that is no token', withSecret(), () => 'a.b.c'],
+    ['an expired token', withSecret(), () => signWithSecret({ sub: 'ada', exp: NOW_S - 1 })],
+    ['a token that is not valid yet', withSecret(), () => signWithSecret({ sub: 'ada', nbf: NOW_S + 60 })],
+    ['another secret', withSecret(), () => signWithSecret({ sub: 'ada' }, 'HS256', `${SECRET}!`)],
+    ['a wrong issuer', strict, () => signWithSecret({ ...good, iss: 'https://evil.example' })],
+    ['a missing issuer', strict, () => signWithSecret({ sub: 'ada', aud: 'holdfast' })],
+    ['a wrong audience', strict, () => signWithSecret({ ...good, aud: 'other' })],
+    ['a missing user claim', withSecret(), () => signWithSecret({ name: 'ada' })],
+    ['a user claim that is a number', withSecret({ userClaim: 'uid' }), () => signWithSecret({ uid: 7 })],
+    ['an empty user id', withSecret(), () => signWithSecret({ sub: '' })],
+    ['a user id that is too long', withSecret(), () => signWithSecret({ sub: 'x'.repeat(129) })],
+    ['a user id with a control character', withSecret(), () => signWithSecret({ sub: 'ada\u001b[31m' })],
+    ['alg none', withSecret(), () => new UnsecuredJWT({ sub: 'ada' }).encode()],
+    ['an asymmetric algorithm', withSecret(), () => signWithKey(makeKey('k1'))],
+    ['a changed payload', withSecret(), async () => {
+      const [header, , signature] = (await signWithSecret({ sub: 'ada' })).split('.')
+      return `${header}.${Buffer.from('{"sub":"root"}').toString('base64url')}.${signature}`
+    }]
+  ]
+  for (const [title, authenticate, token] of refused) {
+    t.test(`${title} is UNAUTHENTICATED, with a constant sentence`, async t => {
+      await t.rejects(verify(authenticate, await token()), { code: 'UNAUTHENTICATED', statusCode: 401, message: 'Valid credentials are required.' })
+    })
+  }
+
+  t.test('the cause of a refusal names the claim and holds none of the others', async t => {
+    const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 1, email: 'ada@example.org' })
+    const error = await verify(withSecret(), token).catch((error: HoldfastError) => error) as HoldfastError
+    t.match(error.cause, { code: 'ERR_JWT_EXPIRED', message: /exp/ })
+    t.notMatch(JSON.stringify(error.cause), /example\.org/)
+    t.notOk((error.cause as { payload?: unknown }).payload)
+  })
+})
+
+t.test('tokens signed with a key of a key set', async t => {
+  for (const alg of ['ES256', 'RS256', 'EdDSA'] as const) {
+    t.test(`${alg} is taken`, async t => {
+      const key = makeKey('k1', alg)
+      const { url } = await startKeySet(t, [key])
+      t.match(await verify(createJwtAuthenticator({ jwksUrl: url }), await signWithKey(key)), { userId: 'ada' })
+    })
+  }
+
+  t.test('the key set is fetched once for many tokens, also at the same time', async t => {
+    const key = makeKey('k1')
+    const set = await startKeySet(t, [key])
+    const authenticate = createJwtAuthenticator({ jwksUrl: set.url })
+    const token = await signWithKey(key)
+    await Promise.all([verify(authenticate, token), verify(authenticate, token)])
+    await verify(authenticate, token)
+    t.equal(set.fetches, 1)
+  })
+
+  t.test('a rotated key is fetched when its first token comes', async t => {
+    const [old, fresh] = [makeKey('k1'), makeKey('k2')]
+    const set = await startKeySet(t, [old])
+    const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksCooldownMs: 0 })
+    await verify(authenticate, await signWithKey(old))
+    set.keys = [fresh]
+    t.match(await verify(authenticate, await signWithKey(fresh)), { userId: 'ada' })
+    t.equal(set.fetches, 2)
+    await t.rejects(verify(authenticate, await signWithKey(old)), { code: 'UNAUTHENTICATED' })
+  })
+
+  t.test('tokens with made-up key ids do not make it fetch again and again', async t => {
+    const key = makeKey('k1')
+    const set = await startKeySet(t, [key])
+    const authenticate = createJwtAuthenticator({ jwksUrl: set.url })
+    for (let at = 0; at < 5; at++) {
+      await t.rejects(verify(authenticate, await signWithKey(key, { sub: 'ada' }, { kid: `x${at}` })), { code: 'UNAUTHENTICATED' })
+    }
+    t.equal(set.fetches, 1)
+  })
+
+  t.test('a token without a key id is UNAUTHENTICATED while several keys would fit', async t => {
+    const [one, two] = [makeKey('k1'), makeKey('k2')]
+    const { url } = await startKeySet(t, [one, two])
+    await t.rejects(verify(createJwtAuthenticator({ jwksUrl: url }), await signWithKey(one, { sub: 'ada' }, {})), { code: 'UNAUTHENTICATED' })
+  })
+
+  t.test('a public key is never taken for a secret', async t => {
+    const key = makeKey('k1', 'RS256')
+    const { url } = await startKeySet(t, [key])
+    const pem = key.publicKey.export({ type: 'spki', format: 'pem' }).toString()
+    for (const authenticate of [createJwtAuthenticator({ jwksUrl: url }), createJwtAuthenticator({ jwksUrl: url, secret: SECRET })]) {
+      await t.rejects(verify(authenticate, await signWithSecret({ sub: 'ada' }, 'HS256', pem)), { code: 'UNAUTHENTICATED' })
+    }
+  })
+
+  t.test('with a secret and a key set each token meets the key for its algorithm', async t => {
+    const key = makeKey('k1')
+    const { url } = await startKeySet(t, [key])
+    const authenticate = createJwtAuthenticator({ jwksUrl: url, secret: SECRET, wall })
+    t.match(await verify(authenticate, await signWithKey(key)), { userId: 'ada' })
+    t.match(await verify(authenticate, await signWithSecret({ sub: 'bob' })), { userId: 'bob' })
+  })
+
+  const outages: Array<[string, (response: ServerResponse) => void]> = [
+    ['fails', response => { response.writeHead(500).end() }],
+    ['resets', response => { response.destroy() }],
+    ['redirects', response => { response.writeHead(302, { location: '/other' }).end() }],
+    ['answers no JSON', response => { response.writeHead(200).end('<html>') }],
+    ['answers no key set', response => { response.writeHead(200).end('{"keys":7}') }],
+    ['says nothing', () => {}]
+  ]
+  for (const [title, answer] of outages) {
+    t.test(`a key set that ${title} is no verdict on the token, and the next token asks again`, async t => {
+      const key = makeKey('k1')
+      const set = await startKeySet(t, [key])
+      const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksTimeoutMs: 200 })
+      const token = await signWithKey(key)
+      set.answer = answer
+      await t.rejects(verify(authenticate, token), { code: 'AUTH_UNAVAILABLE', statusCode: 503 })
+      set.answer = undefined
+      t.match(await verify(authenticate, token), { userId: 'ada' })
+    })
+  }
+})
+
+t.test('options', async t => {
+  const bad: Array<[string, JwtAuthenticatorOptions]> = [
+    ['neither secret nor key set', {}],
+    ['a short secret', { secret: 'x'.repeat(31) }],
+    ['a URL that is none', { jwksUrl: 'keys' }],
+    ['a URL of a file', { jwksUrl: 'file:///etc/keys.json' }],
+    ['a negative tolerance', { secret: SECRET, clockToleranceSeconds: -1 }],
+    ['a tolerance that is no number', { secret: SECRET, clockToleranceSeconds: NaN }],
+    ['a tolerance of hours', { secret: SECRET, clockToleranceSeconds: 3600 }]
+  ]
+  for (const [title, options] of bad) {
+    t.test(`${title} is CONFIG_INVALID`, async t => {
+      t.throws(() => createJwtAuthenticator(options), { code: 'CONFIG_INVALID' })
+    })
+  }
+
+  t.test('the sentence about a short secret does not quote it', async t => {
+    t.throws(() => createJwtAuthenticator({ secret: 'quoted' }), { message: /^(?!.*quoted)/ })
+  })
+})
+
+t.test('principals', async t => {
+  t.test('the placeholder takes everyone for human_reviewer_1', async t => {
+    t.strictSame(await verify(placeholderAuthenticator(), undefined), { userId: 'human_reviewer_1' })
+  })
+
+  t.test('an application\'s principal passes if it is one', async t => {
+    t.strictSame(checkPrincipal({ userId: 'ünal', expiresAt: 5 }), { userId: 'ünal', expiresAt: 5 })
+  })
+
+  const bad: Array<[string, unknown]> = [
+    ['undefined', undefined],
+    ['no user id', {}],
+    ['a user id that is no text', { userId: 7 }],
+    ['half a surrogate pair', { userId: 'a\ud800' }],
+    ['an end that is no number', { userId: 'ada', expiresAt: 'tomorrow' }],
+    ['an endless end', { userId: 'ada', expiresAt: Infinity }]
+  ]
+  for (const [title, principal] of bad) {
+    t.test(`${title} is UNAUTHENTICATED`, async t => {
+      t.throws(() => checkPrincipal(principal as Principal), { code: 'UNAUTHENTICATED', cause: { name: 'TypeError' } })
+    })
+  }
+})
