@@ -448,12 +448,18 @@ t.test('abort and close', async t => {
   })
 
   t.test('close breaks off what is under way and refuses what comes later', async t => {
-    let core: PlatformCore
     const { url } = await startCore(t, () => { void core.close() })
-    core = connect(t, url).core
+    const { core } = connect(t, url)
     t.equal(await codeOf(core), 'CORE_UNAVAILABLE')
     await core.close()
     t.equal(await codeOf(core), 'CORE_UNAVAILABLE')
+  })
+
+  t.test('a command that pauses while the core is closed is not sent again', async t => {
+    const { url, calls } = await startCore(t, (_, response) => json(response, 503, {}))
+    const { core } = connect(t, url, { timing: { random: () => 0, sleep: () => core.close() } })
+    t.equal(await codeOf(core), 'CORE_UNAVAILABLE')
+    t.equal(calls.length, 1)
   })
 })
 
@@ -524,6 +530,36 @@ t.test('lifecycle events', async t => {
       t.match(log.lines[0], { level: 'warn', fields: { revision: 1, status, attempts }, message: 'lifecycle event dropped, not taken' })
     })
   }
+
+  t.test('an event that cannot be delivered at all is dropped with the reason', async t => {
+    const url = await startRaw(t, socket => { socket.destroy() })
+    const { core, log } = connect(t, url, { ...all, retries: 1 })
+    core.notify(event(1))
+    await core.close()
+    t.match(log.lines, [{ fields: { revision: 1, reason: 'UND_ERR_SOCKET', attempts: 2 }, message: 'lifecycle event dropped, not taken' }])
+  })
+
+  t.test('a core that asks for patience is given half a minute at most', async t => {
+    const { url } = await startCore(t, (_, response, count) => count === 1 ? json(response, 503, {}, { 'retry-after': '600' }) : json(response, 200, {}))
+    const { core, pauses } = connect(t, url, all)
+    core.notify(event(1))
+    await core.close()
+    t.strictSame(pauses, [30_000])
+  })
+
+  t.test('the events of many sessions are delivered a few at a time', async t => {
+    let busy = 0
+    let most = 0
+    const { url, calls } = await startCore(t, (_, response) => {
+      most = Math.max(most, ++busy)
+      setImmediate(() => { busy--; response.writeHead(200).end() })
+    })
+    const { core } = connect(t, url, all)
+    for (let at = 0; at < 40; at++) core.notify(event(1, { sessionId: `s${at}` }))
+    await core.close()
+    t.equal(calls.length, 40)
+    t.ok(most > 1 && most <= 8)
+  })
 
   t.test('an event after close is not sent', async t => {
     const { url, calls } = await startCore(t, (_, response) => { response.writeHead(204).end() })
