@@ -139,8 +139,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     return created
   }
 
-  function count (entry: Entry, outcome: CommandOutcome, startedAt: Millis): void {
-    const duration = clock.now() - startedAt
+  function count (entry: Entry, outcome: CommandOutcome, duration: Millis): void {
     const { outcomes, durations } = entry.stats
     outcomes[outcome]++
     entry.stats.durationSumMs += duration
@@ -150,10 +149,16 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 
   function answerError (session: SessionRecord, id: number | string | undefined, code: string, message: string): void {
-    manager.append(session, errorOutput(id, code, message), false)
+    manager.delivery.append(session, errorOutput(id, code, message), false, Math.floor(clock.now()))
   }
 
-  function answer (session: SessionRecord, entry: Entry, id: number | string | undefined, payload: unknown): boolean {
+  /** Answers with a value, or with the error that it is none. Counts it. */
+  function answer (session: SessionRecord, entry: Entry, id: number | string | undefined, payload: unknown, startedAt: Millis): void {
+    const now = clock.now()
+    count(entry, answerValue(session, entry, id, payload, Math.floor(now)) ? 'ok' : 'error', now - startedAt)
+  }
+
+  function answerValue (session: SessionRecord, entry: Entry, id: number | string | undefined, payload: unknown, now: Millis): boolean {
     if (entry.result !== null && !entry.result.Check(payload)) {
       log.error({ sid: session.id, command: entry.stats.name, problem: firstProblem(entry.result.Errors(payload)) }, 'command result does not match its schema')
       answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
@@ -167,15 +172,16 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
       return false
     }
-    if (manager.append(session, output, false)) return true
+    if (manager.delivery.append(session, output, false, now)) return true
     answerError(session, id, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
     return false
   }
 
-  function answerFailure (session: SessionRecord, entry: Entry, id: number | string | undefined, error: unknown): void {
+  function answerFailure (session: SessionRecord, entry: Entry, id: number | string | undefined, error: unknown, startedAt: Millis): void {
     const shown = readShownError(error)
     if (shown === undefined) log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command handler failed')
     answerError(session, id, shown?.code ?? 'INTERNAL', shown?.message ?? ERRORS.INTERNAL.message)
+    count(entry, 'error', clock.now() - startedAt)
   }
 
   /** Answers a handler that gave a value, or follows one that gave a promise. Undefined when the command is answered. */
@@ -184,12 +190,11 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     try {
       outcome = entry.handler(context)
     } catch (error) {
-      answerFailure(session, entry, context.id, error)
-      count(entry, 'error', startedAt)
+      answerFailure(session, entry, context.id, error, startedAt)
       return undefined
     }
     if (isPromise(outcome)) return outcome
-    count(entry, answer(session, entry, context.id, outcome) ? 'ok' : 'error', startedAt)
+    answer(session, entry, context.id, outcome, startedAt)
     return undefined
   }
 
@@ -221,12 +226,11 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       follow (outcome) {
         outcome.then(value => {
           if (!settle()) return
-          count(entry, answer(session, entry, context.id, value) ? 'ok' : 'error', startedAt)
+          answer(session, entry, context.id, value, startedAt)
           finish()
         }, error => {
           if (!settle()) return
-          answerFailure(session, entry, context.id, error)
-          count(entry, 'error', startedAt)
+          answerFailure(session, entry, context.id, error, startedAt)
           finish()
         })
       },
@@ -234,7 +238,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
         if (!settle()) return
         context.abort(new HoldfastError('COMMAND_TIMEOUT'))
         answerError(session, context.id, 'COMMAND_TIMEOUT', ERRORS.COMMAND_TIMEOUT.message)
-        count(entry, 'timeout', startedAt)
+        count(entry, 'timeout', clock.now() - startedAt)
         finish()
       },
       abandon () {

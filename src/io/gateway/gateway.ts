@@ -75,14 +75,16 @@ export function createGateway (options: GatewayOptions): Gateway {
   let visited = 0
   let owed = 0
   let badFrames = 0
+  let latest = clock.now()
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
 
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
     defer: options.defer,
     yieldTurn: options.yieldTurn,
-    now: clock.now,
-    onSent: manager.releaseSent,
+    // Heartbeats ask for no more than the time of the last event.
+    now: () => latest,
+    onSent: manager.delivery.releaseSent,
     onOverflow: connection => leave(connection, CLOSE.slowConsumer)
   })
 
@@ -126,7 +128,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function accept (request: AcceptRequest): Connection {
-    const connection = new Connection(owner, request.transport, request.profile, clock.now(), request.credentialsExpireAt ?? Infinity)
+    latest = clock.now()
+    const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity)
     connection.place = live.push(connection) - 1
     let previous: Previous | undefined
     if (request.resume === 'malformed') {
@@ -184,7 +187,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function receive (connection: Connection, data: Buffer, isBinary: boolean): void {
-    const now = clock.now()
+    const now = latest = clock.now()
     connection.receivedAt = now
     const { session } = connection
     if (session === null || connection.closed) return
@@ -203,7 +206,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       return
     }
     const ack = 'command' in frame || frame.type === 'end' ? frame.ack : frame.seq
-    if (ack !== undefined && connection.profile === 'full' && !manager.acknowledge(session, ack)) {
+    if (ack !== undefined && connection.profile === 'full' && !manager.delivery.acknowledge(session, ack)) {
       sender.sendText(connection, errorFrame('BAD_ACK'))
       leave(connection, CLOSE.badFrame)
       return
@@ -271,7 +274,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     },
 
     sweep (elapsedMs) {
-      const now = clock.now()
+      const now = latest = clock.now()
       owed = Math.min(owed + live.length * elapsedMs / roundMs, live.length)
       for (; owed >= 1; owed--) {
         // From the end to the front: removing the visited one moves only one that was visited already.

@@ -4,7 +4,7 @@
 // or the platform's own, never a library's.
 
 import { Compile } from 'typebox/compile'
-import { parse } from 'secure-json-parse'
+import { parse as parseGuarded } from 'secure-json-parse'
 import { ERRORS, HoldfastError, type ErrorCode } from '../errors.js'
 import type { Output } from '../types.js'
 import type { CloseAction, CloseCode } from './close-codes.js'
@@ -19,7 +19,7 @@ const endFrame = Compile(EndFrame)
 export function readClientFrame (data: Buffer): ClientFrame | string {
   let value: unknown
   try {
-    value = parse(data.toString())
+    value = parseText(data.toString())
   } catch {
     return 'The message is not JSON, or has a forbidden key.'
   }
@@ -30,6 +30,14 @@ export function readClientFrame (data: Buffer): ClientFrame | string {
   if (ackFrame.Check(value)) return value
   if (endFrame.Check(value)) return value
   return explain(value)
+}
+
+/**
+ * The guarded parser looks for `__proto__` and `constructor.prototype` with two regular expressions. Neither can be there, in whatever spelling, without
+ * one of these two strings, so nearly every message is spared them.
+ */
+function parseText (text: string): unknown {
+  return text.includes('proto') || text.includes('\\u') ? parseGuarded(text) : JSON.parse(text)
 }
 
 function explain (value: object): string {

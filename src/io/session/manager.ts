@@ -9,27 +9,25 @@
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { HoldfastError } from '../errors.js'
 import type {
-  Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Output, Profile, Seq, Session, SessionId,
+  Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Profile, Seq, Session, SessionId,
   SessionState, SessionView, Target, Tombstone, UserId
 } from '../types.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
-import { acknowledge, append, createReplayLog, dropOldest, firstSeq, planReplay, releaseThrough, type ReplayPlan } from './replay-log.js'
+import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
 import type { SessionStore, StoredTombstone } from './store.js'
 import { createTimingWheel } from './timing-wheel.js'
+import { snapshotOf, viewOf } from './view.js'
 
-export interface SessionLimits {
+export interface SessionLimits extends DeliveryLimits {
   /** A session without activity for longer ends (P-40). */
   idleTimeoutMs: Millis
   /** A detached session is kept that long, and never beyond its idle timeout; 0: every close terminates (P-36). */
   resumeWindowMs: Millis
   maxSessions: number
   maxSessionsPerUser: number
-  outboxMessages: number
-  outboxBytes: number
-  /** Over all sessions of this node. */
-  outboxTotalBytes: number
 }
 
 export interface SessionManagerOptions {
@@ -66,8 +64,8 @@ export interface SessionTotals {
   detached: number
   resumed: number
   resumeRefused: number
-  outputs: number
-  outputsDropped: number
+  readonly outputs: number
+  readonly outputsDropped: number
 }
 
 export interface ResumeRequest { sessionId: SessionId, token: string, lastSeq: Seq, userId: UserId }
@@ -126,13 +124,8 @@ export interface SessionManager {
   detach(session: SessionRecord, connection: AttachedConnection, reason: string, end: EndReason | null): void
   /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
   confirmAttach(session: SessionRecord): void
-  /** False for an ack of the future (P-22). */
-  acknowledge(session: SessionRecord, seq: Seq): boolean
-  touch(session: SessionRecord, now: Millis): void
-  /** Appends an output and wakes the connection; false when it is larger than an outbox. */
-  append(session: SessionRecord, output: Output, bulk: boolean): boolean
-  /** Basic profile: what was written is not kept (P-24). */
-  releaseSent(session: SessionRecord, seq: Seq): void
+  readonly delivery: Delivery
+  /** @throws SESSION_ENDED */
   setContext(session: SessionRecord, context: JsonObject): void
   end(session: SessionRecord, reason: EndReason, note?: string): void
   snapshot(session: SessionRecord): Session
@@ -163,11 +156,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     detached: 0,
     resumed: 0,
     resumeRefused: 0,
-    outputs: 0,
-    outputsDropped: 0
+    get outputs () { return delivery.outputs },
+    get outputsDropped () { return delivery.dropped }
   }
   let active = 0
-  let outboxBytes = 0
+  const delivery = createDelivery({ store, log, limits, dismiss })
   const wheel = createTimingWheel<SessionRecord>({ deadlineOf, tickMs: WHEEL_TICK_MS, buckets: WHEEL_BUCKETS, now: now() })
 
   function now (): Millis {
@@ -243,7 +236,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     wheel.remove(session)
     const connection = leave(session)
     session.calls?.abandon()
-    outboxBytes -= session.log?.bytes ?? 0
+    delivery.discard(session)
     const tombstone: StoredTombstone = {
       id: session.id,
       userId: session.userId,
@@ -284,6 +277,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     emit('detached', session, reason)
     if (endReason !== null) end(session, endReason)
     else wheel.file(session)
+  }
+
+  function view (session: SessionRecord): SessionView {
+    return viewOf(session, clock)
   }
 
   /** Drops the connection for a reason of the server's own. */
@@ -337,90 +334,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       resumeToken = createResumeToken()
       session.tokenHash = hashResumeToken(resumeToken)
     }
-    if (lastSeen !== null && session.log !== null) outboxBytes -= acknowledge(session.log, lastSeen)
+    if (lastSeen !== null) delivery.acknowledge(session, lastSeen)
     const plan = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
     emit('attached', session)
     return { resumeToken, ...plan }
-  }
-
-  function commit (session: SessionRecord, bulk: boolean): void {
-    const seq = lastSeqOf(session)
-    const kept = store.commit(session)
-    if (kept === undefined) {
-      session.keptSeq = seq
-      session.connection?.wake(bulk)
-      return
-    }
-    kept.then(() => {
-      if (session.keptSeq < seq) session.keptSeq = seq
-      session.connection?.wake(bulk)
-    }, error => {
-      // What was not kept must not be seen (S-2). The client comes back and is told by the store what there is.
-      log.error({ err: error, sid: session.id }, 'session store refused a commit')
-      dismiss(session, CLOSE.internal)
-    })
-  }
-
-  function makeRoom (session: SessionRecord, bytes: number): void {
-    const held = session.log
-    if (held === null) return
-    const full = (): boolean => held.count > 0 && (held.count >= limits.outboxMessages ||
-      held.bytes + bytes > limits.outboxBytes || outboxBytes + bytes > limits.outboxTotalBytes)
-    while (full()) {
-      const connection = session.connection
-      if (connection !== null && firstSeq(held) > connection.sentSeq) {
-        // Not sent yet: perhaps only because the turn is not over. If the socket takes it, all is well; if not, the peer is too slow (P-26).
-        connection.flush()
-        if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) dismiss(session, CLOSE.slowConsumer)
-        if (session.ended) return
-        continue
-      }
-      outboxBytes -= dropOldest(held)
-      totals.outputsDropped++
-    }
-  }
-
-  function appendOutput (session: SessionRecord, output: Output, bulk: boolean): boolean {
-    if (output.bytes > limits.outboxBytes) return false
-    if (session.ended) return true
-    makeRoom(session, output.bytes)
-    if (session.ended) return true
-    session.log ??= createReplayLog()
-    append(session.log, output)
-    outboxBytes += output.bytes
-    totals.outputs++
-    session.lastActiveAt = now()
-    commit(session, bulk)
-    return true
-  }
-
-  function view (session: SessionRecord): SessionView {
-    const at = now()
-    const wall = clock.wall()
-    return {
-      ...snapshot(session),
-      state: session.connection === null ? 'detached' : 'active',
-      profile: session.profile,
-      revision: session.revision,
-      lastSeq: lastSeqOf(session),
-      outboxMessages: session.log?.count ?? 0,
-      outboxBytes: session.log?.bytes ?? 0,
-      lastCommand: watermarkOf(session),
-      inFlight: session.calls?.inFlight ?? 0,
-      dropped: session.log?.dropped ?? 0,
-      detachedAt: session.detachedAt === -1 ? null : wall - (at - session.detachedAt)
-    }
-  }
-
-  function snapshot (session: SessionRecord): Session {
-    return {
-      id: session.id,
-      userId: session.userId,
-      createdAt: session.createdAt,
-      // Computed back from the monotonic clock, so a system clock that was set does not make sessions look older or newer.
-      lastActivityAt: clock.wall() - (now() - session.lastActiveAt),
-      context: session.context
-    }
   }
 
   function targets (target: Target): Iterable<SessionRecord> {
@@ -442,16 +359,16 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     attach,
     detach,
     end,
-    snapshot,
-    append: appendOutput,
+    snapshot: session => snapshotOf(session, clock),
+    delivery,
 
-    createSession: userId => snapshot(open(userId, 'full')),
+    createSession: userId => snapshotOf(open(userId, 'full'), clock),
 
     getSession (id) {
       const session = store.get(id)
       if (session === undefined || deadlineOf(session) < now()) return undefined
       session.lastActiveAt = now()
-      return snapshot(session)
+      return snapshotOf(session, clock)
     },
 
     terminateSession (id, reason = 'ended_by_operator', note) {
@@ -490,7 +407,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
     countSessions () {
       const total = store.count()
-      return { active, detached: total - active, total, outboxBytes }
+      return { active, detached: total - active, total, outboxBytes: delivery.heldBytes }
     },
 
     detachSession (id) {
@@ -512,10 +429,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       const output = messageOutput(event, payload)
       if (output.bytes > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       const bulk = 'all' in target || ('userId' in target && store.countOfUser(target.userId) > BULK_FROM)
+      const at = now()
       let sessions = 0
       let seq: Seq | null = null
       for (const session of targets(target)) {
-        appendOutput(session, output, bulk)
+        delivery.append(session, output, bulk, at)
         sessions++
         if ('sessionId' in target) seq = lastSeqOf(session)
       }
@@ -531,23 +449,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       session.previousTokenHash = null
     },
 
-    acknowledge (session, seq) {
-      if (seq > lastSeqOf(session)) return false
-      if (session.log !== null) outboxBytes -= acknowledge(session.log, seq)
-      return true
-    },
-
-    touch (session, at) {
-      session.lastActiveAt = at
-    },
-
-    releaseSent (session, seq) {
-      if (session.log !== null) outboxBytes -= releaseThrough(session.log, seq)
-    },
-
     setContext (session, context) {
+      if (session.ended) throw new HoldfastError('SESSION_ENDED')
       session.context = context
-      commit(session, false)
+      delivery.commit(session, false)
     }
   }
 }
