@@ -127,7 +127,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       method: 'GET',
       url: path,
       exposeHeadRoute: false,
-      config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 }, otel: false },
+      config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 } },
       preValidation: check,
       handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },
       wsHandler: (socket, request) => { connect(gateway, clock, socket, request) }

@@ -159,16 +159,13 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 
   function answerValue (session: SessionRecord, entry: Entry, id: number | string | undefined, payload: unknown, now: Millis): boolean {
-    if (entry.result !== null && !entry.result.Check(payload)) {
-      log.error({ sid: session.id, command: entry.stats.name, problem: firstProblem(entry.result.Errors(payload)) }, 'command result does not match its schema')
-      answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
-      return false
-    }
     let output
     try {
+      // A getter of the value may throw in the check as well as in the printing.
+      if (entry.result !== null && !entry.result.Check(payload)) throw new TypeError(firstProblem(entry.result.Errors(payload)))
       output = resultOutput(id, payload)
     } catch (error) {
-      log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command result is not JSON')
+      log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command result is not what it should be')
       answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
       return false
     }
@@ -179,7 +176,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
 
   function answerFailure (session: SessionRecord, entry: Entry, id: number | string | undefined, error: unknown, startedAt: Millis): void {
     const shown = readShownError(error)
-    if (shown === undefined) log.error({ err: error, sid: session.id, command: entry.stats.name }, 'command handler failed')
+    if (shown === undefined) log.error({ err: error instanceof Error ? error : new TypeError('the handler threw something that is no error'), sid: session.id, command: entry.stats.name }, 'command handler failed')
     answerError(session, id, shown?.code ?? 'INTERNAL', shown?.message ?? ERRORS.INTERNAL.message)
     count(entry, 'error', clock.now() - startedAt)
   }
@@ -189,11 +186,11 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     let outcome: unknown
     try {
       outcome = entry.handler(context)
+      if (isThenable(outcome)) return Promise.resolve(outcome)
     } catch (error) {
       answerFailure(session, entry, context.id, error, startedAt)
       return undefined
     }
-    if (isPromise(outcome)) return outcome
     answer(session, entry, context.id, outcome, startedAt)
     return undefined
   }
@@ -339,7 +336,7 @@ function misused (message: string): HoldfastError {
   return new HoldfastError('PLUGIN_MISUSED', { message })
 }
 
-function isPromise (value: unknown): value is Promise<unknown> {
+function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }
 
@@ -347,13 +344,17 @@ function callsOf (session: SessionRecord): SessionCalls {
   return (session.calls ??= createSessionCalls()) as SessionCalls
 }
 
-/** Code and sentence of an error that its thrower meant to be seen; undefined for every other. */
+/** Code and sentence of an error that its thrower meant to be seen; undefined for every other, and for what throws when it is looked at. */
 function readShownError (error: unknown): { code: string, message: string } | undefined {
   if (error instanceof HoldfastError) return { code: error.code, message: error.message }
   if (typeof error !== 'object' || error === null) return undefined
-  const { code, expose, message } = error as { code?: unknown, expose?: unknown, message?: unknown }
-  if (expose !== true || typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
-  return { code, message: String(message).slice(0, 1024) }
+  try {
+    const { code, expose, message } = error as { code?: unknown, expose?: unknown, message?: unknown }
+    if (expose !== true || typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
+    return { code, message: String(message).slice(0, 1024) }
+  } catch {
+    return undefined
+  }
 }
 
 function createCoreEntry (core: PlatformCore, limits: DispatcherLimits, stats: CommandStats): Entry {

@@ -11,7 +11,7 @@ import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import type { Dispatcher } from '../dispatcher/dispatcher.js'
 import type { SessionManager, Attachment } from '../session/manager.js'
-import { lastSeqOf, watermarkOf, type SessionRecord } from '../session/record.js'
+import { watermarkOf, type SessionRecord } from '../session/record.js'
 import { outputAt } from '../session/replay-log.js'
 import type { Clock, EndReason, Log, Millis, Profile, Seq, UserId } from '../types.js'
 import { Connection, createSender, type ConnectionOwner, type Transport } from './sender.js'
@@ -155,23 +155,27 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function welcome (connection: Connection, session: SessionRecord, previous: Previous | undefined): void {
     connection.session = session
-    const attachment = manager.attach(session, connection, null)
-    sender.sendText(connection, JSON.stringify({
-      type: 'session_created',
-      payload: { ...introduction(connection, session, attachment), ...(previous === undefined ? {} : { previous }) }
-    }))
+    const isAttached = manager.attach(session, connection, null, attachment => {
+      sender.sendText(connection, JSON.stringify({
+        type: 'session_created',
+        payload: { ...introduction(connection, session, attachment), ...(previous === undefined ? {} : { previous }) }
+      }))
+    })
+    if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
   }
 
-  function welcomeBack (connection: Connection, session: SessionRecord, lastSeq: Seq): void {
+  function welcomeBack (connection: Connection, session: SessionRecord, lastSeen: Seq): void {
     connection.session = session
-    const attachment = manager.attach(session, connection, lastSeq)
-    const { replay, gap } = attachment
-    connection.sentSeq = replay === null ? lastSeqOf(session) : replay.from - 1
-    connection.liveAfterSeq = lastSeqOf(session)
-    sender.sendText(connection, JSON.stringify({
-      type: 'session_resumed',
-      payload: { ...introduction(connection, session, attachment), lastCommand: watermarkOf(session), replay, gap }
-    }))
+    const isAttached = manager.attach(session, connection, lastSeen, attachment => {
+      const { replay, gap, lastSeq } = attachment
+      connection.sentSeq = replay === null ? lastSeq : replay.from - 1
+      connection.liveAfterSeq = lastSeq
+      sender.sendText(connection, JSON.stringify({
+        type: 'session_resumed',
+        payload: { ...introduction(connection, session, attachment), lastCommand: watermarkOf(session), replay, gap }
+      }))
+    })
+    if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
   }
 
   function introduction (connection: Connection, session: SessionRecord, { resumeToken }: Attachment): object {

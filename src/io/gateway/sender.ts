@@ -9,7 +9,7 @@ import type { CloseCode } from '../protocol/close-codes.js'
 import { LIVE_FRAME, goodbyeFrame } from '../protocol/codec.js'
 import type { AttachedConnection, SessionRecord } from '../session/record.js'
 import { firstSeq, outputAt } from '../session/replay-log.js'
-import type { Millis, Profile, Seq } from '../types.js'
+import type { Millis, Output, Profile, Seq } from '../types.js'
 import { outputFrameBytes, textFrameBytes, writeOutputFrame, writeTextFrame } from './frame-writer.js'
 
 /** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
@@ -41,6 +41,7 @@ export class Connection implements AttachedConnection {
   liveAfterSeq: Seq = -1
   /** Unsequenced frames waiting; null when there are none. */
   texts: string[] | null = null
+  textBytes = 0
   /** In the sender's list for this turn. */
   queued = false
   /** In its list of slices. */
@@ -165,13 +166,12 @@ export function createSender (options: SenderOptions): Sender {
 
   /** Writes the frames that are due, up to about `maxBytes` (always at least one). False when there were none. */
   function writeBatch (connection: Connection, maxBytes: number): boolean {
-    const { session, texts } = connection
-    let bytes = 0
-    let textBytes: number[] | undefined
-    if (texts !== null) {
-      textBytes = texts.map(text => Buffer.byteLength(text))
-      for (const length of textBytes) bytes += textFrameBytes(length)
+    if (connection.texts !== null) {
+      writeTexts(connection, connection.texts, maxBytes)
+      return true
     }
+    const { session } = connection
+    let bytes = 0
     const log = session === null ? null : session.log
     let to = connection.sentSeq
     if (log !== null && session !== null) {
@@ -185,32 +185,45 @@ export function createSender (options: SenderOptions): Sender {
         to = seq
       }
     }
-    const isLive = connection.liveAfterSeq !== -1 && to >= connection.liveAfterSeq
+    const { liveAfterSeq } = connection
+    const isLive = liveAfterSeq !== -1 && to >= liveAfterSeq
     if (isLive) bytes += textFrameBytes(LIVE_FRAME.length)
     if (bytes === 0) return false
 
     const frames = Buffer.allocUnsafe(bytes)
-    let at = 0
-    if (texts !== null && textBytes !== undefined) {
-      for (let i = 0; i < texts.length; i++) at = writeTextFrame(frames, at, texts[i] as string, textBytes[i] as number)
-      connection.texts = null
-    }
+    // `live` goes right behind the last output of the replay, or first if that was all sent before, however much is newer already (P-30).
+    let at = isLive && connection.sentSeq >= liveAfterSeq ? writeLive(frames, 0) : 0
     if (log !== null) {
       for (let seq = connection.sentSeq + 1; seq <= to; seq++) {
-        at = writeOutputFrame(frames, at, outputAt(log, seq) as NonNullable<ReturnType<typeof outputAt>>, seq)
-        // `live` goes right behind the last output of the replay, however much is newer already.
-        if (isLive && seq === connection.liveAfterSeq) at = writeLive(frames, at)
+        at = writeOutputFrame(frames, at, outputAt(log, seq) as Output, seq)
+        if (isLive && seq === liveAfterSeq) at = writeLive(frames, at)
       }
     }
-    if (isLive) {
-      if (at < bytes) writeLive(frames, at)
-      connection.liveAfterSeq = -1
-    }
+    if (isLive) connection.liveAfterSeq = -1
     connection.sentSeq = to
     connection.sentAt = now()
     connection.transport.write(frames)
     if (connection.profile === 'basic' && session !== null) onSent(session, to)
     return true
+  }
+
+  /** Unsequenced frames go first, as many as fit and at least one. */
+  function writeTexts (connection: Connection, texts: string[], maxBytes: number): void {
+    let bytes = 0
+    let count = 0
+    const lengths: number[] = []
+    for (; count < texts.length && (count === 0 || bytes < maxBytes); count++) {
+      const length = Buffer.byteLength(texts[count] as string)
+      lengths.push(length)
+      bytes += textFrameBytes(length)
+    }
+    const frames = Buffer.allocUnsafe(bytes)
+    let at = 0
+    for (let i = 0; i < count; i++) at = writeTextFrame(frames, at, texts[i] as string, lengths[i] as number)
+    for (const length of lengths) connection.textBytes -= length
+    connection.texts = count === texts.length ? null : texts.slice(count)
+    connection.sentAt = now()
+    connection.transport.write(frames)
   }
 
   function writeLive (frames: Buffer, at: number): number {
@@ -237,18 +250,26 @@ export function createSender (options: SenderOptions): Sender {
     }
   }
 
+  function isCrowded (connection: Connection, bytes: number): boolean {
+    return connection.texts !== null && (connection.texts.length >= MAX_TEXTS || connection.textBytes + bytes > maxBufferedBytes)
+  }
+
   return {
     flush,
     wake,
 
     sendText (connection, text) {
       if (connection.closed) return
-      if (connection.texts === null) connection.texts = [text]
-      else if (connection.texts.length < MAX_TEXTS) connection.texts.push(text)
-      else {
+      const bytes = Buffer.byteLength(text)
+      // Many in one turn are no fault of a healthy socket; what it does not take then is.
+      if (isCrowded(connection, bytes)) flush(connection)
+      if (isCrowded(connection, bytes)) {
         onOverflow(connection)
         return
       }
+      if (connection.texts === null) connection.texts = [text]
+      else connection.texts.push(text)
+      connection.textBytes += bytes
       wake(connection, false)
     },
 
@@ -261,6 +282,7 @@ export function createSender (options: SenderOptions): Sender {
       writeTextFrame(frame, 0, text, textBytes)
       connection.closed = true
       connection.texts = null
+      connection.textBytes = 0
       connection.transport.write(frame)
       connection.transport.close(close.code, close.reason)
     }

@@ -19,7 +19,7 @@ const MAX_ENTRIES = 8
 /**
  * Reads `Sec-WebSocket-Protocol`. Undefined when the offer has no protocol that is spoken here.
  *
- * @param header the raw value; undefined or empty offers nothing, which is the basic profile
+ * @param header the raw value; undefined offers nothing, which is the basic profile
  */
 export function readHandshake (header: string | undefined): Handshake | undefined {
   if (header === undefined) return { profile: 'basic', token: undefined, resume: undefined }

@@ -4,7 +4,7 @@
 // Order: make room → append → commit → wake the connection. An output that the store has not kept never leaves (S-2). Room is made by dropping
 // the oldest outputs, but never one that an attached connection has yet to send: that connection is too slow, and goes first (P-26).
 
-import type { Log, Millis, Output, Seq } from '../types.js'
+import type { Log, MaybePromise, Millis, Output, Seq } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
 import { acknowledge, append, createReplayLog, dropOldest, firstSeq, releaseThrough, type ReplayLog } from './replay-log.js'
@@ -69,7 +69,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
   }
 
   function commit (session: SessionRecord, bulk: boolean): void {
-    const kept = store.commit(session)
+    const kept = attempt(() => store.commit(session))
     if (kept === undefined) {
       session.keptSeq = lastSeqOf(session)
       session.connection?.wake(bulk)
@@ -123,5 +123,14 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     discard (session) {
       if (session.log !== null) heldBytes -= session.log.bytes
     }
+  }
+}
+
+/** A store that throws is a store that rejects (S-8). */
+export function attempt (call: () => MaybePromise<void>): MaybePromise<void> {
+  try {
+    return call()
+  } catch (error) {
+    return Promise.reject(error)
   }
 }

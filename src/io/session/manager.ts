@@ -14,7 +14,7 @@ import type {
 } from '../types.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
-import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { attempt, createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
 import type { SessionStore, StoredTombstone } from './store.js'
@@ -75,6 +75,8 @@ export type ResumeAnswer =
 
 /** What an attach gives the connection to tell its client. */
 export interface Attachment extends ReplayPlan {
+  /** Highest seq at the moment of the attach: what is above it is new (P-30). */
+  readonly lastSeq: Seq
   /** Null where the session cannot be resumed: basic profile, or a resume window of 0. */
   readonly resumeToken: string | null
 }
@@ -86,8 +88,12 @@ export interface SessionManager {
   getSession(id: SessionId): Session | undefined
   /** Ends the session: true if it existed. Its connection is told and closed. */
   terminateSession(id: SessionId, reason?: EndReason, note?: string): boolean
-  /** Ends sessions idle for longer than their timeout, or detached for longer than the window; at most `limit`. Returns how many. */
+  /**
+   * Ends sessions idle for longer than their timeout, or detached for longer than the window; returns how many. With a limit, at most that many, and those of the
+   * last second are left to a later call; `purgeBehind` tells whether there may be more.
+   */
   purgeStaleSessions(limit?: number): number
+  readonly purgeBehind: boolean
 
   /** As an operator sees it. No activity. */
   peekSession(id: SessionId): SessionView | undefined
@@ -119,7 +125,8 @@ export interface SessionManager {
   open(userId: UserId, profile: Profile): SessionRecord
   /** Decides a resume; the session is attached by `attach`. Takes the session over from its present connection, if any (P-35). */
   resume(request: ResumeRequest): ResumeAnswer
-  attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment
+  /** Joins connection and session. Calls `begin` once, before anybody else hears of it. False for a session that has ended meanwhile. */
+  attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null, begin: (attachment: Attachment) => void): boolean
   /** The connection is gone. `end` when its way of going terminates the session (P-37, P-38), or null. */
   detach(session: SessionRecord, connection: AttachedConnection, reason: string, end: EndReason | null): void
   /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
@@ -220,7 +227,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       wheelPrevious: null,
       wheelBucket: -1
     }
-    void store.add(session)
+    store.add(session)?.catch(error => {
+      log.error({ err: error, sid: session.id }, 'session store refused a session')
+      end(session, 'state_lost')
+    })
     wheel.file(session)
     totals.created++
     emit('created', session)
@@ -248,7 +258,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       buriedAt: now(),
       ...(note === undefined ? {} : { note })
     }
-    void store.remove(session, tombstone)
+    attempt(() => store.remove(session, tombstone))?.catch(error => log.error({ err: error, sid: session.id }, 'session store refused a removal'))
     totals.ended[reason]++
     emit('ended', session, reason)
     connection?.dismiss(END_CLOSE[reason])
@@ -316,6 +326,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
     session.previousTokenHash = hash
     dismiss(session, CLOSE.replaced)
+    // A listener that heard of the detach may have ended it.
+    if (session.ended) return { ok: false, previous: { sessionId, reason: 'unknown' } }
     totals.resumed++
     return { ok: true, session }
   }
@@ -324,7 +336,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     return now() - session.lastActiveAt > limits.idleTimeoutMs ? 'idle' : 'resume_window'
   }
 
-  function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment {
+  function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null, begin: (attachment: Attachment) => void): boolean {
+    if (session.ended) return false
     session.connection = connection
     session.detachedAt = -1
     active++
@@ -336,8 +349,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     }
     if (lastSeen !== null) delivery.acknowledge(session, lastSeen)
     const plan = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
+    // Before anybody hears of it: what a listener sends must come behind the first frame (P-5, P-30).
+    begin({ resumeToken, lastSeq: lastSeqOf(session), ...plan })
+    if (session.keptSeq < lastSeqOf(session)) delivery.commit(session, false)
     emit('attached', session)
-    return { resumeToken, ...plan }
+    return true
   }
 
   function targets (target: Target): Iterable<SessionRecord> {
@@ -396,6 +412,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       return tombstone
     },
 
+    get purgeBehind () { return wheel.behind },
+
     listSessions ({ idleForMs, newestFirst = false, limit = 50, ...query }) {
       const page = store.list({
         ...query, newestFirst, limit, ...(idleForMs === undefined ? {} : { activeBefore: now() - idleForMs + 1 })
@@ -434,6 +452,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       let seq: Seq | null = null
       for (const session of targets(target)) {
         delivery.append(session, output, bulk, at)
+        if (session.ended) {
+          // It ended instead of taking the output: a basic connection that did not drain.
+          if ('sessionId' in target) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
+          continue
+        }
         sessions++
         if ('sessionId' in target) seq = lastSeqOf(session)
       }

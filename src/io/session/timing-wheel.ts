@@ -19,10 +19,14 @@ export interface TimingWheel<T extends WheelItem> {
   file(item: T): void
   remove(item: T): void
   /**
-   * Calls `expire` for items whose deadline has passed, at most `limit` of them; they are out of the wheel by then. Returns how many there were;
-   * `limit` means there may be more.
+   * Calls `expire` for items whose deadline has passed; they are out of the wheel by then. Returns how many there were.
+   *
+   * Without a limit it is exact to the millisecond. With one, it expires at most that many, looks at no more than eight times as many, and leaves the tick
+   * that is not over yet to a later call, so that nothing is looked at again and again; `behind` tells whether it stopped short.
    */
   sweep(now: Millis, limit: number, expire: (item: T) => void): number
+  /** Whether the last sweep met its limit before it was through. */
+  readonly behind: boolean
 }
 
 export interface TimingWheelOptions<T> {
@@ -37,13 +41,20 @@ export interface TimingWheelOptions<T> {
 
 export function createTimingWheel<T extends WheelItem> (options: TimingWheelOptions<T>): TimingWheel<T> {
   const { deadlineOf, tickMs, buckets } = options
-  const heads = new Array<WheelItem | null>(buckets).fill(null)
+  // One list more than there are buckets: what a sweep has looked at in a tick that is not over. A list like the others, so that an item in it can be
+  // removed or filed anew from within `expire`.
+  const looked = buckets
+  const heads = new Array<WheelItem | null>(buckets + 1).fill(null)
   let tick = Math.floor(options.now / tickMs)
+  let behind = false
 
-  function insert (item: T): void {
+  function bucketOf (item: T): number {
     // A deadline is passed only when the clock is beyond it, hence the tick that contains deadline + 1.
     const due = Math.floor((deadlineOf(item) + 1) / tickMs)
-    const at = Math.min(Math.max(due, tick), tick + buckets - 1) % buckets
+    return Math.min(Math.max(due, tick), tick + buckets - 1) % buckets
+  }
+
+  function insert (item: T, at: number): void {
     const head = heads[at] as WheelItem | null
     item.wheelBucket = at
     item.wheelPrevious = null
@@ -61,45 +72,53 @@ export function createTimingWheel<T extends WheelItem> (options: TimingWheelOpti
     item.wheelBucket = -1
   }
 
+  function restore (at: number): void {
+    while (heads[looked] !== null) {
+      const item = heads[looked] as T
+      remove(item)
+      insert(item, at)
+    }
+  }
+
   return {
+    get behind () { return behind },
     file (item) {
       remove(item)
-      insert(item)
+      insert(item, bucketOf(item))
     },
     remove,
     sweep (now, limit, expire) {
+      const exact = limit === Infinity
       const target = Math.floor(now / tickMs)
+      const last = exact ? target : target - 1
       // After a long sleep one full round sees everything.
       if (target - tick >= buckets) tick = target - buckets + 1
       let expired = 0
-      for (;;) {
+      let looks = limit * LOOKS_PER_EXPIRY
+      behind = false
+      for (; tick <= last; tick++) {
         const at = tick % buckets
-        let kept: T | null = null
         while (heads[at] !== null) {
-          if (expired >= limit) break
+          if (expired >= limit || looks-- <= 0) {
+            behind = true
+            return expired
+          }
           const item = heads[at] as T
           remove(item)
           if (deadlineOf(item) < now) {
             expired++
             expire(item)
           } else {
-            insert(item)
-            // Due later in this very tick: out of the way until the bucket is empty, else this loop meets it for ever.
-            if (item.wheelBucket === at) {
-              remove(item)
-              item.wheelNext = kept
-              kept = item
-            }
+            const due = bucketOf(item)
+            insert(item, due === at ? looked : due)
           }
         }
-        while (kept !== null) {
-          const item: T = kept
-          kept = item.wheelNext as T | null
-          insert(item)
-        }
-        if (expired >= limit || tick >= target) return expired
-        tick++
+        restore(at)
+        if (tick === target) break
       }
+      return expired
     }
   }
 }
+
+const LOOKS_PER_EXPIRY = 8
