@@ -9,17 +9,17 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import type { WebSocket } from '@fastify/websocket'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { checkPrincipal, type Authenticate, type Principal } from '../src/auth/authenticate.js'
+import type { Authenticate } from '../src/auth/authenticate.js'
 import { HoldfastError } from '../src/io/errors.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
-import type { Transport } from '../src/io/gateway/sender.js'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
-import { readHandshake, type Handshake } from '../src/io/protocol/handshake.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './dispatcher.js'
+import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
+import { createTransport } from './gateway/transport.js'
 import type {} from './session-manager.js'
 
 declare module 'fastify' {
@@ -51,13 +51,11 @@ export interface WebsocketGatewayOptions {
   upgradesPerMinute: number
   /** How long a peer may take to answer a close before its socket is destroyed; default 3000. */
   closeTimeoutMs?: Millis
+  /** How long `authenticate` may take; default 10,000. */
+  authTimeoutMs?: Millis
+  /** Prefix of the route, as with every Fastify plugin. */
+  prefix?: string
   clock?: Clock
-}
-
-export interface Upgrade {
-  readonly handshake: Handshake
-  readonly principal: Principal
-  readonly response: ServerResponse
 }
 
 const SWEEP_EVERY_MS = 250
@@ -71,6 +69,14 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   const { path = '/ws', clock = systemClock, limits, closeTimeoutMs = 3000 } = options
   let draining = false
   let closing = false
+  const handshake = createHandshakeCheck({
+    sessionManager: fastify.sessionManager,
+    authenticate: options.authenticate,
+    allowedOrigins: options.allowedOrigins,
+    authTimeoutMs: options.authTimeoutMs ?? 10_000,
+    clock,
+    isDraining: () => draining
+  })
   const gateway = createGateway({
     manager: fastify.sessionManager,
     dispatcher: fastify.dispatcher,
@@ -83,6 +89,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
 
   async function drain (deadlineMs: Millis): Promise<void> {
     draining = true
+    handshake.refusePending()
     fastify.dispatcher.refuseCommands()
     const startedAt = clock.now()
     const steps = Math.max(1, Math.floor(deadlineMs / 2 / DRAIN_STEP_MS))
@@ -122,17 +129,17 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
 
   await fastify.register(async function socketRoute (scope) {
-    const check = handshakeCheck(fastify, options, () => draining)
     scope.route({
       method: 'GET',
       url: path,
       exposeHeadRoute: false,
       config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 } },
-      preValidation: check,
+      preValidation: handshake.check,
+      // Never reached: what asks for no upgrade was refused above.
       handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },
       wsHandler: (socket, request) => { connect(gateway, clock, socket, request) }
     })
-  })
+  }, { prefix: options.prefix ?? '' })
 }, {
   name: 'holdfast/websocket-gateway',
   fastify: '5.x',
@@ -174,52 +181,6 @@ async function registerWebsocket (fastify: FastifyInstance, limits: GatewayLimit
   })
 }
 
-function handshakeCheck (fastify: FastifyInstance, options: WebsocketGatewayOptions, isDraining: () => boolean) {
-  return async function check (request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    const { headers } = request
-    if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
-    checkTransport(request.raw)
-    if (isDraining()) throw retryable(reply, new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
-    const handshake = readHandshake(headers['sec-websocket-protocol'])
-    if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
-    checkOrigin(headers.origin, headers.host, options.allowedOrigins)
-    const token = bearerOf(headers.authorization) ?? handshake.token
-    const principal = checkPrincipal(await options.authenticate({ token, headers, address: request.ip, url: request.url }))
-    try {
-      if (handshake.resume === undefined) fastify.sessionManager.checkQuota(principal.userId)
-    } catch (error) {
-      throw error instanceof HoldfastError ? retryable(reply, error) : error
-    }
-    request.upgrade = { handshake, principal, response: reply.raw }
-  }
-}
-
-function retryable (reply: FastifyReply, error: HoldfastError): HoldfastError {
-  void reply.header('retry-after', Math.ceil((error.retryAfterMs ?? 1000) / 1000))
-  return error
-}
-
-/** What Node does not check on upgrades: without this HTTP/1.0, two Host headers, or a body read as frames would get through. */
-function checkTransport (raw: IncomingMessage): void {
-  const { headers } = raw
-  const hosts = raw.rawHeaders?.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length ?? 1
-  if (raw.httpVersion !== '1.1' || hosts !== 1) throw new HoldfastError('BAD_HANDSHAKE')
-  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) throw new HoldfastError('BAD_HANDSHAKE')
-  if (headers.upgrade?.toLowerCase() !== 'websocket') throw new HoldfastError('UPGRADE_REQUIRED')
-}
-
-/** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
-function checkOrigin (origin: string | undefined, host: string | undefined, allowed: string[]): void {
-  if (origin === undefined || allowed.includes('*') || allowed.includes(origin)) return
-  if (URL.canParse(origin) && new URL(origin).host === host) return
-  throw new HoldfastError('ORIGIN_FORBIDDEN')
-}
-
-function bearerOf (header: string | undefined): string | undefined {
-  const [scheme = '', token, ...rest] = header?.split(' ') ?? []
-  return scheme.toLowerCase() === 'bearer' && token !== undefined && token !== '' && rest.length === 0 ? token : undefined
-}
-
 function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: FastifyRequest): void {
   const { handshake, principal, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
@@ -243,23 +204,3 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
 }
 
 function ignore (): void {}
-
-function createTransport (socket: WebSocket, stream: Duplex): Transport {
-  return {
-    write (frames) {
-      if (socket.readyState === socket.OPEN) stream.write(frames)
-    },
-    get bufferedBytes () { return stream.writableLength },
-    onceDrained (callback) {
-      // A stream that was never told to wait does not say when it is done.
-      if (stream.writableNeedDrain) stream.once('drain', callback)
-      else setImmediate(callback)
-    },
-    ping () {
-      if (socket.readyState === socket.OPEN) socket.ping()
-    },
-    close (code, reason) {
-      socket.close(code, reason)
-    }
-  }
-}

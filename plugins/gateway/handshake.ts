@@ -1,0 +1,131 @@
+// Everything that can refuse an upgrade, in the order of its cost: the request's form, draining, the subprotocols, the origin, the credentials, the quotas.
+// It runs before the upgrade, so a refusal is an HTTP answer and no socket is ever opened for it (P-4).
+//
+// Node checks little of an upgrade: without `checkForm`, HTTP/1.0, two Host headers, or a body that is then read as frames would get through.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
+import { HoldfastError } from '../../src/io/errors.js'
+import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
+import type { SessionManager } from '../../src/io/session/manager.js'
+import type { Clock, Millis } from '../../src/io/types.js'
+
+/** A handshake that may be upgraded. */
+export interface Upgrade {
+  readonly handshake: Handshake
+  readonly principal: Principal
+  readonly response: ServerResponse
+}
+
+export interface HandshakeOptions {
+  sessionManager: SessionManager
+  authenticate: Authenticate
+  allowedOrigins: string[]
+  clock: Clock
+  /** How long `authenticate` may take: the socket is open meanwhile, and nobody owns it. */
+  authTimeoutMs: Millis
+  isDraining: () => boolean
+}
+
+export interface HandshakeCheck {
+  check(request: FastifyRequest, reply: FastifyReply): Promise<void>
+  /** Refuses the handshakes whose credentials are being checked; without it an `authenticate` that hangs would hold up a close. */
+  refusePending(): void
+}
+
+export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck {
+  const { sessionManager, clock, isDraining } = options
+  const pending = new Set<(reason: HoldfastError) => void>()
+
+  async function identify (request: FastifyRequest, token: string | undefined): Promise<Principal> {
+    const { headers, ip: address, url } = request
+    try {
+      const answer = options.authenticate({ token, headers, address, url } satisfies AuthRequest)
+      const principal = checkPrincipal(isPromise(answer) ? await withinTime(answer) : answer)
+      // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
+      if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
+      return principal
+    } catch (error) {
+      if (error instanceof HoldfastError) throw error
+      request.log.error({ err: error }, 'authenticate failed')
+      throw new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
+    }
+  }
+
+  function withinTime<T> (answer: PromiseLike<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      pending.add(reject)
+      const timer = setTimeout(() => reject(new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 1000 })), options.authTimeoutMs)
+      void Promise.resolve(answer).then(resolve, reject).finally(() => {
+        clearTimeout(timer)
+        pending.delete(reject)
+      })
+    })
+  }
+
+  async function judge (request: FastifyRequest, response: ServerResponse): Promise<Upgrade> {
+    const { headers } = request
+    if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
+    checkForm(request.raw)
+    if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+    const handshake = readHandshake(headers['sec-websocket-protocol'])
+    if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
+    checkOrigin(headers.origin, headers.host, options.allowedOrigins)
+    const principal = await identify(request, bearerOf(headers.authorization) ?? handshake.token)
+    if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+    if (handshake.resume === undefined) sessionManager.checkQuota(principal.userId)
+    return { handshake, principal, response }
+  }
+
+  return {
+    async check (request, reply) {
+      try {
+        request.upgrade = await judge(request, reply.raw)
+      } catch (error) {
+        if (error instanceof HoldfastError) addHeaders(reply, error)
+        throw error
+      }
+    },
+
+    refusePending () {
+      for (const reject of pending) reject(new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
+    }
+  }
+}
+
+function isPromise<T> (value: T | PromiseLike<T>): value is PromiseLike<T> {
+  return typeof (value as { then?: unknown } | null)?.then === 'function'
+}
+
+/** What a refusal says in headers: when to come back (P-4), or what to ask for (RFC 9110, section 15.5.22). */
+function addHeaders (reply: FastifyReply, error: HoldfastError): void {
+  if (error.retryAfterMs !== undefined) void reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000))
+  if (error.code === 'UPGRADE_REQUIRED') void reply.header('upgrade', 'websocket')
+  if (error.code === 'BAD_HANDSHAKE') void reply.header('sec-websocket-version', '13')
+}
+
+/** 16 bytes in base64 (RFC 6455, section 4.2.1). */
+const KEY = /^[+/0-9A-Za-z]{22}==$/
+
+function checkForm (raw: IncomingMessage): void {
+  const { headers } = raw
+  if (headers.upgrade?.toLowerCase() !== 'websocket') throw new HoldfastError('UPGRADE_REQUIRED')
+  const hosts = raw.rawHeaders?.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length ?? 1
+  const isWellFormed = raw.httpVersion === '1.1' && hosts === 1 &&
+    headers['content-length'] === undefined && headers['transfer-encoding'] === undefined &&
+    String(headers['sec-websocket-version']) === '13' && KEY.test(headers['sec-websocket-key'] ?? '')
+  if (!isWellFormed) throw new HoldfastError('BAD_HANDSHAKE')
+}
+
+/** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
+function checkOrigin (origin: string | undefined, host: string | undefined, allowed: string[]): void {
+  if (origin === undefined || allowed.includes('*') || allowed.includes(origin)) return
+  if (URL.canParse(origin) && new URL(origin).host === host) return
+  throw new HoldfastError('ORIGIN_FORBIDDEN')
+}
+
+function bearerOf (header: string | undefined): string | undefined {
+  const [scheme = '', token, ...rest] = header?.split(' ') ?? []
+  return scheme.toLowerCase() === 'bearer' && token !== undefined && token !== '' && rest.length === 0 ? token : undefined
+}
