@@ -13,7 +13,7 @@ class Client:
         self.options, self.session, self.token, self.last_seq = options, None, None, 0  # a resume needs the last three
         self.base, self.next, self.sent = 0, 1, 0  # settled in earlier sessions; next to send; highest ever sent
         self.answers, self.lost, self.waiting = {}, set(), set()
-        self.not_before, self.attempts, self.limits = 0.0, 0, {}
+        self.not_before, self.attempts, self.window, self.limits = 0.0, 0, 1, {}  # window: most unanswered commands for now
         self.stats = dict.fromkeys(('sessions', 'resumes', 'outputs', 'duplicates', 'refusals'), 0) | {'gaps': []}
 
     def offers(self):
@@ -34,7 +34,7 @@ class Client:
                 say('refused: HTTP', error.status_code)
                 action, retry_ms = 'resume_later' if error.status_code in (429, 503) else 'stop', 1000 * int(error.headers.get('retry-after', 0))
             except (OSError, InvalidHandshake, asyncio.TimeoutError) as error:
-                say('not connected:', repr(error))
+                say('connection failed:', repr(error))
             if action == 'stop':
                 return 0 if len(self.answers) == self.options.count else 1
             # `new` offers the old session too: the refusal's `previous` says which commands had been accepted (P-33).
@@ -74,7 +74,7 @@ class Client:
             self.ws.transport.abort()  # not close(), which would end the session (P-38)
 
     def attach(self, kind, payload):
-        self.limits, self.waiting = payload['limits'], set()
+        self.limits, self.window, self.waiting = payload['limits'], payload['limits']['maxInFlight'], set()
         if kind == 'session_resumed':
             self.stats['resumes'] += 1
             self.next = self.base + payload['lastCommand'] + 1  # what is above the watermark was not accepted (P-31)
@@ -96,8 +96,7 @@ class Client:
         while True:
             if self.next in self.answers or self.next in self.lost:
                 self.next += 1
-            elif self.live and self.next <= self.options.count and len(self.waiting) < self.limits['maxInFlight'] \
-                    and time.monotonic() >= self.not_before:
+            elif self.live and self.next <= self.options.count and len(self.waiting) < self.window and time.monotonic() >= self.not_before:
                 frame = {'id': self.next - self.base, 'command': self.options.command, 'payload': {'n': self.next}, 'ack': self.last_seq}
                 self.waiting.add(self.next)
                 self.sent, self.next = max(self.sent, self.next), self.next + 1
@@ -116,20 +115,21 @@ class Client:
             return
         if seq != self.last_seq + 1 or ('id' in frame and number in self.answers):
             raise RuntimeError(f'protocol violated after seq {self.last_seq}: {frame}')
-        self.last_seq, self.attempts = seq, 0
+        self.last_seq, self.attempts, self.window = seq, 0, min(self.window + 1, self.limits['maxInFlight'])
         self.stats['outputs'] += 1
         if 'id' in frame:
             self.answers[number] = frame
             self.waiting.discard(number)
         if self.options.drop_every and self.stats['outputs'] % self.options.drop_every == 0:
-            self.ws.transport.abort()
+            raise ConnectionResetError('dropped on purpose')  # with whatever is under way in either direction
 
     def refused(self, frame):  # an error without seq: the command was not accepted (P-16), or its answer is gone (P-12)
         code, number = frame['code'], self.base + frame.get('id', 0)
         self.stats['refusals'] += 1
         self.waiting.discard(number)
         if code in REFUSALS:
-            self.next, self.not_before = min(self.next, number), time.monotonic() + frame.get('retryAfterMs', 100) / 1000
+            self.next, self.window = min(self.next, number), 1  # slowly from there on, or the server closes with 4102 (P-46)
+            self.not_before = time.monotonic() + frame.get('retryAfterMs', 100) / 1000
         elif code == 'COMMAND_GAP':
             self.next = min(self.next, self.base + frame['expected'])
         elif code == 'RESULT_EXPIRED' and number not in self.answers:

@@ -364,8 +364,8 @@ t.test('retries', async t => {
 
   t.test('a silent core costs the command its time and no other command anything', async t => {
     const { url } = await startCore(t, (call, response) => { if (call.body.data.command !== 'hang') json(response, 200, { payload: 'quick' }) })
-    const { core, log } = connect(t, url, { timeoutMs: 200, retries: 0 })
-    const hanging = codeOf(core, command({ command: 'hang', key: 's2.e1.1' }))
+    const { core, log } = connect(t, url, { retries: 0 })
+    const hanging = codeOf(core, command({ command: 'hang', key: 's2.e1.1', timeoutMs: 150 }))
     t.match(await core.execute(command()), { payload: 'quick' })
     t.equal(await hanging, 'CORE_UNAVAILABLE')
     t.match(log.lines[0], { fields: { reason: 'TIMEOUT' } })
@@ -499,12 +499,19 @@ t.test('lifecycle events', async t => {
   })
 
   t.test('a session whose event hangs does not hold up another', async t => {
-    const { url, calls } = await startCore(t, (call, response) => { if (call.id !== 's1.1') response.writeHead(204).end() })
-    const { core, log } = connect(t, url, { ...all, flushMs: 50 })
+    let passed = (): void => {}
+    const arrived = new Promise<void>(resolve => { passed = resolve })
+    const { url, calls } = await startCore(t, (call, response) => {
+      if (call.id === 's1.1') return
+      response.writeHead(204).end()
+      if (call.id === 's2.2') response.on('close', passed)
+    })
+    const { core, log } = connect(t, url, { ...all, flushMs: 100 })
     core.notify(event(1))
     core.notify(event(2))
     core.notify(event(1, { sessionId: 's2' }))
     core.notify(event(2, { sessionId: 's2' }))
+    await arrived
     await core.close()
     t.strictSame(calls.map(call => call.id).sort(), ['s1.1', 's2.1', 's2.2'])
     t.match(log.lines, [{ level: 'warn', fields: { dropped: 2 }, message: 'lifecycle events dropped, closing' }])
