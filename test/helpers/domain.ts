@@ -1,0 +1,317 @@
+// The domain without sockets: manager, dispatcher and gateway over transports that record what they are given. The end of a turn (`defer`) and the slices
+// after it (`yieldTurn`) are queues which the test runs, so that every order of events can be produced on purpose.
+
+import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
+import type { PlatformCore } from '../../src/io/dispatcher/core.js'
+import { createGateway, type AcceptRequest, type Gateway, type GatewayLimits } from '../../src/io/gateway/gateway.js'
+import type { Connection, Transport } from '../../src/io/gateway/sender.js'
+import { createSessionManager, type SessionLimits, type SessionManager } from '../../src/io/session/manager.js'
+import type { SessionRecord } from '../../src/io/session/record.js'
+import type { SessionStore } from '../../src/io/session/store.js'
+import type { LifecycleEvent, Output } from '../../src/io/types.js'
+import { createMemoryStore } from '../../src/stores/memory.js'
+import { createManualClock, START_WALL, type ManualClock } from './clock.js'
+import { createRecordingLog, type RecordingLog } from './log.js'
+
+export interface Frame {
+  type: string
+  seq?: number
+  id?: number | string
+  event?: string
+  code?: string
+  expected?: number
+  retryAfterMs?: number
+  payload?: unknown
+}
+
+/** Payload of session_created and session_resumed. */
+export interface Welcome {
+  sessionId: string
+  userId: string
+  protocol: string
+  resumeToken: string
+  resumeWindowMs: number
+  idleTimeoutMs: number
+  heartbeatMs: number
+  limits: { maxMessageBytes: number, commandsPerSecond: number, maxInFlight: number }
+  previous?: { sessionId: string, reason: string, lastCommand?: number }
+  lastCommand?: number
+  replay?: { from: number, to: number } | null
+  gap?: { from: number, to: number } | null
+}
+
+/** Unmasked, unfragmented text frames, as RFC 6455 section 5.2 has them; throws for anything else. */
+export function decodeFrames (bytes: Buffer): string[] {
+  const texts: string[] = []
+  for (let at = 0; at < bytes.length;) {
+    if (bytes[at] !== 0x81) throw new Error(`byte ${at} starts no text frame`)
+    const short = bytes[at + 1] as number
+    if (short > 127) throw new Error(`the frame at byte ${at} is masked`)
+    let length = short
+    let start = at + 2
+    if (short === 126) {
+      length = bytes.readUInt16BE(start)
+      start += 2
+      if (length < 126) throw new Error('a length of 16 bits where 7 are enough')
+    } else if (short === 127) {
+      length = Number(bytes.readBigUInt64BE(start))
+      start += 8
+      if (length < 65_536) throw new Error('a length of 64 bits where 16 are enough')
+    }
+    if (start + length > bytes.length) throw new Error('the last frame is cut')
+    texts.push(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(start, start + length)))
+    at = start + length
+  }
+  return texts
+}
+
+export class FakeTransport implements Transport {
+  readonly writes: Buffer[] = []
+  bufferedBytes = 0
+  /** Highest `bufferedBytes` so far. */
+  mostBuffered = 0
+  pings = 0
+  stalled = false
+  closed: { code: number, reason: string } | undefined
+  #waiting: (() => void)[] = []
+
+  write (frames: Buffer): void {
+    if (this.closed !== undefined) throw new Error('a write after close')
+    this.writes.push(frames)
+    if (this.stalled) this.bufferedBytes += frames.length
+    this.mostBuffered = Math.max(this.mostBuffered, this.bufferedBytes)
+  }
+
+  onceDrained (callback: () => void): void { this.#waiting.push(callback) }
+  ping (): void { this.pings++ }
+  close (code: number, reason: string): void {
+    if (this.closed !== undefined) throw new Error('a second close')
+    this.closed = { code, reason }
+  }
+
+  /** The peer does not read any more. */
+  stall (): void { this.stalled = true }
+
+  /** The kernel took everything; the socket stays stalled if it was. */
+  drain (): void {
+    this.bufferedBytes = 0
+    const callbacks = this.#waiting
+    this.#waiting = []
+    for (const callback of callbacks) callback()
+  }
+
+  unstall (): void {
+    this.stalled = false
+    this.drain()
+  }
+}
+
+/** The far end of a connection. */
+export interface Peer {
+  readonly transport: FakeTransport
+  readonly connection: Connection
+  /** Every frame so far. */
+  frames(): Frame[]
+  /** The frames since the last call; ends the turn first. */
+  take(): Frame[]
+  /** The same, of one type or more. */
+  takeOnly(...types: string[]): Frame[]
+  readonly welcome: Welcome
+  /** A frame arrives; text stays as it is. */
+  send(frame: object | string): void
+  sendBinary(bytes: Buffer): void
+  /** The socket closed: with the server's own code if it closed first. */
+  close(code?: number): void
+}
+
+export interface DomainOptions {
+  session?: Partial<SessionLimits>
+  dispatcher?: Partial<DispatcherLimits>
+  gateway?: Partial<GatewayLimits>
+  makeStore?: (clock: ManualClock) => SessionStore
+  core?: PlatformCore
+  unlimitedUserId?: string
+  createId?: () => string
+}
+
+export interface ConnectOptions extends Partial<Omit<AcceptRequest, 'transport'>> { stalled?: boolean }
+
+export interface Domain {
+  readonly clock: ManualClock
+  readonly log: RecordingLog
+  readonly store: SessionStore
+  readonly manager: SessionManager
+  readonly dispatcher: Dispatcher
+  readonly gateway: Gateway
+  readonly events: LifecycleEvent[]
+  connect(options?: ConnectOptions): Peer
+  /** Resumes as the holder of the welcome would. */
+  resume(welcome: Welcome, lastSeq: number, options?: ConnectOptions): Peer
+  /** What `process.nextTick` does: runs everything deferred. */
+  turn(): void
+  /** Runs one round of what yielded; returns how many callbacks there were. */
+  slice(): number
+  /** Promises settle, then the turn ends. */
+  settle(): Promise<void>
+}
+
+export const LIMITS: SessionLimits = {
+  idleTimeoutMs: 3_600_000,
+  resumeWindowMs: 600_000,
+  maxSessions: 1000,
+  maxSessionsPerUser: 64,
+  outboxMessages: 1000,
+  outboxBytes: 1_048_576,
+  outboxTotalBytes: 268_435_456
+}
+
+export function createDomain (options: DomainOptions = {}): Domain {
+  const clock = createManualClock()
+  const log = createRecordingLog()
+  const store = options.makeStore?.(clock) ?? createMemoryStore({ clock })
+  let ids = 0
+  const manager = createSessionManager({
+    store,
+    clock,
+    log,
+    limits: { ...LIMITS, ...options.session },
+    createId: options.createId ?? (() => `s${++ids}`),
+    ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
+  })
+  const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536, ...options.dispatcher }
+  const dispatcher = createDispatcher({ manager, clock, log, limits: dispatcherLimits, ...(options.core === undefined ? {} : { core: options.core }) })
+  let deferred: (() => void)[] = []
+  let yielded: (() => void)[] = []
+  const gateway = createGateway({
+    manager,
+    dispatcher,
+    clock,
+    log,
+    defer: callback => { deferred.push(callback) },
+    yieldTurn: callback => { yielded.push(callback) },
+    limits: {
+      maxMessageBytes: 65_536,
+      maxBufferedBytes: 1_048_576,
+      heartbeatMs: 25_000,
+      commandsPerSecond: dispatcherLimits.commandsPerSecond,
+      maxInFlight: dispatcherLimits.maxInFlight,
+      ...options.gateway
+    }
+  })
+  const events: LifecycleEvent[] = []
+  manager.subscribe(event => { events.push(event) })
+
+  const domain: Domain = {
+    clock,
+    log,
+    store,
+    manager,
+    dispatcher,
+    gateway,
+    events,
+    connect (connectOptions = {}) {
+      const { stalled = false, profile = 'full', userId = 'ann', ...rest } = connectOptions
+      const transport = new FakeTransport()
+      if (stalled) transport.stall()
+      return createPeer(domain, transport, gateway.accept({ transport, profile, userId, ...rest }))
+    },
+    resume: (welcome, lastSeq, connectOptions) =>
+      domain.connect({ userId: welcome.userId, resume: { sessionId: welcome.sessionId, token: welcome.resumeToken, lastSeq }, ...connectOptions }),
+    turn () {
+      while (deferred.length > 0) {
+        const callbacks = deferred
+        deferred = []
+        for (const callback of callbacks) callback()
+      }
+    },
+    slice () {
+      const callbacks = yielded
+      yielded = []
+      for (const callback of callbacks) callback()
+      return callbacks.length
+    },
+    async settle () {
+      await new Promise<void>(resolve => { setImmediate(resolve) })
+      domain.turn()
+    }
+  }
+  return domain
+}
+
+function createPeer (domain: Domain, transport: FakeTransport, connection: Connection): Peer {
+  let taken = 0
+  const decoded: Frame[] = []
+  let writes = 0
+  const peer: Peer = {
+    transport,
+    connection,
+    frames () {
+      for (; writes < transport.writes.length; writes++) {
+        for (const text of decodeFrames(transport.writes[writes] as Buffer)) decoded.push(JSON.parse(text) as Frame)
+      }
+      return decoded
+    },
+    take () {
+      domain.turn()
+      const fresh = peer.frames().slice(taken)
+      taken = decoded.length
+      return fresh
+    },
+    takeOnly: (...types) => peer.take().filter(frame => types.includes(frame.type)),
+    get welcome () {
+      domain.turn()
+      const first = peer.frames()[0]
+      if (first === undefined || !('payload' in first)) throw new Error('the server has not spoken')
+      return first.payload as Welcome
+    },
+    send (frame) { domain.gateway.receive(connection, Buffer.from(typeof frame === 'string' ? frame : JSON.stringify(frame)), false) },
+    sendBinary (bytes) { domain.gateway.receive(connection, bytes, true) },
+    close (code) { domain.gateway.closed(connection, transport.closed?.code ?? code ?? 1006) }
+  }
+  return peer
+}
+
+export function buildOutput (tail: string = ',"type":"message","event":"e","payload":null}', commandId: number = 0): Output {
+  return { tail, bytes: Buffer.byteLength(tail), commandId }
+}
+
+/** A record as the manager would make it. */
+export function buildRecord (fields: Partial<SessionRecord> & { id: string }): SessionRecord {
+  return {
+    userId: 'ann',
+    profile: 'full',
+    createdAt: START_WALL,
+    ordinal: 0,
+    epoch: 'epoch',
+    ended: false,
+    lastActiveAt: 0,
+    detachedAt: -1,
+    revision: 0,
+    context: {},
+    connection: null,
+    log: null,
+    keptSeq: 0,
+    calls: null,
+    tokenHash: null,
+    previousTokenHash: null,
+    rateCredit: -1,
+    rateFilledAt: 0,
+    rateRefusals: 0,
+    handle: null,
+    wheelNext: null,
+    wheelPrevious: null,
+    wheelBucket: -1,
+    ...fields
+  }
+}
+
+/** Small random number generator, so that a test prints one seed and can be run again with it. */
+export function createRandom (seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
