@@ -1,0 +1,62 @@
+// Serves `/metrics` in Prometheus' text form, to operators only, and measures HTTP answers. What is measured of sessions and of the process is in the
+// folder beside it. Register it before the routes whose answers it shall measure and after the plugins whose counters it reads. An accepted upgrade
+// is no answer: nothing here sees the life of a socket.
+
+import fp from 'fastify-plugin'
+import { Histogram, Registry } from 'prom-client'
+import { Type } from 'typebox'
+import { collectProcessMetrics } from './metrics/process-metrics.js'
+import { collectSessionMetrics } from './metrics/session-metrics.js'
+import type {} from './dispatcher.js'
+import type {} from './operator-auth.js'
+import type {} from './session-manager.js'
+import type {} from './websocket-gateway.js'
+import { NoQuery, errorAnswers } from './schemas/rest.js'
+import { prepareRestScope } from './schemas/rest-scope.js'
+
+export interface MetricsOptions {
+  /** Where to register; default: a registry of its own. A host that has one hands it in and serves it as it likes. */
+  registry?: Registry
+}
+
+const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
+
+export default fp<MetricsOptions>(async function metrics (fastify, options) {
+  const registry = options.registry ?? new Registry()
+  collectSessionMetrics(registry, { manager: fastify.sessionManager, dispatcher: fastify.dispatcher, gateway: fastify.gateway })
+  const stop = collectProcessMetrics(registry)
+  fastify.addHook('onClose', async () => { stop() })
+
+  const requests = new Histogram({
+    name: 'holdfast_http_request_duration_seconds',
+    help: 'Time to answer an HTTP request, by method, route template and status. Refused handshakes are among them.',
+    labelNames: ['method', 'route', 'status'],
+    buckets: HTTP_BOUNDS_SECONDS,
+    registers: [registry]
+  })
+  fastify.addHook('onResponse', async (request, reply) => {
+    // The template, never the path: ids are in the path. Requests without a route share one.
+    const route = request.routeOptions.url ?? '(none)'
+    requests.observe({ method: request.method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
+  })
+
+  await fastify.register(async scope => {
+    prepareRestScope(scope).get('/metrics', {
+      logLevel: 'warn',
+      schema: {
+        summary: 'Counters and gauges for Prometheus',
+        tags: ['health'],
+        querystring: NoQuery,
+        response: { 200: { description: 'Text exposition format 0.0.4.', content: { 'text/plain': { schema: Type.String() } } }, ...errorAnswers() }
+      }
+    }, async (_request, reply) => {
+      reply.type(registry.contentType)
+      return registry.metrics()
+    })
+  })
+}, {
+  name: 'holdfast/metrics',
+  fastify: '5.x',
+  dependencies: ['holdfast/session-manager', 'holdfast/dispatcher', 'holdfast/websocket-gateway', 'holdfast/operator-auth'],
+  decorators: { fastify: ['sessionManager', 'dispatcher', 'gateway', 'operatorOnly'] }
+})

@@ -1,0 +1,128 @@
+// Decides who is an operator. With a token: whoever sends it as `Authorization: Bearer`, compared in constant time. Without one: only who sits on this machine,
+// and asks it for itself. Decorates the instance with `operatorOnly(scope)`, which puts every route of a scope behind that decision: no caching, then
+// the rate limit, so that guesses are counted too, then the decision. Grants no CORS, and never reads the URL.
+//
+// Without a token a browser on this machine is the danger: a page of another site may send requests to loopback addresses, and may have its own name
+// resolve to 127.0.0.1. Hence the checks of Host, of Origin and of Sec-Fetch-Site; and since a proxy on this machine makes everybody local, whatever
+// a proxy has forwarded is refused.
+
+import { BlockList, isIPv4, isIPv6 } from 'node:net'
+import bearerAuth from '@fastify/bearer-auth'
+import type {} from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
+import fp from 'fastify-plugin'
+import { HoldfastError } from '../src/io/errors.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Lets only operators to the routes of this scope; call it before they are declared. */
+    operatorOnly(scope: FastifyInstance): void
+  }
+}
+
+export interface OperatorAuthOptions {
+  /** The operators' secret; 1 or more printable ASCII characters. Without it the API answers loopback only. */
+  adminToken?: string
+  /** The address the server listens on. Anything but a loopback address needs a token. */
+  host: string
+  /** Requests per minute and address over all routes of operators, refused ones included; needs @fastify/rate-limit. Default: no limit. */
+  requestsPerMinute?: number
+}
+
+const MINUTE_MS = 60_000
+/** Verbs that change nothing; a page of another site may send them, since without CORS it cannot read the answer. */
+const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
+const FORWARDING_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via'] as const
+
+const loopback = new BlockList()
+loopback.addSubnet('127.0.0.0', 8)
+loopback.addAddress('::1', 'ipv6')
+
+export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, options) {
+  const { adminToken, host, requestsPerMinute } = options
+  if (fastify.hasDecorator('operatorOnly')) throw misused('The plugin holdfast/operator-auth is registered twice.')
+  if (adminToken === undefined && !isLoopbackName(host)) {
+    throw misused(`Without an operator token the operator API must not listen on ${JSON.stringify(host)}; set HOLDFAST_ADMIN_TOKEN, or HOST to 127.0.0.1.`)
+  }
+  const decide = adminToken === undefined ? requireLoopback : await createTokenCheck(fastify, adminToken)
+  const limit = requestsPerMinute === undefined ? undefined : createLimit(fastify, requestsPerMinute)
+
+  fastify.decorate('operatorOnly', (scope: FastifyInstance) => {
+    scope.addHook('onRequest', forbidCaching)
+    if (limit !== undefined) scope.addHook('onRequest', limit)
+    scope.addHook('onRequest', decide)
+  })
+}, { name: 'holdfast/operator-auth', fastify: '5.x' })
+
+function misused (message: string): HoldfastError {
+  return new HoldfastError('PLUGIN_MISUSED', { message })
+}
+
+async function forbidCaching (_request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  reply.header('cache-control', 'no-store')
+}
+
+/** One limiter for all routes: a limit per route would multiply the guesses an address has. */
+function createLimit (fastify: FastifyInstance, max: number): onRequestHookHandler {
+  if (!fastify.hasDecorator('rateLimit')) throw misused('requestsPerMinute needs @fastify/rate-limit; register it before holdfast/operator-auth.')
+  return fastify.rateLimit({
+    max,
+    timeWindow: MINUTE_MS,
+    errorResponseBuilder: (_request, { ttl }) => new HoldfastError('TOO_MANY_REQUESTS', { retryAfterMs: ttl })
+  })
+}
+
+async function createTokenCheck (fastify: FastifyInstance, adminToken: string): Promise<onRequestHookHandler> {
+  // Node reads headers as Latin-1, so a token of other characters could never match.
+  if (!/^[\x21-\x7e]+$/.test(adminToken)) throw misused('adminToken has to consist of printable ASCII characters without spaces.')
+  let verify: FastifyInstance['verifyBearerAuth']
+  // A scope of its own, so that its decorators do not meet those of a host that uses the same package.
+  await fastify.register(async scope => {
+    await scope.register(bearerAuth, { keys: new Set([adminToken]), addHook: false, specCompliance: 'rfc6749' })
+    verify = scope.verifyBearerAuth
+  })
+  return function requireToken (request, reply, done) {
+    verify?.(request, reply, error => {
+      if (error === undefined || error === null) return done()
+      reply.header('www-authenticate', 'Bearer realm="holdfast"')
+      request.log.warn({ address: request.ip, code: 'OPERATOR_REQUIRED' }, 'operator request refused')
+      done(new HoldfastError('OPERATOR_REQUIRED'))
+    })
+  }
+}
+
+async function requireLoopback (request: FastifyRequest): Promise<void> {
+  const { headers, socket } = request
+  // Not request.ip: that may come from a header.
+  const isLocal = isLoopbackAddress(socket.remoteAddress ?? '') && isLoopbackHost(headers.host ?? '') &&
+    FORWARDING_HEADERS.every(name => headers[name] === undefined)
+  if (!isLocal) {
+    request.log.warn({ address: socket.remoteAddress, code: 'HOST_FORBIDDEN' }, 'operator request refused')
+    throw new HoldfastError('HOST_FORBIDDEN')
+  }
+  if (!SAFE_METHODS.has(request.method) && isFromOtherSite(headers)) {
+    request.log.warn({ address: socket.remoteAddress, code: 'FORBIDDEN' }, 'operator request refused')
+    throw new HoldfastError('FORBIDDEN', { message: 'The request comes from a page of another site; without a token that is not allowed.' })
+  }
+}
+
+function isFromOtherSite ({ origin, host, 'sec-fetch-site': site }: FastifyRequest['headers']): boolean {
+  if (site !== undefined && site !== 'same-origin' && site !== 'none') return true
+  return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase())
+}
+
+/** A Host header: a loopback name or address, with or without a port. */
+function isLoopbackHost (header: string): boolean {
+  const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::\d{1,5})?$/.exec(header) ?? []
+  return bracketed === undefined ? isLoopbackName(plain ?? '') && !isIPv6(plain ?? '') : isIPv6(bracketed) && isLoopbackAddress(bracketed)
+}
+
+function isLoopbackName (name: string): boolean {
+  return name.toLowerCase() === 'localhost' || isLoopbackAddress(name)
+}
+
+function isLoopbackAddress (address: string): boolean {
+  // A dual-stack socket shows IPv4 peers in this form.
+  const plain = address.startsWith('::ffff:') ? address.slice('::ffff:'.length) : address
+  return isIPv4(plain) ? loopback.check(plain) : isIPv6(plain) && loopback.check(plain, 'ipv6')
+}

@@ -1,0 +1,142 @@
+// The shapes of the REST API, once: what the routes of plugins/*-api.ts take and answer, and how a view of the domain becomes JSON. Schemas with an $id are
+// components of the OpenAPI document; they are used in answers only, since the request validator resolves no references.
+// Times are ISO 8601 texts here and milliseconds everywhere else. No shape has room for a token.
+
+import type { FastifyInstance } from 'fastify'
+import { Type, type Static, type TSchema } from 'typebox'
+import { HoldfastError } from '../../src/io/errors.js'
+import type { EndReason, JsonValue, Millis, SessionView } from '../../src/io/types.js'
+
+/** `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document leaves it out. */
+export const SCHEMA_PREFIX = 'holdfast.'
+export const MAX_PAGE = 500
+export const DEFAULT_PAGE = 50
+const MAX_ID_CHARACTERS = 128
+const MAX_NOTE_CHARACTERS = 256
+
+const Time = (description: string) => Type.String({ format: 'date-time', description })
+const Count = (description: string) => Type.Integer({ minimum: 0, description })
+
+export const EndReasonSchema = Type.Enum([
+  'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'state_lost', 'shutdown'
+] satisfies EndReason[])
+
+export const SessionSchema = Type.Object({
+  id: Type.String({ description: 'Public: it opens nothing, and is safe to log.' }),
+  userId: Type.String(),
+  state: Type.Enum(['active', 'detached'], { description: 'active: a connection is attached.' }),
+  profile: Type.Enum(['basic', 'full'], { description: 'P-2' }),
+  createdAt: Time('When the session was created.'),
+  lastActivityAt: Time('Last accepted command or dispatched output (P-40). Reading it here changes nothing.'),
+  detachedAt: Type.Union([Time('When its connection left.'), Type.Null()]),
+  context: Type.Object({}, { additionalProperties: true, description: 'What the platform keeps with the session.' }),
+  revision: Count('Lifecycle events of this session so far.'),
+  lastSeq: Count('Highest seq given (P-20).'),
+  outboxMessages: Count('Outputs held until acknowledged (P-23).'),
+  outboxBytes: Count('Their size.'),
+  lastCommand: Count('Highest numbered command accepted (P-11).'),
+  inFlight: Count('Commands accepted and not yet answered.'),
+  dropped: Count('Outputs dropped unacknowledged (P-25).')
+}, { $id: `${SCHEMA_PREFIX}Session` })
+
+export const ErrorSchema = Type.Object({
+  statusCode: Type.Integer(),
+  code: Type.String({ description: 'Stable; see docs/errors.md.', examples: ['SESSION_NOT_FOUND'] }),
+  error: Type.String({ description: 'The name of the status.' }),
+  message: Type.String({ description: 'A sentence for a human.' })
+}, { $id: `${SCHEMA_PREFIX}Error` })
+
+export const EndedErrorSchema = Type.Object({
+  ...ErrorSchema.properties,
+  reason: EndReasonSchema,
+  endedAt: Type.Optional(Time('When the session ended.')),
+  note: Type.Optional(Type.String({ description: 'The reason an operator gave.' }))
+}, { $id: `${SCHEMA_PREFIX}EndedError` })
+
+const SessionRef = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`))
+const ErrorRef = Type.Unsafe<Static<typeof ErrorSchema>>(Type.Ref(`${SCHEMA_PREFIX}Error#`))
+const EndedErrorRef = Type.Unsafe<Static<typeof EndedErrorSchema>>(Type.Ref(`${SCHEMA_PREFIX}EndedError#`))
+
+export type SessionJson = Static<typeof SessionSchema>
+
+export const SessionAnswer = SessionRef
+export const PageAnswer = Type.Object({
+  data: Type.Array(SessionRef),
+  nextCursor: Type.Union([Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' })
+})
+export const UserSessionsAnswer = Type.Object({
+  data: Type.Array(SessionRef, { maxItems: MAX_PAGE }),
+  total: Count(`All sessions of the user; data holds the first ${MAX_PAGE}.`)
+})
+export const StatsAnswer = Type.Object({
+  active: Count('Sessions with a connection.'),
+  detached: Count('Sessions without.'),
+  total: Count('Both.'),
+  outboxBytes: Count('Outputs held, over all sessions.'),
+  totals: Type.Object({
+    created: Count('Sessions created.'),
+    ended: Type.Object(Object.fromEntries(EndReasonSchema.enum.map(reason => [reason, Count('')])) as Record<EndReason, ReturnType<typeof Count>>),
+    attached: Count('Connections that joined a session.'),
+    detached: Count('Connections that left one.'),
+    resumed: Count('Resumes granted.'),
+    resumeRefused: Count('Resumes refused.'),
+    outputs: Count('Outputs given a seq.'),
+    outputsDropped: Count('Outputs dropped unacknowledged.')
+  }, { description: 'Since this node started.' })
+})
+
+export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
+export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
+export const Note = Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NOTE_CHARACTERS, description: 'Why, for the log and for the 410 that follows.' }))
+export const SessionIdQuery = Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS })
+export const NoQuery = Type.Object({}, { additionalProperties: false })
+
+export const MessageBody = Type.Object({
+  event: Type.String({ minLength: 1, maxLength: 128 }),
+  payload: Type.Optional(Type.Unsafe<JsonValue>(Type.Unknown({ description: 'Any JSON; absent means null.' })))
+}, { additionalProperties: false })
+
+type ErrorAnswers<S extends number> = Record<S | 400 | 401 | 403 | 429 | 500 | 503, TSchema>
+
+/** Answers with these statuses, beside those that any route of the API may give. */
+export function errorAnswers<S extends number = never> (...statuses: S[]): ErrorAnswers<S> {
+  const answers: Record<number, TSchema> = {}
+  for (const status of [400, 401, 403, 429, 500, 503, ...statuses]) answers[status] = status === 410 ? EndedErrorRef : ErrorRef
+  return answers as ErrorAnswers<S>
+}
+
+/** Makes the components known to a scope. */
+export function addRestSchemas (scope: FastifyInstance): void {
+  for (const schema of [SessionSchema, ErrorSchema, EndedErrorSchema]) scope.addSchema(schema)
+}
+
+export function toSessionJson (view: SessionView): SessionJson {
+  return {
+    id: view.id,
+    userId: view.userId,
+    state: view.state === 'active' ? 'active' : 'detached',
+    profile: view.profile,
+    createdAt: toIso(view.createdAt),
+    lastActivityAt: toIso(view.lastActivityAt),
+    detachedAt: view.detachedAt === null ? null : toIso(view.detachedAt),
+    context: view.context,
+    revision: view.revision,
+    lastSeq: view.lastSeq,
+    outboxMessages: view.outboxMessages,
+    outboxBytes: view.outboxBytes,
+    lastCommand: view.lastCommand,
+    inFlight: view.inFlight,
+    dropped: view.dropped
+  }
+}
+
+export function toIso (at: Millis): string {
+  return new Date(at).toISOString()
+}
+
+/** @throws INVALID_REQUEST  for what has the form of a time and is none, such as a leap second */
+export function readTime (name: string, text: string): Millis {
+  const at = Date.parse(text)
+  if (Number.isNaN(at)) throw new HoldfastError('INVALID_REQUEST', { message: `The query is not valid: /${name} is no time.` })
+  return at
+}

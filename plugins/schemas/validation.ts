@@ -1,0 +1,43 @@
+// How requests to the REST API are checked: exactly as their schema says. Texts of the query and of the path become numbers only where the schema has an
+// integer and the text is plain digits; nothing else is converted, filled in or removed. Fastify's own validator and
+// TypeBoxValidatorCompiler are not used because they take 5.7 for 5, true for 1 and nothing for 0.
+
+import type { FastifySchemaCompiler } from 'fastify'
+import type { TSchema } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { firstProblem } from '../../src/io/protocol/codec.js'
+
+const DIGITS = /^-?\d{1,15}$/
+
+/** `setValidatorCompiler` of a scope takes it. The error's message names the member at fault and nothing of its value. */
+export const strictValidatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
+  const check = Compile(schema)
+  const integers = httpPart === 'body' ? [] : integerMembers(schema)
+  return (value: unknown) => {
+    const read = integers.length === 0 ? value : readIntegers(value, integers)
+    if (check.Check(read)) return { value: read }
+    return { error: new Error(`The ${httpPart === 'querystring' ? 'query' : httpPart ?? 'request'} is not valid: ${firstProblem(check.Errors(read))}.`) }
+  }
+}
+
+function integerMembers (schema: TSchema): string[] {
+  const { properties = {} } = schema as { properties?: Record<string, { type?: string }> }
+  return Object.keys(properties).filter(name => properties[name]?.type === 'integer')
+}
+
+function readIntegers (value: unknown, names: string[]): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  const read: Record<string, unknown> = { ...value }
+  for (const name of names) {
+    const text = read[name]
+    if (typeof text === 'string' && DIGITS.test(text)) read[name] = Number(text)
+  }
+  return read
+}
+
+/** Whether arrays and objects lie inside one another more than `levels` deep. */
+export function isDeeperThan (value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (levels === 0) return true
+  return Object.values(value).some(member => isDeeperThan(member, levels - 1))
+}

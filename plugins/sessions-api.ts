@@ -1,0 +1,134 @@
+// REST for operators, one session at a time: list, inspect, end, detach, write to. Translates requests into calls of the session manager and its answers
+// into JSON; who may ask is decided by operator-auth, what is true by src/io/session/manager.ts. Reading never counts as
+// activity, and no answer holds a token. Each change is logged with the session's id; payloads never are.
+
+import fp from 'fastify-plugin'
+import { Type } from 'typebox'
+import { HoldfastError } from '../src/io/errors.js'
+import type { ListQuery, SessionManager } from '../src/io/session/manager.js'
+import type { Seq, SessionId } from '../src/io/types.js'
+import type {} from './operator-auth.js'
+import type {} from './session-manager.js'
+import {
+  DEFAULT_PAGE, MAX_PAGE, MessageBody, NoQuery, Note, PageAnswer, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, errorAnswers, readTime,
+  toIso, toSessionJson
+} from './schemas/rest.js'
+import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
+
+const MAX_IDLE_SECONDS = 365 * 24 * 3600
+
+const ListQueryString = Type.Object({
+  state: Type.Optional(Type.Enum(['active', 'detached'])),
+  userId: Type.Optional(SessionIdQuery),
+  createdBefore: Type.Optional(Type.String({ format: 'date-time' })),
+  createdAfter: Type.Optional(Type.String({ format: 'date-time' })),
+  idleFor: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_IDLE_SECONDS, description: 'Seconds without activity, at least.' })),
+  sort: Type.Optional(Type.Enum(['createdAt', '-createdAt'], { description: 'Default createdAt: oldest first.' })),
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` })),
+  cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same sort.' }))
+}, { additionalProperties: false })
+
+export default fp(async function sessionsApi (fastify) {
+  const manager = fastify.sessionManager
+  const scope = prepareRestScope(fastify)
+
+  scope.get('/sessions', {
+    schema: {
+      summary: 'Lists sessions, page by page',
+      description: 'A session that exists during the whole walk is seen exactly once, whatever comes and goes meanwhile.',
+      tags: ['sessions'],
+      querystring: ListQueryString,
+      response: { 200: PageAnswer, ...errorAnswers() }
+    }
+  }, async ({ query }) => {
+    const { idleFor, sort, limit = DEFAULT_PAGE, createdBefore, createdAfter, ...rest } = query
+    const wanted: ListQuery = { ...rest, limit, newestFirst: sort === '-createdAt' }
+    if (idleFor !== undefined) wanted.idleForMs = idleFor * 1000
+    if (createdBefore !== undefined) wanted.createdBefore = readTime('createdBefore', createdBefore)
+    if (createdAfter !== undefined) wanted.createdAfter = readTime('createdAfter', createdAfter)
+    const page = manager.listSessions(wanted)
+    return { data: page.data.map(toSessionJson), nextCursor: page.nextCursor }
+  })
+
+  scope.get('/sessions/stats', {
+    schema: { summary: 'Counts sessions', tags: ['sessions'], querystring: NoQuery, response: { 200: StatsAnswer, ...errorAnswers() } }
+  }, async () => ({ ...manager.countSessions(), totals: manager.totals }))
+
+  scope.get('/sessions/:id', {
+    schema: {
+      summary: 'Shows a session',
+      description: 'No activity of the session. An ended one is answered 410 with its reason for a while, then 404.',
+      tags: ['sessions'],
+      params: SessionParams,
+      querystring: NoQuery,
+      response: { 200: SessionAnswer, ...errorAnswers(404, 410) }
+    }
+  }, async ({ params: { id } }) => {
+    const view = manager.peekSession(id)
+    if (view === undefined) throw absent(manager, id)
+    return toSessionJson(view)
+  })
+
+  scope.delete('/sessions/:id', {
+    schema: {
+      summary: 'Ends a session',
+      description: 'Its connection is told and closed with 4001 (P-41). A second time it is answered 404.',
+      tags: ['sessions'],
+      params: SessionParams,
+      querystring: Type.Object({ reason: Note }, { additionalProperties: false }),
+      response: { 204: Type.Null(), ...errorAnswers(404) }
+    }
+  }, async ({ params: { id }, query: { reason }, log }, reply) => {
+    if (!manager.terminateSession(id, 'ended_by_operator', reason)) throw new HoldfastError('SESSION_NOT_FOUND')
+    log.info({ sid: id, note: reason }, 'session ended by operator')
+    return reply.code(204).send(null)
+  })
+
+  scope.delete('/sessions/:id/connection', {
+    schema: {
+      summary: 'Drops the connection of a session',
+      description: 'The session is kept for a resume; one of the basic profile ends (P-37). The connection is closed with 4203.',
+      tags: ['sessions'],
+      params: SessionParams,
+      querystring: NoQuery,
+      response: { 204: Type.Null(), ...errorAnswers(404, 409, 410) }
+    }
+  }, async ({ params: { id }, log }, reply) => {
+    if (manager.peekSession(id) === undefined) throw absent(manager, id)
+    if (!manager.detachSession(id)) throw new HoldfastError('NOT_ATTACHED')
+    log.info({ sid: id }, 'session detached by operator')
+    return reply.code(204).send(null)
+  })
+
+  scope.post('/sessions/:id/messages', {
+    bodyLimit: bodyLimitOf(manager),
+    schema: {
+      summary: 'Sends a message to a session',
+      description: 'It becomes an output with a seq of its own and waits in the outbox while no connection is attached (P-23).',
+      tags: ['messages'],
+      params: SessionParams,
+      querystring: NoQuery,
+      body: MessageBody,
+      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }), ...errorAnswers(404, 410, 413) }
+    },
+    preHandler: refuseDeepPayload
+  }, async ({ params: { id }, body: { event, payload = null } }, reply) => {
+    if (manager.peekSession(id) === undefined) throw absent(manager, id)
+    const { seq } = manager.send({ sessionId: id }, event, payload)
+    return reply.code(202).send({ seq: seq as Seq })
+  })
+}, {
+  name: 'holdfast/sessions-api',
+  fastify: '5.x',
+  encapsulate: true,
+  dependencies: ['holdfast/session-manager', 'holdfast/operator-auth'],
+  decorators: { fastify: ['sessionManager', 'operatorOnly'] }
+})
+
+/** Why there is no such session. */
+function absent (manager: SessionManager, id: SessionId): HoldfastError {
+  const tombstone = manager.tombstoneOf(id)
+  if (tombstone === undefined) return new HoldfastError('SESSION_NOT_FOUND')
+  const { reason, endedAt, note } = tombstone
+  return new HoldfastError('SESSION_ENDED', { details: { reason, endedAt: toIso(endedAt), ...(note === undefined ? {} : { note }) } })
+}

@@ -1,0 +1,82 @@
+// REST for operators, many sessions at a time: all sessions of a user, and messages to a user or to everybody. The rules are those of sessions-api.ts.
+// A user without sessions is no error: whether the user exists at all is not known here.
+
+import fp from 'fastify-plugin'
+import { Type } from 'typebox'
+import type {} from './operator-auth.js'
+import type {} from './session-manager.js'
+import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
+import { MAX_PAGE, MessageBody, NoQuery, Note, SessionIdQuery, UserParams, UserSessionsAnswer, errorAnswers, toSessionJson } from './schemas/rest.js'
+
+const Sessions = (description: string) => Type.Integer({ minimum: 0, description })
+
+export default fp(async function usersApi (fastify) {
+  const manager = fastify.sessionManager
+  const scope = prepareRestScope(fastify)
+
+  scope.get('/users/:userId/sessions', {
+    schema: {
+      summary: 'Lists the sessions of a user',
+      description: `Oldest first, at most ${MAX_PAGE}; GET /sessions?userId= pages through more.`,
+      tags: ['users'],
+      params: UserParams,
+      querystring: NoQuery,
+      response: { 200: UserSessionsAnswer, ...errorAnswers() }
+    }
+  }, async ({ params: { userId } }) => {
+    const views = manager.sessionsOfUser(userId)
+    return { data: views.slice(0, MAX_PAGE).map(toSessionJson), total: views.length }
+  })
+
+  scope.delete('/users/:userId/sessions', {
+    schema: {
+      summary: 'Ends the sessions of a user',
+      tags: ['users'],
+      params: UserParams,
+      querystring: Type.Object({ except: Type.Optional(SessionIdQuery), reason: Note }, { additionalProperties: false }),
+      response: { 200: Type.Object({ ended: Sessions('How many sessions were ended.') }), ...errorAnswers() }
+    }
+  }, async ({ params: { userId }, query: { except, reason }, log }) => {
+    const ended = manager.terminateUser(userId, except, reason)
+    log.info({ userId, except, note: reason, ended }, 'sessions of user ended by operator')
+    return { ended }
+  })
+
+  scope.post('/users/:userId/messages', {
+    bodyLimit: bodyLimitOf(manager),
+    schema: {
+      summary: 'Sends a message to every session of a user',
+      tags: ['messages'],
+      params: UserParams,
+      querystring: NoQuery,
+      body: MessageBody,
+      response: { 202: Type.Object({ sessions: Sessions('How many sessions it was sent to.') }), ...errorAnswers(413) }
+    },
+    preHandler: refuseDeepPayload
+  }, async ({ params: { userId }, body: { event, payload = null } }, reply) => {
+    const { sessions } = manager.send({ userId }, event, payload)
+    return reply.code(202).send({ sessions })
+  })
+
+  scope.post('/messages', {
+    bodyLimit: bodyLimitOf(manager),
+    schema: {
+      summary: 'Sends a message to every session',
+      tags: ['messages'],
+      querystring: NoQuery,
+      body: MessageBody,
+      response: { 202: Type.Object({ sessions: Sessions('How many sessions it was sent to.') }), ...errorAnswers(413) }
+    },
+    preHandler: refuseDeepPayload
+  }, async ({ body: { event, payload = null }, log }, reply) => {
+    const { sessions } = manager.send({ all: true }, event, payload)
+    log.info({ sessions }, 'message sent to every session by operator')
+    return reply.code(202).send({ sessions })
+  })
+}, {
+  name: 'holdfast/users-api',
+  fastify: '5.x',
+  encapsulate: true,
+  dependencies: ['holdfast/session-manager', 'holdfast/operator-auth'],
+  decorators: { fastify: ['sessionManager', 'operatorOnly'] }
+})

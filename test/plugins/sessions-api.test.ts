@@ -1,0 +1,382 @@
+// REST of sessions, users and messages (reliability promises 12, 47 and 49), asked through the whole application without a network.
+
+import { setImmediate as turn } from 'node:timers/promises'
+import fc from 'fast-check'
+import t from 'tap'
+import type { Clock } from '../../src/io/types.js'
+import { asker, buildRestApp, type Ask } from '../helpers/rest.js'
+import { injectSocket } from '../helpers/socket.js'
+
+const START = Date.UTC(2026, 0, 1)
+
+function createClock (): Clock & { advance(ms: number): void } {
+  let at = 1000
+  return { now: () => at, wall: () => START + at, advance (ms) { at += ms } }
+}
+
+const noSuch = '00000000-0000-4000-8000-000000000000'
+const ids = (answer: { json(): { data: Array<{ id: string }> } }): string[] => answer.json().data.map(({ id }) => id)
+
+t.test('a session is shown with ISO times, its numbers and its context, and without any token', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
+  const { payload: { sessionId, resumeToken } } = await socket.next()
+  socket.send({ command: 'context.set', id: 1, payload: { team: 'night', nested: { toJSON: 1, list: [null, 1.5, 'x'] } } })
+  await socket.nextOf('result')
+
+  const answer = await ask('GET', `/sessions/${sessionId}`)
+  t.equal(answer.statusCode, 200)
+  t.equal(answer.headers['cache-control'], 'no-store')
+  const session = answer.json()
+  t.match(session, {
+    id: sessionId, userId: 'human_reviewer_1', state: 'active', profile: 'full', detachedAt: null, revision: 2, lastSeq: 1, outboxMessages: 1, lastCommand: 1, inFlight: 0, dropped: 0
+  })
+  t.same(session.context, { team: 'night', nested: { toJSON: 1, list: [null, 1.5, 'x'] } })
+  t.equal(new Date(session.createdAt).toISOString(), session.createdAt)
+  t.notOk((answer.body + (await ask('GET', '/sessions')).body).includes(resumeToken))
+  socket.ws.terminate()
+})
+
+t.test('P-40 reading a session is no activity', async t => {
+  const clock = createClock()
+  const app = await buildRestApp(t, { options: { clock } })
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice')
+  const { lastActivityAt } = (await ask('GET', `/sessions/${id}`)).json()
+  clock.advance(60_000)
+  await ask('GET', '/sessions')
+  await ask('GET', '/users/alice/sessions')
+  t.equal((await ask('GET', `/sessions/${id}`)).json().lastActivityAt, lastActivityAt)
+})
+
+t.test('the list is filtered by state, user, creation and idle time, and sorted both ways', async t => {
+  const clock = createClock()
+  const app = await buildRestApp(t, { options: { clock } })
+  const ask = asker(app)
+  const first = app.sessionManager.createSession('alice')
+  clock.advance(10_000)
+  const second = app.sessionManager.createSession('bob')
+  clock.advance(10_000)
+  const socket = await injectSocket(app)
+  const third = (await socket.next()).payload.sessionId
+  const between = new Date(START + 11_500).toISOString()
+
+  t.same(ids(await ask('GET', '/sessions')), [first.id, second.id, third])
+  t.same(ids(await ask('GET', '/sessions?sort=-createdAt')), [third, second.id, first.id])
+  t.same(ids(await ask('GET', '/sessions?state=active')), [third])
+  t.same(ids(await ask('GET', '/sessions?state=detached&sort=createdAt')), [first.id, second.id])
+  t.same(ids(await ask('GET', '/sessions?userId=bob')), [second.id])
+  t.same(ids(await ask('GET', `/sessions?createdBefore=${between}`)), [first.id, second.id])
+  t.same(ids(await ask('GET', `/sessions?createdAfter=${between}`)), [third])
+  t.same(ids(await ask('GET', '/sessions?idleFor=10')), [first.id, second.id])
+  t.same(ids(await ask('GET', '/sessions?idleFor=11')), [first.id])
+  t.same(ids(await ask('GET', '/sessions?idleFor=0')).length, 3)
+  socket.ws.terminate()
+})
+
+t.test('a page has 50 sessions unless told otherwise and at most 500', async t => {
+  const app = await buildRestApp(t, { unlimitedUserId: 'everybody' })
+  const ask = asker(app)
+  for (let i = 0; i < 501; i++) app.sessionManager.createSession('everybody')
+  t.equal(ids(await ask('GET', '/sessions')).length, 50)
+  const page = await ask('GET', '/sessions?limit=500')
+  t.equal(ids(page).length, 500)
+  const last = await ask('GET', `/sessions?limit=500&cursor=${page.json().nextCursor}`)
+  t.equal(ids(last).length, 1)
+  t.equal(last.json().nextCursor, null)
+  const ofUser = (await ask('GET', '/users/everybody/sessions')).json()
+  t.equal(ofUser.data.length, 500)
+  t.equal(ofUser.total, 501)
+})
+
+/** Walks all pages; between two of them `meanwhile` may create and end sessions. */
+async function walk (ask: Ask, query: string, meanwhile: () => void): Promise<string[]> {
+  const seen: string[] = []
+  let cursor: string | null = null
+  do {
+    const answer = await ask('GET', `/sessions?${query}${cursor === null ? '' : `&cursor=${cursor}`}`)
+    if (answer.statusCode !== 200) throw new Error(answer.body)
+    seen.push(...ids(answer))
+    cursor = answer.json().nextCursor
+    meanwhile()
+  } while (cursor !== null)
+  return seen
+}
+
+t.test('a walk sees every session that exists throughout exactly once and in order, whatever comes and goes', async t => {
+  const app = await buildRestApp(t, { unlimitedUserId: 'everybody' })
+  const ask = asker(app)
+  const change = fc.record({ create: fc.nat(3), end: fc.array(fc.nat(), { maxLength: 4 }) })
+  const seed = Date.now() & 0xffffffff
+  await fc.assert(fc.asyncProperty(
+    fc.integer({ min: 0, max: 30 }), fc.integer({ min: 1, max: 9 }), fc.boolean(), fc.array(change, { maxLength: 12 }),
+    async (atStart, limit, newestFirst, changes) => {
+      const living = Array.from({ length: atStart }, () => app.sessionManager.createSession('everybody').id)
+      const untouched = new Set(living)
+      const queue = [...changes]
+      const seen = await walk(ask, `limit=${limit}&sort=${newestFirst ? '-createdAt' : 'createdAt'}`, () => {
+        const { create, end } = queue.shift() ?? { create: 0, end: [] }
+        for (const n of end) {
+          if (living.length === 0) break
+          const [gone] = living.splice(n % living.length, 1) as [string]
+          app.sessionManager.terminateSession(gone)
+          untouched.delete(gone)
+        }
+        for (let i = 0; i < create; i++) living.push(app.sessionManager.createSession('everybody').id)
+      })
+      for (const id of living) app.sessionManager.terminateSession(id)
+      const expected = newestFirst ? [...untouched].reverse() : [...untouched]
+      return new Set(seen).size === seen.length && seen.filter(id => untouched.has(id)).join() === expected.join()
+    }
+  ), { seed, numRuns: 60 })
+  t.comment(`seed ${seed}`)
+})
+
+t.test('what is not exactly as the schema says is 400 and nothing is converted silently', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const bad = [
+    'limit=0', 'limit=501', 'limit=99999999999999999999', 'limit=5.7', 'limit=true', 'limit=', 'limit=0x10', 'limit=1e2', 'limit=+5', 'limit=1&limit=2', 'limit[]=1', 'state=ended',
+    'state=active&state=active', 'sort=userId', 'idleFor=-1', 'idleFor=1.5', 'createdAfter=yesterday', 'createdAfter=2026-12-31T23:59:60Z', 'createdBefore=2026-02-30T00:00:00Z',
+    `userId=${'u'.repeat(129)}`, 'userId=', 'unknown=1', '__proto__=1', 'constructor=1', `cursor=${'c'.repeat(257)}`
+  ]
+  for (const query of bad) {
+    const answer = await ask('GET', `/sessions?${query}`)
+    t.match({ status: answer.statusCode, body: answer.json() }, { status: 400, body: { statusCode: 400, code: 'INVALID_REQUEST', error: 'Bad Request', message: String } }, query)
+  }
+  const page = await ask('GET', '/sessions?limit=500&idleFor=0&userId=%00')
+  t.equal(page.statusCode, 200)
+})
+
+t.test('a cursor that this list did not give is refused', async t => {
+  const app = await buildRestApp(t, { unlimitedUserId: 'everybody' })
+  const ask = asker(app)
+  for (let i = 0; i < 3; i++) app.sessionManager.createSession('everybody')
+  const { nextCursor } = (await ask('GET', '/sessions?limit=1')).json()
+  for (const cursor of ['abc', '%00', '-1', 'bzEuNQ', encodeURIComponent('o1'), `${nextCursor}&sort=-createdAt`]) {
+    const answer = await ask('GET', `/sessions?cursor=${cursor}`)
+    t.equal(answer.statusCode, 400, cursor)
+    t.equal(answer.json().code, 'INVALID_CURSOR', cursor)
+  }
+})
+
+t.test('odd ids are 400 or 404 on every route, never 500', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const odd = [
+    '%00', 'a%00b', '%0a', '%1b%5b31m', '__proto__', 'constructor', 'toString', 'hasOwnProperty', '..%2f..%2fetc%2fpasswd', '..%2f', '../../x', '%zz', '%ff', '%', 'a'.repeat(99), 'a'.repeat(5000), '%F0%9F%92%A9',
+    '%ED%A0%80', '[object%20Object]', '1,2', 'null', 'undefined', '*', '%2A', ' ', '%20', ';id=1', '%3Fx=1', '-1', '0', 'NaN', noSuch
+  ]
+  const routes = [
+    ['GET', '/sessions/:id'], ['DELETE', '/sessions/:id'], ['DELETE', '/sessions/:id/connection'], ['POST', '/sessions/:id/messages']
+  ] as const
+  for (const id of odd) {
+    for (const [method, path] of routes) {
+      const answer = await ask(method, path.replace(':id', id), method === 'POST' ? { event: 'x', payload: null } : undefined)
+      t.ok([400, 404, 414].includes(answer.statusCode), `${method} ${path} ${id.slice(0, 30)}: ${answer.statusCode}`)
+      t.notMatch(answer.body, / at .*\.js|node_modules/)
+    }
+  }
+  t.equal(({} as Record<string, unknown>).polluted, undefined)
+})
+
+t.test('an ended session is 410 with its reason and the note of the operator, and a second DELETE is 404', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice')
+  const first = await ask('DELETE', `/sessions/${id}?reason=spam%20from%20%22alice%22`)
+  t.equal(first.statusCode, 204)
+  t.equal(first.body, '')
+  const second = await ask('DELETE', `/sessions/${id}`)
+  t.equal(second.statusCode, 404)
+  t.same(second.json(), { statusCode: 404, code: 'SESSION_NOT_FOUND', error: 'Not Found', message: 'No such session.' })
+  const shown = await ask('GET', `/sessions/${id}`)
+  t.equal(shown.statusCode, 410)
+  t.match(shown.json(), { code: 'SESSION_ENDED', reason: 'ended_by_operator', note: 'spam from "alice"', endedAt: /^\d{4}-.*Z$/ })
+  for (const [method, path, body] of [['DELETE', 'connection', undefined], ['POST', 'messages', { event: 'x' }]] as const) {
+    t.equal((await ask(method, `/sessions/${id}/${path}`, body)).statusCode, 410, path)
+  }
+  t.equal((await ask('GET', `/sessions/${noSuch}`)).json().code, 'SESSION_NOT_FOUND')
+})
+
+t.test('a tombstone is 404 once its time is over', async t => {
+  const clock = createClock()
+  const app = await buildRestApp(t, { options: { clock } })
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice')
+  await ask('DELETE', `/sessions/${id}`)
+  t.equal((await ask('GET', `/sessions/${id}`)).statusCode, 410)
+  clock.advance(3_600_001)
+  t.equal((await ask('GET', `/sessions/${id}`)).statusCode, 404)
+})
+
+t.test('P-41 ending a session closes its connection with 4001 after a goodbye', async t => {
+  const app = await buildRestApp(t)
+  const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
+  const { payload: { sessionId } } = await socket.next()
+  t.equal((await asker(app)('DELETE', `/sessions/${sessionId}`)).statusCode, 204)
+  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' } })
+  t.equal((await socket.nextClose()).code, 4001)
+})
+
+t.test('P-41 detaching closes the connection with 4203 and keeps the session; a second time it is 409', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
+  const { payload: { sessionId } } = await socket.next()
+  t.equal((await ask('DELETE', `/sessions/${sessionId}/connection`)).statusCode, 204)
+  t.equal((await socket.nextClose()).code, 4203)
+  const { state, detachedAt } = (await ask('GET', `/sessions/${sessionId}`)).json()
+  t.equal(state, 'detached')
+  t.type(detachedAt, 'string')
+  const again = await ask('DELETE', `/sessions/${sessionId}/connection`)
+  t.equal(again.statusCode, 409)
+  t.equal(again.json().code, 'NOT_ATTACHED')
+  t.equal((await ask('DELETE', `/sessions/${noSuch}/connection`)).statusCode, 404)
+})
+
+t.test('P-37 detaching a session of the basic profile ends it', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const socket = await injectSocket(app)
+  const { payload: { sessionId } } = await socket.next()
+  t.equal((await ask('DELETE', `/sessions/${sessionId}/connection`)).statusCode, 204)
+  t.match((await ask('GET', `/sessions/${sessionId}`)).json(), { code: 'SESSION_ENDED', reason: 'disconnected' })
+  await socket.nextClose()
+})
+
+t.test('P-20 a message to a session is an output with the seq that the answer names', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
+  const { payload: { sessionId } } = await socket.next()
+  const first = await ask('POST', `/sessions/${sessionId}/messages`, { event: 'notice', payload: { text: 'grüß dich ✓', n: [1, null] } })
+  t.equal(first.statusCode, 202)
+  t.same(first.json(), { seq: 1 })
+  t.same((await ask('POST', `/sessions/${sessionId}/messages`, { event: 'bare' })).json(), { seq: 2 })
+  t.same(await socket.take(2), [
+    { seq: 1, type: 'message', event: 'notice', payload: { text: 'grüß dich ✓', n: [1, null] } },
+    { seq: 2, type: 'message', event: 'bare', payload: null }
+  ])
+  socket.ws.terminate()
+})
+
+t.test('bodies that are no message are refused with a code', async t => {
+  const app = await buildRestApp(t, { sessions: { outboxBytes: 10_000 } })
+  const { id } = app.sessionManager.createSession('alice')
+  const json = 'application/json'
+  const deep = (levels: number): string => `{"event":"x","payload":${'['.repeat(levels)}${']'.repeat(levels)}}`
+  const cases: Array<[string, string, string, number, string]> = [
+    ['no event', json, '{"payload":1}', 400, 'INVALID_REQUEST'],
+    ['empty event', json, '{"event":""}', 400, 'INVALID_REQUEST'],
+    ['long event', json, JSON.stringify({ event: 'e'.repeat(129) }), 400, 'INVALID_REQUEST'],
+    ['number as event', json, '{"event":5}', 400, 'INVALID_REQUEST'],
+    ['unknown member', json, '{"event":"x","paylaod":1}', 400, 'INVALID_REQUEST'],
+    ['array', json, '[]', 400, 'INVALID_REQUEST'],
+    ['null', json, 'null', 400, 'INVALID_REQUEST'],
+    ['broken JSON', json, '{"event":', 400, 'INVALID_REQUEST'],
+    ['empty', json, '', 400, 'INVALID_REQUEST'],
+    ['forbidden key', json, '{"event":"x","payload":{"__proto__":{"polluted":1}}}', 400, 'INVALID_REQUEST'],
+    ['text', 'text/plain', '{"event":"x"}', 400, 'INVALID_REQUEST'],
+    ['form', 'application/x-www-form-urlencoded', 'event=x', 400, 'INVALID_REQUEST'],
+    ['too deep', json, deep(32), 400, 'INVALID_REQUEST'],
+    ['absurdly deep', json, deep(6000), 400, 'INVALID_REQUEST'],
+    ['larger than an outbox', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(10_001) }), 413, 'PAYLOAD_TOO_LARGE'],
+    ['larger than any message', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(20_000) }), 413, 'PAYLOAD_TOO_LARGE']
+  ]
+  for (const [name, contentType, payload, status, code] of cases) {
+    const answer = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': contentType }, payload })
+    t.equal(answer.statusCode, status, name)
+    t.same(Object.keys(answer.json()).sort(), ['code', 'error', 'message', 'statusCode'], name)
+    t.equal(answer.json().code, code, name)
+  }
+  const fits = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': json }, payload: deep(31) })
+  t.equal(fits.statusCode, 202)
+  t.equal(app.sessionManager.peekSession(id)?.lastSeq, 1)
+})
+
+t.test('all sessions of a user are listed, written to and ended, but for the excepted one', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const mine = ['a', 'b', 'c'].map(() => app.sessionManager.createSession('ann/é %').id)
+  const other = app.sessionManager.createSession('bob').id
+  const path = `/users/${encodeURIComponent('ann/é %')}`
+  const listed = await ask('GET', `${path}/sessions`)
+  t.same(ids(listed), mine)
+  t.equal(listed.json().total, 3)
+  const sent = await ask('POST', `${path}/messages`, { event: 'notice', payload: 1 })
+  t.equal(sent.statusCode, 202)
+  t.same(sent.json(), { sessions: 3 })
+  t.equal(app.sessionManager.peekSession(other)?.lastSeq, 0)
+  const ended = await ask('DELETE', `${path}/sessions?except=${mine[1]}&reason=logout`)
+  t.equal(ended.statusCode, 200)
+  t.same(ended.json(), { ended: 2 })
+  t.same(ids(await ask('GET', `${path}/sessions`)), [mine[1]])
+  t.equal((await ask('GET', `/sessions/${mine[0]}`)).json().note, 'logout')
+})
+
+t.test('a user without sessions is no error', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  t.same((await ask('GET', '/users/nobody/sessions')).json(), { data: [], total: 0 })
+  t.same((await ask('DELETE', '/users/__proto__/sessions')).json(), { ended: 0 })
+  t.same((await ask('POST', '/users/%00/messages', { event: 'x' })).json(), { sessions: 0 })
+})
+
+t.test('a message to everybody reaches every session once', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const sockets = await Promise.all([1, 2, 3].map(() => injectSocket(app)))
+  for (const socket of sockets) await socket.next()
+  app.sessionManager.createSession('away')
+  const answer = await ask('POST', '/messages', { event: 'maintenance', payload: { at: 'noon' } })
+  t.equal(answer.statusCode, 202)
+  t.same(answer.json(), { sessions: 4 })
+  for (const socket of sockets) {
+    t.same(await socket.next(), { seq: 1, type: 'message', event: 'maintenance', payload: { at: 'noon' } })
+    socket.ws.terminate()
+  }
+})
+
+t.test('the stats count sessions and what happened to them', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice')
+  const socket = await injectSocket(app)
+  await socket.next()
+  await ask('POST', `/sessions/${id}/messages`, { event: 'x' })
+  t.match((await ask('GET', '/sessions/stats')).json(), {
+    active: 1, detached: 1, total: 2, outboxBytes: Number, totals: { created: 2, attached: 1, outputs: 1, ended: { idle: 0, ended_by_operator: 0 } }
+  })
+  socket.ws.terminate()
+})
+
+t.test('a failure inside is INTERNAL and tells nothing of itself', async t => {
+  const lines: string[] = []
+  const app = await buildRestApp(t, { server: { logger: { level: 'error', stream: { write: (line: string) => { lines.push(line) } } } } })
+  app.sessionManager.peekSession = () => { throw new Error('password=1 in /etc/secret') }
+  const answer = await asker(app)('GET', `/sessions/${noSuch}`)
+  t.equal(answer.statusCode, 500)
+  t.same(answer.json(), { statusCode: 500, code: 'INTERNAL', error: 'Internal Server Error', message: 'Something failed inside the server.' })
+  t.match(lines.join(''), 'password=1')
+})
+
+t.test('changes are logged with ids and reasons, payloads never', async t => {
+  const lines: string[] = []
+  const app = await buildRestApp(t, { server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } } })
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice')
+  await ask('POST', `/sessions/${id}/messages`, { event: 'x', payload: 'top-secret' })
+  await ask('DELETE', `/sessions/${id}?reason=${encodeURIComponent('line one\nforged {"level":30}')}`)
+  await turn()
+  const parsed = lines.map(line => JSON.parse(line))
+  t.match(parsed.find(({ msg }) => msg === 'session ended by operator'), { sid: id, note: 'line one\nforged {"level":30}' })
+  t.notMatch(lines.join(''), 'top-secret')
+})
+
+t.test('the routes follow the prefix they are registered under', async t => {
+  const { default: sessionsApi } = await import('../../plugins/sessions-api.js')
+  const app = await buildRestApp(t, { after: async app => { await app.register(sessionsApi, { prefix: '/v1' }) } })
+  t.equal((await asker(app)('GET', '/v1/sessions')).statusCode, 200)
+})
