@@ -47,7 +47,12 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
       if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
       return principal
     } catch (error) {
-      if (error instanceof HoldfastError) throw error
+      if (error instanceof HoldfastError) {
+        // The reason is in the cause, for operators alone; an outage is theirs to mend, a bad token is everyday.
+        if (error.code === 'AUTH_UNAVAILABLE') request.log.warn({ err: error }, 'credentials could not be checked')
+        else request.log.debug({ err: error }, 'credentials refused')
+        throw error
+      }
       request.log.error({ err: error }, 'authenticate failed')
       throw new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
     }

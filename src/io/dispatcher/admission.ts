@@ -15,6 +15,9 @@ export interface AdmissionLimits {
   maxInFlight: number
 }
 
+/** A tenth of the bucket is full again by then, whatever the rate. */
+const LEAST_RETRY_MS = 200
+
 export type Verdict =
   | { kind: 'refused', refusal: HoldfastError, abusive: boolean }
   /** A duplicate; `seq` of its held answer, or 0 while it is still running: nothing to send. */
@@ -24,7 +27,8 @@ export type Verdict =
 export function admit (session: SessionRecord, id: number | string | undefined, now: Millis, limits: AdmissionLimits): Verdict | undefined {
   if (!takeCredit(session, now, limits.commandsPerSecond)) {
     session.rateRefusals++
-    const retryAfterMs = Math.ceil((1 - session.rateCredit) * 1000 / limits.commandsPerSecond)
+    // Not the moment of the next single credit: a client that took it at its word would be refused again for all but one command of its queue.
+    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil((1 - session.rateCredit) * 1000 / limits.commandsPerSecond))
     return { kind: 'refused', refusal: new HoldfastError('RATE_LIMITED', { retryAfterMs }), abusive: session.rateRefusals >= MAX_RATE_REFUSALS }
   }
   if (typeof id === 'number') {

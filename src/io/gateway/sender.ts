@@ -152,8 +152,12 @@ export function createSender (options: SenderOptions): Sender {
         block(connection)
         return
       }
-      if (!writeBatch(connection, Math.min(room, WRITE_BYTES))) return
+      if (!writeBatch(connection, Math.min(room, WRITE_BYTES)) || !hasMore(connection)) return
     }
+  }
+
+  function hasMore ({ texts, session, sentSeq, liveAfterSeq }: Connection): boolean {
+    return texts !== null || liveAfterSeq !== -1 || (session !== null && sentSeq < session.keptSeq)
   }
 
   function block (connection: Connection): void {

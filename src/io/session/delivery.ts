@@ -69,12 +69,22 @@ export function createDelivery (options: DeliveryOptions): Delivery {
   }
 
   function commit (session: SessionRecord, bulk: boolean): void {
-    const kept = attempt(() => store.commit(session))
+    let kept: MaybePromise<void>
+    try {
+      kept = store.commit(session)
+    } catch (error) {
+      // A store that throws is a store that rejects (S-8).
+      kept = Promise.reject(error)
+    }
     if (kept === undefined) {
       session.keptSeq = lastSeqOf(session)
       session.connection?.wake(bulk)
-      return
+    } else {
+      sendWhenKept(session, kept, bulk)
     }
+  }
+
+  function sendWhenKept (session: SessionRecord, kept: Promise<void>, bulk: boolean): void {
     const seq = lastSeqOf(session)
     kept.then(() => {
       if (session.keptSeq < seq) session.keptSeq = seq
@@ -123,14 +133,5 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     discard (session) {
       if (session.log !== null) heldBytes -= session.log.bytes
     }
-  }
-}
-
-/** A store that throws is a store that rejects (S-8). */
-export function attempt (call: () => MaybePromise<void>): MaybePromise<void> {
-  try {
-    return call()
-  } catch (error) {
-    return Promise.reject(error)
   }
 }

@@ -14,7 +14,7 @@ import type {
 } from '../types.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
-import { attempt, createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
 import type { SessionStore, StoredTombstone } from './store.js'
@@ -258,10 +258,20 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       buriedAt: now(),
       ...(note === undefined ? {} : { note })
     }
-    attempt(() => store.remove(session, tombstone))?.catch(error => log.error({ err: error, sid: session.id }, 'session store refused a removal'))
+    bury(session, tombstone)
     totals.ended[reason]++
     emit('ended', session, reason)
     connection?.dismiss(END_CLOSE[reason])
+  }
+
+  /** A store that cannot remove a session says so in the log; the session is over all the same. */
+  function bury (session: SessionRecord, tombstone: StoredTombstone): void {
+    const refused = (error: unknown): void => log.error({ err: error, sid: session.id }, 'session store refused a removal')
+    try {
+      store.remove(session, tombstone)?.catch(refused)
+    } catch (error) {
+      refused(error)
+    }
   }
 
   /** The session has no connection from here on; the caller tells the one it had. */
