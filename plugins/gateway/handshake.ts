@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
 import { HoldfastError } from '../../src/io/errors.js'
+import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { Clock, Millis } from '../../src/io/types.js'
@@ -34,8 +35,14 @@ export interface HandshakeCheck {
   refusePending(): void
 }
 
+/** About three milliseconds of handshakes between two looks at everything else. */
+const PER_TURN = 16
+/** About a second of waiting handshakes; those beyond are told to come back. */
+const MAX_WAITING = 4096
+
 export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck {
   const { sessionManager, clock, isDraining } = options
+  const turnstile = createTurnstile({ perTurn: PER_TURN, maxWaiting: MAX_WAITING, yieldTurn: setImmediate, random: Math.random })
   const pending = new Set<(reason: HoldfastError) => void>()
 
   async function identify (request: FastifyRequest, token: string | undefined): Promise<Principal> {
@@ -74,6 +81,7 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
     checkForm(request.raw)
     if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+    await turnstile.pass()
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
     checkOrigin(headers.origin, headers.host, options.allowedOrigins)

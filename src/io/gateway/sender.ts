@@ -1,5 +1,5 @@
-// One accepted socket: its record, the port to its socket, and the sender that gives it what is due. A connection writes, in this order, its unsequenced
-// frames and then the session's outputs from `sentSeq` on; a replay is nothing else than a `sentSeq` that starts low, so "replay, then live" needs
+// One accepted socket: its record, the port to its socket, and the sender that gives it what is due. At the end of a turn a connection writes, in this order, its
+// unsequenced frames, and in a second write the session's outputs from `sentSeq` on; a replay is nothing else than a `sentSeq` that starts low, so "replay, then live" needs
 // no buffering and cannot be got wrong.
 //
 // Kept true: outputs leave in order of seq, each once per connection; nothing above the session's `keptSeq` leaves; no more than

@@ -312,19 +312,20 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     return true
   }
 
+  /** What a refused client is told depends on whether it holds the token of the session that was (P-33). */
+  function refuse ({ sessionId, userId }: ResumeRequest, hash: string): ResumeAnswer {
+    totals.resumeRefused++
+    const tombstone = store.tombstone(sessionId)
+    return tombstone !== undefined && holds(hash, userId, tombstone)
+      ? { ok: false, previous: { sessionId, reason: tombstone.reason, lastCommand: tombstone.lastCommand } }
+      : { ok: false, previous: { sessionId, reason: 'unknown' } }
+  }
+
   function resume (request: ResumeRequest): ResumeAnswer {
     const { sessionId, token, lastSeq, userId } = request
     const session = store.get(sessionId)
     const hash = hashResumeToken(token)
-    const holder = (kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }): boolean =>
-      kept.userId === userId && (sameHash(hash, kept.tokenHash) || sameHash(hash, kept.previousTokenHash))
-    if (session === undefined || !holder(session)) {
-      totals.resumeRefused++
-      const tombstone = store.tombstone(sessionId)
-      return tombstone !== undefined && holder(tombstone)
-        ? { ok: false, previous: { sessionId, reason: tombstone.reason, lastCommand: tombstone.lastCommand } }
-        : { ok: false, previous: { sessionId, reason: 'unknown' } }
-    }
+    if (session === undefined || !holds(hash, userId, session)) return refuse(request, hash)
     // The sweep runs once a tick; a session past its deadline is over all the same.
     const stale = deadlineOf(session) < now()
     if (stale || lastSeq > lastSeqOf(session)) {
@@ -337,7 +338,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     session.previousTokenHash = hash
     dismiss(session, CLOSE.replaced)
     // A listener that heard of the detach may have ended it.
-    if (session.ended) return { ok: false, previous: { sessionId, reason: 'unknown' } }
+    if (session.ended) return refuse(request, hash)
     totals.resumed++
     return { ok: true, session }
   }
@@ -492,3 +493,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
 const EMPTY_CONTEXT: JsonObject = Object.freeze({})
 const NOTHING_TO_REPLAY: ReplayPlan = Object.freeze({ replay: null, gap: null })
+
+function holds (hash: string, userId: UserId, kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }): boolean {
+  return kept.userId === userId && (sameHash(hash, kept.tokenHash) || sameHash(hash, kept.previousTokenHash))
+}

@@ -34,7 +34,7 @@ export interface TimingWheelOptions<T> {
   deadlineOf(item: T): Millis
   /** Width of a bucket, ms. */
   tickMs: Millis
-  /** Number of buckets; deadlines beyond `tickMs * buckets` are looked at once per round. */
+  /** Number of buckets, at least 2; deadlines beyond `tickMs * buckets` are looked at once per round. */
   buckets: number
   now: Millis
 }
