@@ -1,0 +1,121 @@
+// neostandard as it is, two rules about promises nobody waits for (one of them in a message handler ends the process), and who may import whom:
+// arrows point down, from the process over the plugins to src/io, which knows no framework, no socket, no clock and no process.
+
+import neostandard, { plugins } from 'neostandard'
+
+const ts = folder => `${folder}/**/*.ts`
+
+export default [
+  ...neostandard({ ts: true, ignores: ['dist/**', '.tap/**', 'coverage/**', 'tap-snapshots/**'] }),
+  {
+    rules: {
+      // `void save()` marks a promise that is left alone on purpose.
+      'no-void': 'off'
+    }
+  },
+  {
+    files: ['src', 'plugins', 'test', 'bench', 'conformance', 'examples'].map(ts),
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    plugins: { '@typescript-eslint': plugins['typescript-eslint'].plugin },
+    rules: {
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/no-misused-promises': ['error', { checksVoidReturn: { returns: false } }],
+      // A schema and its static type share a name; the compiler finds real redeclarations.
+      '@typescript-eslint/no-redeclare': 'off'
+    }
+  },
+
+  // The domain: pure. Time comes from a Clock, lines go to a Log, and both are handed in.
+  pure('src/io'),
+  imports('src/io/types.ts', { allowed: [] }),
+  imports('src/io/errors.ts', { allowed: [] }),
+  imports('src/io/protocol/*.ts', { allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
+  imports('src/io/session/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./protocol/[\\w-]+\\.js'] }),
+  imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
+  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
+  imports('src/io/gateway/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'],
+    types: ['\\.\\./dispatcher/[\\w-]+\\.js']
+  }),
+
+  // Adapters: the domain's port and at most one driver each.
+  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/record\\.js'] }),
+  imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'secure-json-parse', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
+  imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
+  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),
+  imports('src/auth/jwt.ts', { allowed: ['jose', '\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'] }),
+  // Runs in browsers.
+  imports('src/client/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'], types: ['\\.\\./io/(types|dispatcher/command)\\.js'] }),
+
+  // Plugins translate between Fastify and the domain. They meet as decorators, so of each other they import types only.
+  imports('plugins/*.ts', {
+    allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|auth/authenticate)\\.js', '\\./(gateway|metrics|schemas)/[\\w-]+\\.js'],
+    types: ['fastify', '\\./[\\w-]+\\.js'],
+    ignores: ['plugins/session-manager.ts']
+  }),
+  imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|stores/memory)\\.js'], types: ['fastify'] }),
+  imports('plugins/*/*.ts', {
+    allowed: [...PLUGIN_BASE(), '\\.\\./\\.\\./src/(io/.*|system-clock|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'],
+    types: ['fastify', '\\.\\./[\\w-]+\\.js']
+  }),
+
+  // The process. Only server.ts reads the environment and writes to the terminal.
+  imports('src/config*.ts', { allowed: ['typebox(/\\w+)?', 'node:(net|util)', '\\./config(-\\w+)?\\.js', '\\./io/errors\\.js'] }),
+  {
+    files: [ts('src'), ts('plugins')],
+    ignores: ['src/server.ts'],
+    rules: {
+      'no-console': 'error',
+      'no-restricted-properties': ['error',
+        { object: 'process', property: 'env', message: 'Only src/server.ts reads the environment; pass the value as an option.' },
+        { object: 'process', property: 'exit', message: 'Only src/server.ts ends the process.' },
+        { object: 'process', property: 'on', message: 'Only src/server.ts handles signals and uncaught errors.' }
+      ]
+    }
+  },
+  {
+    files: ['src/index.ts'],
+    rules: { 'no-restricted-syntax': ['error', { selector: 'Program > :not(ExportNamedDeclaration[source])', message: 'The barrel re-exports names and does nothing else.' }] }
+  }
+]
+
+function PLUGIN_BASE () {
+  return ['fastify-plugin', '@fastify/[\\w-]+', 'typebox(/\\w+)?', 'prom-client', 'node:.*']
+}
+
+/** Files import what matches one of `allowed`, and types of what matches one of `types`; nothing else. */
+function imports (files, { allowed, types = [], ignores = [] }) {
+  const except = patterns => `^(?!(?:${patterns.join('|') || '$.'})$)`
+  const message = 'The import table in eslint.config.js does not allow this import here; the arrow would point up, or a driver would spread.'
+  return {
+    files: [files],
+    ignores,
+    rules: {
+      'no-restricted-imports': ['error', {
+        patterns: [
+          { regex: except([...allowed, ...types]), caseSensitive: true, message },
+          ...types.length === 0 ? [] : [{ regex: except(allowed), caseSensitive: true, allowTypeImports: true, message: `${message} Its types may be imported with \`import type\`.` }]
+        ]
+      }]
+    }
+  }
+}
+
+/** No clock, no timers, no process, no imports at run time. */
+function pure (folder) {
+  const timers = ['setTimeout', 'setInterval', 'setImmediate', 'clearTimeout', 'clearInterval', 'clearImmediate', 'queueMicrotask']
+  return {
+    files: [ts(folder)],
+    rules: {
+      'no-restricted-globals': ['error',
+        ...[...timers, 'performance'].map(name => ({ name, message: 'Time comes from the Clock that is handed in.' })),
+        ...['process', 'console', 'fetch', 'globalThis'].map(name => ({ name, message: 'The domain knows no process; hand a port in.' }))
+      ],
+      'no-restricted-syntax': ['error',
+        { selector: 'ImportExpression', message: 'The domain loads nothing at run time.' },
+        { selector: 'MemberExpression[object.name="Date"][property.name="now"]', message: 'Time comes from the Clock that is handed in.' },
+        { selector: 'NewExpression[callee.name="Date"][arguments.length=0]', message: 'Time comes from the Clock that is handed in.' }
+      ]
+    }
+  }
+}

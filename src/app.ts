@@ -1,0 +1,200 @@
+// The composition root: one Fastify instance out of one configuration, its plugins in one readable order. Nothing here listens, handles signals or
+// reads the environment, so that tests and hosts build the same application as the server.
+//
+// The order matters; each line below says why it stands where it stands. No handlerTimeout and no onRequestAbort or onTimeout hook: with them
+// injectWS fails, whose requests are plain objects.
+
+import helmet from '@fastify/helmet'
+import Fastify, { LogController, type FastifyInstance, type FastifyRequest } from 'fastify'
+import dispatcher from '../plugins/dispatcher.js'
+import health from '../plugins/health.js'
+import loadShedding from '../plugins/load-shedding.js'
+import metrics from '../plugins/metrics.js'
+import openapi from '../plugins/openapi.js'
+import operatorAuth from '../plugins/operator-auth.js'
+import rateLimit from '../plugins/rate-limit.js'
+import { answerError } from '../plugins/schemas/error-answer.js'
+import sessionManager from '../plugins/session-manager.js'
+import sessionsApi from '../plugins/sessions-api.js'
+import upgradeGuard from '../plugins/upgrade-guard.js'
+import usersApi from '../plugins/users-api.js'
+import websocketGateway from '../plugins/websocket-gateway.js'
+import { answerClientError, answerNotFound } from './app-errors.js'
+import { placeholderAuthenticator, type Authenticate } from './auth/authenticate.js'
+import { createJwtAuthenticator } from './auth/jwt.js'
+import type { Config } from './config.js'
+import { createHttpCore } from './cores/http.js'
+import type { PlatformCore } from './io/dispatcher/core.js'
+import type { DispatcherLimits } from './io/dispatcher/dispatcher.js'
+import type { GatewayLimits } from './io/gateway/gateway.js'
+import type { SessionLimits } from './io/session/manager.js'
+import type { SessionStore } from './io/session/store.js'
+import type { Clock } from './io/types.js'
+import { systemClock } from './system-clock.js'
+
+export interface AppOverrides {
+  /** In place of what the configuration says about tokens. */
+  authenticate?: Authenticate
+  /** In place of HOLDFAST_CORE_URL. */
+  core?: PlatformCore
+  /** In place of HOLDFAST_STORE. */
+  store?: SessionStore
+  /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
+  builtinCommands?: boolean
+  clock?: Clock
+  /** Where log lines go, one JSON object each; default: the standard output. */
+  logStream?: { write(line: string): void }
+  /** Shown in the description of the REST API. */
+  version?: string
+}
+
+/** Everyone's name until authentication is configured. */
+export const PLACEHOLDER_USER = 'human_reviewer_1'
+
+/** From the first byte of a request to its last; a socket that was upgraded is not affected. */
+const REQUEST_TIMEOUT_MS = 30_000
+/** How often Node looks for connections that overstay; its own default lets them stay 30 s longer. */
+const TIMEOUT_CHECK_MS = 500
+/** Room for the members around the payload of a message sent over REST. */
+const BODY_MARGIN_BYTES = 16 * 1024
+
+/**
+ * The application, loaded and not listening.
+ *
+ * @throws CONFIG_INVALID  what only the modules behind an option can judge, such as a key
+ */
+export async function buildApp (config: Config, overrides: AppOverrides = {}): Promise<FastifyInstance> {
+  const app = createInstance(config, overrides)
+  const clock = overrides.clock ?? systemClock
+
+  // First, so that every scope made below inherits them.
+  app.setErrorHandler(answerError)
+
+  // These look at routes when they are declared, so they come before the first one. None adds a hook that refuses before
+  // @fastify/websocket has marked upgrades: a refusal then would leave the upgraded socket open.
+  await app.register(openapi, { version: overrides.version ?? '0.0.0' })
+  await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute })
+  await app.register(upgradeGuard)
+
+  // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
+  const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined
+  await app.register(sessionManager, {
+    limits: sessionLimits(config),
+    clock,
+    ...(overrides.store === undefined ? {} : { store: overrides.store }),
+    ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
+  })
+  const core = overrides.core ?? createCore(config, app, clock)
+  await app.register(dispatcher, {
+    limits: dispatcherLimits(config),
+    clock,
+    ...(core === undefined ? {} : { core }),
+    ...(overrides.builtinCommands === undefined ? {} : { builtinCommands: overrides.builtinCommands })
+  })
+  // Before everything whose hooks can refuse a request; it registers @fastify/websocket, once.
+  await app.register(websocketGateway, {
+    authenticate: overrides.authenticate ?? createAuthenticate(config),
+    allowedOrigins: config.allowedOrigins,
+    limits: gatewayLimits(config),
+    upgradesPerMinute: config.upgradesPerMinute,
+    clock
+  })
+
+  await app.register(helmet, { hsts: false, contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+  await app.register(loadShedding, { maxEventLoopDelayMs: toMs(config.maxEventLoopDelaySeconds), clock })
+
+  // Operators. Measuring comes before the routes that are measured, the decision who is an operator before those that ask for it.
+  const { adminToken, host, requestsPerMinute } = config
+  await app.register(operatorAuth, { host, requestsPerMinute, ...(adminToken === undefined ? {} : { adminToken }) })
+  await app.register(metrics)
+  await app.register(health)
+  await app.register(sessionsApi)
+  await app.register(usersApi)
+
+  // Last: its preHandler is the budget of addresses that guess URLs.
+  app.setNotFoundHandler({ preHandler: app.rateLimit() }, answerNotFound)
+  if (placeholder) app.log.warn({ userId: PLACEHOLDER_USER }, 'no authentication configured: everybody is the placeholder user')
+  return app
+}
+
+function createInstance (config: Config, { logStream }: AppOverrides): FastifyInstance {
+  const logController = new LogController({ disableRequestLogging: isProbe })
+  // One line per request, when it is answered; a request that never completes still shows at debug.
+  logController.incomingRequest = request => { if (!isProbe(request)) request.log.debug({ req: request }, 'incoming request') }
+  return Fastify({
+    logger: {
+      level: config.logLevel,
+      redact: ['req.headers.authorization', 'req.headers.cookie', 'req.headers["sec-websocket-protocol"]', 'headers.authorization', 'headers.cookie', 'headers["sec-websocket-protocol"]'],
+      serializers: { req: describeRequest as never },
+      ...(logStream === undefined ? {} : { stream: logStream })
+    },
+    logController,
+    trustProxy: config.trustProxy.length === 0 ? false : [...config.trustProxy],
+    bodyLimit: config.outboxBytes + BODY_MARGIN_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    http: { headersTimeout: toMs(config.handshakeSeconds), connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    clientErrorHandler: answerClientError,
+    frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
+  })
+}
+
+/** Without the query, where careless clients put tokens. */
+function describeRequest (request: FastifyRequest): object {
+  return { method: request.method, url: pathOf(request.url), host: request.host, remoteAddress: request.ip, remotePort: request.socket?.remotePort }
+}
+
+/** Probes and scrapes come every few seconds for ever, and say nothing new. */
+function isProbe (request: FastifyRequest): boolean {
+  const path = pathOf(request.url)
+  return path === '/metrics' || path.startsWith('/health/')
+}
+
+function pathOf (url: string): string {
+  const query = url.indexOf('?')
+  return query < 0 ? url : url.slice(0, query)
+}
+
+function createAuthenticate ({ jwtSecret, jwksUrl, jwtIssuer, jwtAudience }: Config): Authenticate {
+  if (jwtSecret === undefined && jwksUrl === undefined) return placeholderAuthenticator(PLACEHOLDER_USER)
+  return createJwtAuthenticator({ secret: jwtSecret, jwksUrl, issuer: jwtIssuer, audience: jwtAudience })
+}
+
+function createCore (config: Config, app: FastifyInstance, clock: Clock): PlatformCore | undefined {
+  if (config.coreUrl === undefined) return undefined
+  return createHttpCore({
+    url: config.coreUrl,
+    secret: config.coreSecret,
+    timeoutMs: toMs(config.coreTimeoutSeconds),
+    retries: config.coreRetries,
+    lifecycleEvents: config.lifecycleEvents,
+    maxAnswerBytes: config.outboxBytes,
+    log: app.log,
+    clock
+  })
+}
+
+function sessionLimits (config: Config): SessionLimits {
+  const { maxSessions, maxSessionsPerUser, outboxMessages, outboxBytes, outboxTotalBytes } = config
+  return {
+    idleTimeoutMs: toMs(config.sessionTimeoutSeconds),
+    resumeWindowMs: toMs(config.resumeWindowSeconds),
+    maxSessions,
+    maxSessionsPerUser,
+    outboxMessages,
+    outboxBytes,
+    outboxTotalBytes
+  }
+}
+
+function dispatcherLimits ({ commandsPerSecond, maxInFlight, commandTimeoutSeconds, maxContextBytes }: Config): DispatcherLimits {
+  return { commandsPerSecond, maxInFlight, commandTimeoutMs: toMs(commandTimeoutSeconds), maxContextBytes }
+}
+
+function gatewayLimits ({ maxMessageBytes, maxBufferedBytes, heartbeatSeconds, commandsPerSecond, maxInFlight }: Config): GatewayLimits {
+  return { maxMessageBytes, maxBufferedBytes, heartbeatMs: toMs(heartbeatSeconds), commandsPerSecond, maxInFlight }
+}
+
+/** Rounded, since 1.001 × 1000 is not 1001. */
+function toMs (seconds: number): number {
+  return Math.round(seconds * 1000)
+}

@@ -1,0 +1,386 @@
+// Every option of the server, once: its environment name, schema, unit, default, and what an operator needs to know about it. The type of the
+// configuration, its validation, the flags, `--help` and the table in docs/operations.md all follow from this table.
+//
+// Reading and judging values is config.ts; printing is config-help.ts. Nothing here reads the environment.
+
+import { isIP } from 'node:net'
+import { Type, type Static, type TSchema } from 'typebox'
+
+export interface Option<S extends TSchema = TSchema, D = unknown> {
+  /** Name in the environment and in `.env`; the flag is `--` and the same in kebab-case, without the prefix. */
+  readonly env: string
+  /** Of the value once it is read: bounds and alternatives are part of it. */
+  readonly schema: S
+  /** Undefined: not set. */
+  readonly default: D
+  /** For numbers. */
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'attempts' | 'per second' | 'per minute'
+  /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
+  readonly secret?: true
+  /** What it decides, or which failure or attack it bounds. */
+  readonly what: string
+  /** What the peer sees when the limit is hit. */
+  readonly hit?: string
+  /** When to raise and when to lower it. */
+  readonly tune?: string
+  /** What is wrong with a value that its schema allows; undefined when nothing is. */
+  readonly problem?: (value: never) => string | undefined
+}
+
+function option<S extends TSchema, const D extends Static<S> | undefined> (row: Option<S, D>): Option<S, D> {
+  return row
+}
+
+/** Decimals down to a millisecond are taken. */
+function seconds (minimum: number, maximum: number) {
+  return Type.Number({ minimum, maximum })
+}
+
+function whole (minimum: number, maximum: number) {
+  return Type.Integer({ minimum, maximum })
+}
+
+const list = () => Type.Array(Type.String({ minLength: 1 }))
+const text = (maxLength = 2048) => Type.String({ minLength: 1, maxLength })
+
+const KIB = 1024
+const MIB = 1024 * KIB
+const YEAR_SECONDS = 31_536_000
+
+export const OPTIONS = {
+  host: option({
+    env: 'HOST',
+    schema: text(255),
+    default: '127.0.0.1',
+    what: 'Address or name to listen on. `0.0.0.0` listens on every interface and then needs HOLDFAST_ADMIN_TOKEN.'
+  }),
+  port: option({
+    env: 'PORT',
+    schema: whole(0, 65_535),
+    default: 3000,
+    what: 'TCP port to listen on; 0 takes any free one.'
+  }),
+  logLevel: option({
+    env: 'LOG_LEVEL',
+    schema: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']),
+    default: 'info',
+    what: 'The least important log lines that are written.',
+    tune: 'Lower to `debug` to see attaches, refusals and each retry towards the core.'
+  }),
+  adminToken: option({
+    env: 'HOLDFAST_ADMIN_TOKEN',
+    schema: Type.String({ minLength: 16, maxLength: 512, pattern: '^[\\x21-\\x7e]+$' }),
+    default: undefined,
+    secret: true,
+    what: 'Bearer token of the operator API: 16 to 512 visible ASCII characters. Without it the operator API answers on loopback only.',
+    hit: '401 `OPERATOR_REQUIRED`'
+  }),
+  allowedOrigins: option({
+    env: 'HOLDFAST_ALLOWED_ORIGINS',
+    schema: list(),
+    default: [] as string[],
+    what: 'Origins of web pages that may connect beside the server\'s own, such as `https://app.example`; `*` allows every page. Programs that send no Origin are not affected.',
+    hit: '403 `ORIGIN_FORBIDDEN`',
+    problem: (origins: string[]) => firstOf(origins, origin => isOrigin(origin) ? undefined : `"${origin}" is not an origin such as https://app.example`)
+  }),
+  trustProxy: option({
+    env: 'HOLDFAST_TRUST_PROXY',
+    schema: list(),
+    default: [] as string[],
+    what: 'Addresses or CIDR ranges of the proxies whose X-Forwarded-* headers are believed, such as `10.0.0.0/8`. Neither `true` nor a number of hops is taken: with both a client could choose its own address.',
+    problem: (proxies: string[]) => firstOf(proxies, proxy => isAddressOrRange(proxy) ? undefined : `"${proxy}" is neither an IP address nor a CIDR range`)
+  }),
+  jwtSecret: option({
+    env: 'HOLDFAST_JWT_SECRET',
+    schema: text(),
+    default: undefined,
+    secret: true,
+    what: 'Shared secret of the tokens that users connect with (HS256, HS384, HS512): 32 bytes at least. With neither this nor HOLDFAST_JWKS_URL everybody is the user `human_reviewer_1`.',
+    hit: '401 `UNAUTHENTICATED`',
+    problem: (secret: string) => Buffer.byteLength(secret) >= 32 ? undefined : `it has ${Buffer.byteLength(secret)} bytes, and 32 are the least`
+  }),
+  jwksUrl: option({
+    env: 'HOLDFAST_JWKS_URL',
+    schema: text(),
+    default: undefined,
+    what: 'Where the issuer of the tokens publishes its public keys.',
+    hit: '401 `UNAUTHENTICATED`, or 503 `AUTH_UNAVAILABLE` while the keys cannot be fetched',
+    problem: httpUrlProblem
+  }),
+  jwtIssuer: option({
+    env: 'HOLDFAST_JWT_ISSUER',
+    schema: text(),
+    default: undefined,
+    what: 'What the `iss` of a token must be. Not set: anything.',
+    hit: '401 `UNAUTHENTICATED`'
+  }),
+  jwtAudience: option({
+    env: 'HOLDFAST_JWT_AUDIENCE',
+    schema: text(),
+    default: undefined,
+    what: 'What the `aud` of a token must be or contain. Not set: anything.',
+    hit: '401 `UNAUTHENTICATED`'
+  }),
+  coreUrl: option({
+    env: 'HOLDFAST_CORE_URL',
+    schema: text(),
+    default: undefined,
+    what: 'Where commands are POSTed. Without it the built-in commands `ping`, `echo`, `context.get` and `context.set` answer.',
+    hit: '`CORE_UNAVAILABLE` while the core does not answer',
+    problem: (url: string) => httpUrlProblem(url) ?? coreUrlProblem(new URL(url))
+  }),
+  coreSecret: option({
+    env: 'HOLDFAST_CORE_SECRET',
+    schema: text(),
+    default: undefined,
+    secret: true,
+    what: 'Signs every request to the core: `whsec_` and base64, or the key itself; 24 bytes at least. Without it requests are not signed.',
+    problem: coreSecretProblem
+  }),
+  coreTimeoutSeconds: option({
+    env: 'HOLDFAST_CORE_TIMEOUT_SECONDS',
+    schema: seconds(0.001, 3600),
+    unit: 'seconds',
+    default: 10,
+    what: 'Most time for one attempt at the core; the time limit of the command cuts it short.',
+    hit: 'another attempt, then `CORE_UNAVAILABLE`',
+    tune: 'Raise for a core that thinks long; lower so that a hanging core leaves time for another attempt.'
+  }),
+  coreRetries: option({
+    env: 'HOLDFAST_CORE_RETRIES',
+    schema: whole(0, 10),
+    unit: 'attempts',
+    default: 2,
+    what: 'Attempts beyond the first, with the same `webhook-id`, when the core does not answer or answers 5xx or 429.',
+    hit: '`CORE_UNAVAILABLE`',
+    tune: 'Lower to 0 for a core that does not remember `webhook-id`.'
+  }),
+  lifecycleEvents: option({
+    env: 'HOLDFAST_LIFECYCLE_EVENTS',
+    schema: Type.Array(Type.Enum(['session.created', 'session.attached', 'session.detached', 'session.ended'])),
+    default: [] as string[] as ('session.created' | 'session.attached' | 'session.detached' | 'session.ended')[],
+    what: 'Events the core is told of: `session.created`, `session.attached`, `session.detached`, `session.ended`.'
+  }),
+  store: option({
+    env: 'HOLDFAST_STORE',
+    schema: Type.Enum(['memory']),
+    default: 'memory',
+    what: 'Where sessions are kept. This version has `memory`: sessions outlive connections, not the process.'
+  }),
+  sessionTimeoutSeconds: option({
+    env: 'HOLDFAST_SESSION_TIMEOUT_SECONDS',
+    schema: seconds(0.1, YEAR_SECONDS),
+    unit: 'seconds',
+    default: 3600,
+    what: 'A session without a command accepted or an output dispatched for longer ends. Heartbeats and operators\' reads do not count.',
+    hit: 'close 4300 `idle`',
+    tune: 'Raise for people who read long; lower to free memory sooner.'
+  }),
+  resumeWindowSeconds: option({
+    env: 'HOLDFAST_RESUME_WINDOW_SECONDS',
+    schema: seconds(0, YEAR_SECONDS),
+    unit: 'seconds',
+    default: undefined,
+    what: 'A session without a connection is kept so long, and never beyond HOLDFAST_SESSION_TIMEOUT_SECONDS, which is the default. With 0 every close ends the session.',
+    hit: 'a new session with `previous.reason` `resume_window`',
+    tune: 'Lower when clients rarely come back: a detached session costs its outbox.'
+  }),
+  heartbeatSeconds: option({
+    env: 'HOLDFAST_HEARTBEAT_SECONDS',
+    schema: seconds(0.1, 3600),
+    unit: 'seconds',
+    default: 25,
+    what: 'Every connection hears something at least so often; a peer silent for 10 s longer is dropped. Bounds what dead peers hold.',
+    hit: 'close 4103 `heartbeat_missed`; the session is kept',
+    tune: 'Lower below the idle time-out of proxies in between, often 60 s; raise to spare batteries.'
+  }),
+  maxSessions: option({
+    env: 'HOLDFAST_MAX_SESSIONS',
+    schema: whole(1, 10_000_000),
+    unit: 'sessions',
+    default: 100_000,
+    what: 'Sessions of this node, attached and detached. Bounds memory.',
+    hit: '503 `SERVER_FULL`',
+    tune: 'Raise when there is memory for it; lower for a small container.'
+  }),
+  maxSessionsPerUser: option({
+    env: 'HOLDFAST_MAX_SESSIONS_PER_USER',
+    schema: whole(1, 1_000_000),
+    unit: 'sessions',
+    default: 64,
+    what: 'Sessions of one user, so that one runaway client does not take all of HOLDFAST_MAX_SESSIONS. Not applied to the placeholder user.',
+    hit: '429 `USER_QUOTA`',
+    tune: 'Raise for users that are programs; lower to hold people to a few tabs.'
+  }),
+  maxMessageBytes: option({
+    env: 'HOLDFAST_MAX_MESSAGE_BYTES',
+    schema: whole(256, 16 * MIB),
+    unit: 'bytes',
+    default: 64 * KIB,
+    what: 'One message from a client. Bounds what an unfinished message costs; refused from its header alone.',
+    hit: 'close 1009; the session is kept',
+    tune: 'Raise only as far as the largest command needs.'
+  }),
+  commandsPerSecond: option({
+    env: 'HOLDFAST_COMMANDS_PER_SECOND',
+    schema: whole(1, 1_000_000),
+    unit: 'per second',
+    default: 50,
+    what: 'Sustained commands of one session; bursts of twice as many pass. Bounds what one client takes from the others.',
+    hit: '`RATE_LIMITED` with `retryAfterMs`; close 4102 after 100 refusals in a row',
+    tune: 'Raise for clients that are programs.'
+  }),
+  maxInFlight: option({
+    env: 'HOLDFAST_MAX_IN_FLIGHT',
+    schema: whole(1, 10_000),
+    unit: 'commands',
+    default: 64,
+    what: 'Commands of one session that run at the same time.',
+    hit: '`TOO_MANY_IN_FLIGHT` with `retryAfterMs`',
+    tune: 'Lower to protect a slow core; raise when clients pipeline.'
+  }),
+  commandTimeoutSeconds: option({
+    env: 'HOLDFAST_COMMAND_TIMEOUT_SECONDS',
+    schema: seconds(0.001, 3600),
+    unit: 'seconds',
+    default: 30,
+    what: 'Time limit of a command that declares none, all attempts at the core included.',
+    hit: '`COMMAND_TIMEOUT`; what the handler returns later is discarded',
+    tune: 'Raise for slow handlers, or better declare `timeoutMs` on those commands.'
+  }),
+  maxContextBytes: option({
+    env: 'HOLDFAST_MAX_CONTEXT_BYTES',
+    schema: whole(2, 16 * MIB),
+    unit: 'bytes',
+    default: 64 * KIB,
+    what: 'The context of one session, as JSON.',
+    hit: '`CONTEXT_TOO_LARGE`',
+    tune: 'Keep references in the context in place of documents before raising it.'
+  }),
+  outboxMessages: option({
+    env: 'HOLDFAST_OUTBOX_MESSAGES',
+    schema: whole(1, 1_000_000),
+    unit: 'messages',
+    default: 1000,
+    what: 'Outputs one session holds until they are acknowledged. Bounds what an absent client costs.',
+    hit: 'the oldest outputs are dropped and named in `gap` at the next resume',
+    tune: 'Raise for long absences under much output; lower when there are many sessions.'
+  }),
+  outboxBytes: option({
+    env: 'HOLDFAST_OUTBOX_BYTES',
+    schema: whole(KIB, 1024 * MIB),
+    unit: 'bytes',
+    default: MIB,
+    what: 'The same in bytes, and thereby the largest single output.',
+    hit: 'as above; `RESULT_TOO_LARGE` or 413 for one output that is larger',
+    tune: 'As above.'
+  }),
+  outboxTotalBytes: option({
+    env: 'HOLDFAST_OUTBOX_TOTAL_BYTES',
+    schema: whole(KIB, 1024 * 1024 * MIB),
+    unit: 'bytes',
+    default: 256 * MIB,
+    what: 'The outboxes of all sessions together. Bounds memory where many clients are absent at once.',
+    hit: 'a session that appends beyond it drops its own oldest outputs',
+    tune: 'Set to about a third of the memory the process may use.'
+  }),
+  maxBufferedBytes: option({
+    env: 'HOLDFAST_MAX_BUFFERED_BYTES',
+    schema: whole(KIB, 64 * MIB),
+    unit: 'bytes',
+    default: 256 * KIB,
+    what: 'Bytes that wait in one socket before it is left alone until it drains. Bounds what a slow reader costs beside its outbox.',
+    hit: 'output waits in the outbox; close 4101 `slow_consumer` when that is full',
+    tune: 'Raise for few connections with large bursts over long lines.'
+  }),
+  upgradesPerMinute: option({
+    env: 'HOLDFAST_UPGRADES_PER_MINUTE',
+    schema: whole(1, 1_000_000),
+    unit: 'per minute',
+    default: 1200,
+    what: 'Handshakes of one address (IPv6: one /64). Bounds what guessing tokens and reconnect loops cost. The default lets an office of 1,000 people behind one address come back within a minute of a deploy.',
+    hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
+    tune: 'Raise for larger offices or a proxy that is not in HOLDFAST_TRUST_PROXY; lower on the open internet.'
+  }),
+  requestsPerMinute: option({
+    env: 'HOLDFAST_REQUESTS_PER_MINUTE',
+    schema: whole(1, 1_000_000),
+    unit: 'per minute',
+    default: 6000,
+    what: 'Requests of one address to everything but `/ws`, `/health` and `/metrics`. Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends 100 messages a second over REST.',
+    hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
+    tune: 'Raise for a platform that sends more.'
+  }),
+  handshakeSeconds: option({
+    env: 'HOLDFAST_HANDSHAKE_SECONDS',
+    schema: seconds(0.1, 60),
+    unit: 'seconds',
+    default: 5,
+    what: 'Time for the headers of a request, upgrades included. Bounds what connections cost that never say what they want.',
+    hit: '408, and the connection is closed',
+    tune: 'Raise for peers on very slow lines.'
+  }),
+  maxEventLoopDelaySeconds: option({
+    env: 'HOLDFAST_MAX_EVENT_LOOP_DELAY_SECONDS',
+    schema: seconds(0.02, 60),
+    unit: 'seconds',
+    default: 1,
+    what: 'How far the event loop may lag, on average over a second and for two seconds in a row, before new requests and handshakes are sent away. Open connections are served on.',
+    hit: '503 `SERVER_FULL` with Retry-After; `/health/ready` says `under_pressure`',
+    tune: 'Lower to send clients to another node earlier.'
+  }),
+  drainSeconds: option({
+    env: 'HOLDFAST_DRAIN_SECONDS',
+    schema: seconds(0, 600),
+    unit: 'seconds',
+    default: 10,
+    what: 'How long a stop may take: clients are sent away over the first half, and running commands have the rest. Keep the supervisor\'s grace period 5 s above it.',
+    hit: 'close 4200 `draining`',
+    tune: 'Raise for many clients or long commands; 0 stops at once.'
+  })
+}
+
+export type OptionKey = keyof typeof OPTIONS
+export const OPTION_KEYS = Object.keys(OPTIONS) as OptionKey[]
+
+/** The row under a general type, for code that walks the table. */
+export function optionOf (key: OptionKey): Option {
+  return OPTIONS[key] as unknown as Option
+}
+
+/** `HOLDFAST_MAX_SESSIONS` is `max-sessions`. */
+export function flagOf (key: OptionKey): string {
+  return OPTIONS[key].env.replace(/^HOLDFAST_/, '').toLowerCase().replaceAll('_', '-')
+}
+
+function firstOf (items: string[], problem: (item: string) => string | undefined): string | undefined {
+  for (const item of items) {
+    const found = problem(item)
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+function isOrigin (origin: string): boolean {
+  return origin === '*' || (URL.canParse(origin) && new URL(origin).origin === origin)
+}
+
+function isAddressOrRange (proxy: string): boolean {
+  const [address = '', bits, ...rest] = proxy.split('/')
+  const version = isIP(address)
+  if (version === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
+
+function httpUrlProblem (url: string): string | undefined {
+  return URL.canParse(url) && /^https?:$/.test(new URL(url).protocol) ? undefined : 'it is not an http or https URL'
+}
+
+function coreUrlProblem (url: URL): string | undefined {
+  return url.username === '' && url.password === '' && url.hash === '' ? undefined : 'it carries credentials or a fragment'
+}
+
+function coreSecretProblem (secret: string): string | undefined {
+  const key = secret.startsWith('whsec_') ? Buffer.from(secret.slice(6), 'base64') : Buffer.from(secret)
+  return key.length >= 24 ? undefined : `its key has ${key.length} bytes, and 24 are the least`
+}

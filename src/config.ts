@@ -1,0 +1,178 @@
+// Turns flags, environment and .env into one frozen configuration, or into a list of everything that is wrong with them. Flags beat the
+// environment, the environment beats .env, .env beats the defaults of config-options.ts.
+//
+// Kept true: a bad value stops the boot; none is clamped, converted or replaced by a default. An unknown HOLDFAST_ name is a bad value, since
+// a typo would otherwise be silent. A secret appears in no message. Not here: reading files or process.env (server.ts does), and applying values.
+
+import { parseArgs, parseEnv } from 'node:util'
+import { Value } from 'typebox/value'
+import type { Static } from 'typebox'
+import { HoldfastError } from './io/errors.js'
+import { flagOf, OPTION_KEYS, OPTIONS, optionOf, type Option, type OptionKey } from './config-options.js'
+
+type Rows = typeof OPTIONS
+type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D> ? (D extends undefined ? Static<S> | undefined : Static<S>) : never
+
+/** Every option under its key; seconds are seconds and bytes are bytes, as the names say. Frozen. */
+export type Config = Readonly<{ [K in Exclude<OptionKey, 'resumeWindowSeconds'>]: ValueOf<K> } & { resumeWindowSeconds: number }>
+
+export interface ConfigSources {
+  /** Such as process.env. */
+  env: Readonly<Record<string, string | undefined>>
+  /** Arguments of the command line, without the program. */
+  argv: readonly string[]
+  /** Text of the .env file, if there is one. */
+  dotenv?: string | undefined
+}
+
+/** What the command line asks for beside running. */
+export type Action = 'serve' | 'help' | 'version' | 'print-config'
+
+interface Given { text: string, place: string }
+type Draft = { [K in OptionKey]?: unknown }
+
+const ACTIONS: readonly Action[] = ['help', 'version', 'print-config']
+const PREFIX = 'HOLDFAST_'
+const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|\[::1\]|localhost)$/i
+/** Names of product plans that mean something only with other stores. */
+const OTHER_STORES = ['embedded', 'redis']
+
+/** The first of `--help`, `--version` and `--print-config` that is given, or `serve`. */
+export function readAction (argv: readonly string[]): Action {
+  return ACTIONS.find(action => argv.includes(`--${action}`)) ?? 'serve'
+}
+
+export function isLoopback (host: string): boolean {
+  return LOOPBACK.test(host)
+}
+
+/**
+ * The configuration.
+ *
+ * @throws CONFIG_INVALID  the message lists every problem, one a line
+ */
+export function loadConfig (sources: ConfigSources): Config {
+  const problems: string[] = []
+  const given = gather(sources, problems)
+  const draft: Draft = {}
+  for (const key of OPTION_KEYS) {
+    const entry = given.get(key)
+    draft[key] = entry === undefined ? optionOf(key).default : readValue(key, entry, problems)
+  }
+  const config = complete(draft)
+  checkTogether(config, given, problems)
+  if (problems.length > 0) throw new HoldfastError('CONFIG_INVALID', { message: problems.join('\n') })
+  return config
+}
+
+/** The configuration with nothing set, changed in the members given: for tests and for applications that have their own ways. */
+export function configWith (changes: Partial<Config> = {}): Config {
+  return complete({ ...loadConfig({ env: {}, argv: [] }), resumeWindowSeconds: undefined, ...changes })
+}
+
+function complete (draft: Draft): Config {
+  return Object.freeze({ ...draft, resumeWindowSeconds: draft.resumeWindowSeconds ?? draft.sessionTimeoutSeconds }) as Config
+}
+
+/** What is set, by option; the place that wins comes last. */
+function gather ({ env, argv, dotenv }: ConfigSources, problems: string[]): Map<OptionKey, Given> {
+  const given = new Map<OptionKey, Given>()
+  for (const [place, values] of [['.env', dotenv === undefined ? {} : parseEnv(dotenv)], ['the environment', env]] as const) {
+    for (const [name, text] of Object.entries(values)) {
+      const key = OPTION_KEYS.find(each => OPTIONS[each].env === name)
+      if (key !== undefined && text !== undefined) given.set(key, { text, place: `${name} in ${place}` })
+      else if (key === undefined && name.startsWith(PREFIX)) problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
+    }
+  }
+  gatherFlags(argv, given, problems)
+  return given
+}
+
+function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, problems: string[]): void {
+  const options = Object.fromEntries([
+    ...OPTION_KEYS.map(key => [flagOf(key), { type: 'string' as const }]),
+    ...ACTIONS.map(action => [action, { type: 'boolean' as const }])
+  ])
+  // Not strict, since parseArgs would stop at the first problem; the tokens tell all of them.
+  const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
+  for (const token of tokens) {
+    if (token.kind === 'positional') problems.push(`"${token.value}" on the command line is no flag.`)
+    if (token.kind !== 'option' || ACTIONS.includes(token.name as Action)) continue
+    const key = OPTION_KEYS.find(each => flagOf(each) === token.name)
+    if (key === undefined) problems.push(`${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`)
+    else if (optionOf(key).secret) problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; set ${OPTIONS[key].env}.`)
+    else if (typeof token.value !== 'string' || (token.inlineValue !== true && token.value.startsWith('--'))) problems.push(`${token.rawName} needs a value.`)
+    else given.set(key, { text: token.value, place: token.rawName })
+  }
+}
+
+function readValue (key: OptionKey, { text, place }: Given, problems: string[]): unknown {
+  const row = optionOf(key)
+  const shown = row.secret ? 'the value' : JSON.stringify(text)
+  const value = parseValue(row, text)
+  const specific = key === 'store' && OTHER_STORES.includes(text) ? 'this version has the memory store only' : undefined
+  if (value === undefined || !Value.Check(row.schema, value)) {
+    problems.push(`${place}: ${shown} is not possible; ${specific ?? `it takes ${rangeOf(row)}`}.`)
+    return row.default
+  }
+  const wrong = row.problem?.(value as never)
+  if (wrong !== undefined) problems.push(`${place}: ${shown} is not possible; ${wrong}.`)
+  return value
+}
+
+/** Undefined for a text that is not written as the schema's type. */
+function parseValue (row: Option, text: string): unknown {
+  const { type } = row.schema as { type?: string }
+  if (type === 'integer') return /^\d{1,15}$/.test(text) ? Number(text) : undefined
+  if (type === 'number') return /^\d{1,12}(\.\d{1,3})?$/.test(text) ? Number(text) : undefined
+  if (type === 'array') return text === '' ? [] : text.split(',').map(item => item.trim())
+  return text
+}
+
+/** What an option takes, in words. */
+export function rangeOf (row: Option): string {
+  const schema = row.schema as { type?: string, minimum?: number, maximum?: number, enum?: string[], minLength?: number, maxLength?: number, items?: { enum?: string[] } }
+  const between = `from ${schema.minimum} to ${schema.maximum}`
+  if (schema.enum !== undefined) return schema.enum.length === 1 ? `${schema.enum[0]}` : `one of ${schema.enum.join(', ')}`
+  if (schema.type === 'integer') return `a whole number ${between}`
+  if (schema.type === 'number') return `a number ${between}, with up to three decimals`
+  if (schema.type === 'array') return schema.items?.enum === undefined ? 'a list, separated by commas' : `a list, separated by commas, of ${schema.items.enum.join(', ')}`
+  return `${schema.minLength} to ${schema.maxLength} characters`
+}
+
+/** What no option can know by itself. */
+function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
+  const { host, adminToken, jwtSecret, jwksUrl, coreUrl, outboxBytes, outboxTotalBytes } = config
+  if (!isLoopback(host) && adminToken === undefined && !given.has('adminToken')) {
+    problems.push(`HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.`)
+  }
+  const needs = (keys: OptionKey[], present: boolean, what: string): void => {
+    for (const key of keys) {
+      if (given.has(key) && !present) problems.push(`${OPTIONS[key].env} has no effect without ${what}.`)
+    }
+  }
+  needs(['jwtIssuer', 'jwtAudience'], jwtSecret !== undefined || jwksUrl !== undefined, 'HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL')
+  needs(['coreSecret', 'coreTimeoutSeconds', 'coreRetries', 'lifecycleEvents'], coreUrl !== undefined, 'HOLDFAST_CORE_URL')
+  if (outboxBytes > outboxTotalBytes) {
+    problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows for all sessions together.`)
+  }
+}
+
+function suggest (name: string, known: readonly string[]): string {
+  const [nearest] = known.map(each => ({ each, distance: editDistance(name, each) })).sort((a, b) => a.distance - b.distance)
+  return nearest === undefined || nearest.distance > Math.max(3, name.length / 2) ? '' : `; did you mean ${nearest.each}?`
+}
+
+/** Levenshtein's: letters to insert, remove or replace. */
+function editDistance (a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1))
+    }
+    row = next
+  }
+  return row[b.length] as number
+}

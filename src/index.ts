@@ -1,0 +1,24 @@
+// The public names of the package, and nothing else. What is not listed here, in ./client or under ./plugins/* may change without notice.
+
+export { buildApp, PLACEHOLDER_USER, type AppOverrides } from './app.js'
+export { placeholderAuthenticator, type AuthRequest, type Authenticate, type Principal } from './auth/authenticate.js'
+export { createJwtAuthenticator, type JwtAuthenticatorOptions } from './auth/jwt.js'
+export { configWith, loadConfig, type Config, type ConfigSources } from './config.js'
+export { createHttpCore, type HttpCoreOptions } from './cores/http.js'
+export {
+  defineCommand, type CommandContext, type CommandDefinition, type CommandHandler, type CommandMap, type CommandOptions, type CommandSession,
+  type EventMap, type PayloadOf, type ResultOf
+} from './io/dispatcher/command.js'
+export type { CoreAnswer, CoreMessage, CoreRequest, PlatformCore } from './io/dispatcher/core.js'
+export type { CommandStats, Dispatcher, DispatcherLimits } from './io/dispatcher/dispatcher.js'
+export { COMMAND_ERROR_CODE, ERRORS, HoldfastError, commandError, type ErrorCode, type ErrorRow } from './io/errors.js'
+export type { GatewayLimits } from './io/gateway/gateway.js'
+export { CLOSE, type CloseAction, type CloseCode } from './io/protocol/close-codes.js'
+export { SUBPROTOCOL } from './io/protocol/frames.js'
+export type { ListQuery, SessionCounts, SessionLimits, SessionManager, SessionPage, SessionTotals } from './io/session/manager.js'
+export type { SessionStore } from './io/session/store.js'
+export type {
+  Clock, EndReason, InboundMessage, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
+} from './io/types.js'
+export { createMemoryStore, type MemoryStoreOptions } from './stores/memory.js'
+export { systemClock } from './system-clock.js'

@@ -1,0 +1,97 @@
+#!/usr/bin/env node
+// The process: command line and environment → configuration → application → listening → drain on a signal → exit. The only file that reads
+// process.env, writes to the terminal, or ends the process.
+//
+// Exit codes: 0 after a drain or an answered flag, 1 for a configuration that cannot be, a port that is taken, or an unexpected error. The first
+// SIGTERM or SIGINT drains; a second one ends the process at once.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type { AddressInfo } from 'node:net'
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import { destination } from 'pino'
+import type {} from '../plugins/websocket-gateway.js'
+import { buildApp, type AppOverrides } from './app.js'
+import { renderConfig, renderHelp } from './config-help.js'
+import { loadConfig, readAction, type Config } from './config.js'
+import { HoldfastError } from './io/errors.js'
+
+/** What closing the application may take beyond the drain: the core's last events, and peers that do not answer a close. */
+const CLOSE_MARGIN_MS = 5000
+
+const { version } = createRequire(import.meta.url)('holdfast/package.json') as { version: string }
+
+async function main (argv: string[]): Promise<void> {
+  const action = readAction(argv)
+  if (action === 'help') return print(renderHelp())
+  if (action === 'version') return print(`${version}\n`)
+  const dotenv = existsSync('.env') ? readFileSync('.env', 'utf8') : undefined
+  const config = loadConfig({ env: process.env, argv, dotenv })
+  if (action === 'print-config') return print(renderConfig(config))
+
+  const onTerminal = process.stdout.isTTY === true
+  const app = await buildApp(config, { version, logStream: onTerminal ? await prettyStream() : destination({ dest: 1, sync: true }) })
+  installShutdown(app, config)
+  await app.listen({ host: config.host, port: config.port })
+  if (onTerminal) print(banner(app.server.address() as AddressInfo, config))
+}
+
+function print (text: string): void {
+  process.stdout.write(text)
+}
+
+/** Lines for people. Like the JSON ones they are written at once, so that those before an exit are neither lost nor overtaken. */
+async function prettyStream (): Promise<NonNullable<AppOverrides['logStream']>> {
+  const { default: pretty } = await import('pino-pretty')
+  return pretty({ sync: true, colorize: !process.env['NO_COLOR'], ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l' })
+}
+
+function banner ({ address, family, port }: AddressInfo, { adminToken }: Config): string {
+  const at = `${family === 'IPv6' ? `[${address}]` : address}:${port}`
+  return [
+    `Holdfast ${version}`,
+    `  clients    ws://${at}/ws`,
+    `  operators  http://${at}/sessions${adminToken === undefined ? '' : '  (with HOLDFAST_ADMIN_TOKEN)'}`,
+    `  API        http://${at}/docs`
+  ].join('\n') + '\n'
+}
+
+/** Drains before the application closes: a drain inside `preClose` would be cut off by Fastify's plugin timeout and leave sockets open. */
+function installShutdown (app: FastifyInstance, { drainSeconds }: Config): void {
+  const drainMs = drainSeconds * 1000
+  closeWithGrace({
+    delay: drainMs + CLOSE_MARGIN_MS,
+    logger: { error: (reason: unknown) => { app.log.error({ err: reason instanceof Error ? reason : undefined }, reason instanceof Error ? 'shutdown failed' : String(reason)) } },
+    onSecondSignal: signal => { app.log.warn({ signal }, 'second signal, exiting at once') },
+    onTimeout: delayMs => { app.log.error({ delayMs }, 'shutdown took too long, exiting') },
+    skip: ['beforeExit']
+  }, async ({ signal, err }) => {
+    if (err !== undefined) {
+      app.log.fatal({ err }, 'unexpected error, exiting')
+    } else {
+      app.log.info({ signal, drainMs, connections: app.gateway.connections }, 'draining')
+      await app.gateway.drain(drainMs)
+    }
+    await app.close()
+    app.log.info({}, 'stopped')
+  })
+}
+
+/** One plain sentence where there is one; a stack only for what nobody expected. */
+function explain (error: unknown): string {
+  if (error instanceof HoldfastError && error.code === 'CONFIG_INVALID') {
+    const problems = error.message.split('\n')
+    return `The configuration is not valid:\n${problems.map(problem => `  - ${problem}`).join('\n')}\nSee --help, or docs/operations.md.`
+  }
+  const { code, address, port } = error as { code?: string, address?: string, port?: number }
+  if (code === 'EADDRINUSE') return `Port ${port} on ${address} is taken by another program; choose another one with PORT or --port.`
+  if (code === 'EACCES') return `Port ${port} on ${address} may not be opened by this user; choose one above 1023 with PORT or --port.`
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `HOST ${address ?? ''} is no address of this machine; choose another one with HOST or --host.`
+  return error instanceof Error ? error.stack ?? error.message : String(error)
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+  process.stderr.write(`${explain(error)}\n`)
+  process.exit(1)
+})
