@@ -134,7 +134,11 @@ export interface DomainOptions {
   createId?: () => string
 }
 
-export interface ConnectOptions extends Partial<Omit<AcceptRequest, 'transport'>> { stalled?: boolean }
+export interface ConnectOptions extends Partial<Omit<AcceptRequest, 'transport'>> {
+  stalled?: boolean
+  /** The turn is not ended after the connect: what follows happens before the first write. */
+  sameTurn?: boolean
+}
 
 export interface Domain {
   readonly clock: ManualClock
@@ -210,10 +214,12 @@ export function createDomain (options: DomainOptions = {}): Domain {
     gateway,
     events,
     connect (connectOptions = {}) {
-      const { stalled = false, profile = 'full', userId = 'ann', ...rest } = connectOptions
+      const { stalled = false, sameTurn = false, profile = 'full', userId = 'ann', ...rest } = connectOptions
       const transport = new FakeTransport()
       if (stalled) transport.stall()
-      return createPeer(domain, transport, gateway.accept({ transport, profile, userId, ...rest }))
+      const peer = createPeer(domain, transport, gateway.accept({ transport, profile, userId, ...rest }))
+      if (!sameTurn) domain.turn()
+      return peer
     },
     resume: (welcome, lastSeq, connectOptions) =>
       domain.connect({ userId: welcome.userId, resume: { sessionId: welcome.sessionId, token: welcome.resumeToken, lastSeq }, ...connectOptions }),
@@ -259,7 +265,7 @@ function createPeer (domain: Domain, transport: FakeTransport, connection: Conne
     },
     takeOnly: (...types) => peer.take().filter(frame => types.includes(frame.type)),
     get welcome () {
-      domain.turn()
+      if (peer.frames().length === 0) domain.turn()
       const first = peer.frames()[0]
       if (first === undefined || !('payload' in first)) throw new Error('the server has not spoken')
       return first.payload as Welcome
