@@ -57,7 +57,10 @@ async function answer (question: ProbeQuestion): Promise<object> {
 // A server whose measurer is gone has no purpose; it would keep its core busy for the next run.
 process.on('disconnect', () => process.exit())
 
-process.on('message', async (question: ProbeQuestion) => {
-  if (question?.probe === undefined) return
+async function respond (question: ProbeQuestion): Promise<void> {
   process.send?.({ probe: question.probe, ...await answer(question) })
+}
+
+process.on('message', (question: ProbeQuestion) => {
+  if (question?.probe !== undefined) void respond(question)
 })

@@ -23,7 +23,7 @@ const USAGE = `npm run bench -- [options]
   --servers a,b   servers to compare with ws (default: all that a load makes sense for)
   --turns n       paired turns per server (default 7)
   --quick         everything short: shows that it runs, not how fast
-  --profile dir   also takes a CPU profile of each server under the echo loads
+  --profile dir   also takes a CPU profile of each server under the paired loads
   --json file     also writes the rows as JSON
   --list          names the loads and servers
 

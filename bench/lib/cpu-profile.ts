@@ -1,6 +1,10 @@
-// Reads a V8 CPU profile and sums the time that each function spent itself, without those it called.
+// Takes a V8 CPU profile of a server under load and sums the time that each function spent itself, without those it called.
 
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Context } from './context.js'
+import type { Server } from './servers.js'
+import type { Turn } from './turns.js'
 
 interface CallFrame {
   functionName: string
@@ -15,7 +19,7 @@ interface CpuProfile {
   timeDeltas: number[]
 }
 
-export interface SelfTime {
+interface SelfTime {
   /** Function, file and line; `(program)` is native code outside JavaScript. */
   where: string
   /** Part of the time in which the process was busy with its own work. */
@@ -33,7 +37,7 @@ function whereOf ({ functionName, url, lineNumber }: CallFrame): string {
 }
 
 /** The functions with the most self time, at most `count`. */
-export function selfTimes (file: string, count: number): SelfTime[] {
+function selfTimes (file: string, count: number): SelfTime[] {
   const profile: CpuProfile = JSON.parse(readFileSync(file, 'utf8'))
   const names = new Map(profile.nodes.map(({ id, callFrame }) => [id, whereOf(callFrame)]))
   const spentUs = new Map<string, number>()
@@ -49,4 +53,19 @@ export function selfTimes (file: string, count: number): SelfTime[] {
     .sort(([, a], [, b]) => b - a)
     .slice(0, count)
     .map(([where, us]) => ({ where, share: us / totalUs }))
+}
+
+const TURNS = 4
+const LINES = 25
+
+/** Profiles some turns and tells the hottest functions; does nothing unless a folder for profiles was asked for. */
+export async function profileTurns (load: string, server: Server, turn: Turn, { profileDir, say }: Context): Promise<void> {
+  if (profileDir === undefined) return
+  const file = join(profileDir, `${load}-${server.kind.name}.cpuprofile`)
+  await server.startProfile()
+  for (let i = 0; i < TURNS; i++) await turn()
+  await server.stopProfile(file)
+  say(`self time of ${server.kind.name} under ${load} (${file})`)
+  for (const { share, where } of selfTimes(file, LINES)) say(`${(share * 100).toFixed(1).padStart(6)} %  ${where}`)
+  say('')
 }

@@ -3,6 +3,7 @@
 
 import type { Context, Load } from '../lib/context.js'
 import type { Conversation } from '../lib/conversation.js'
+import { profileTurns } from '../lib/cpu-profile.js'
 import { startServer, type Server } from '../lib/servers.js'
 import { median } from '../lib/stats.js'
 import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
@@ -41,9 +42,11 @@ async function run (context: Context): Promise<Row[]> {
   for (const kind of context.candidates) {
     const server = await startServer(kind)
     const disconnects: Measured[] = []
-    const pairs = await pairedTurns(context.turns, createTurn(yardstick, connections, baselineDisconnects), createTurn(server, connections, disconnects))
+    const turn = createTurn(server, connections, disconnects)
+    const pairs = await pairedTurns(context.turns, createTurn(yardstick, connections, baselineDisconnects), turn)
     baseline.push(...pairs.yardstick)
     rows.push({ server: kind.name, figures: figuresOf(pairs.candidate, pairs.yardstick, disconnects) })
+    await profileTurns(connectLoad.name, server, turn, context)
     await server.stop()
   }
   await yardstick.stop()

@@ -1,11 +1,10 @@
 // What does a round trip cost? A fixed number of conversations, each with a fixed number of commands
 // outstanding, or all together at a steady pace.
 
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { KIB_PAYLOAD, SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
 import type { Conversation } from '../lib/conversation.js'
-import { selfTimes } from '../lib/cpu-profile.js'
+import { profileTurns } from '../lib/cpu-profile.js'
 import { startServer, type Server, type ServerKind } from '../lib/servers.js'
 import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
 import { checkCrowd, closedLoop, dropCrowd, openCrowd, pacedLoop, type Work } from '../load.js'
@@ -56,21 +55,6 @@ async function finish ({ server, crowd }: Ready): Promise<void> {
   await server.stop()
 }
 
-const PROFILE_MS = 4000
-
-const PROFILE_LINES = 25
-
-async function profile (name: string, { server, crowd }: Ready, loop: Loop, { profileDir, say }: Context): Promise<void> {
-  if (profileDir === undefined) return
-  const file = join(profileDir, `${name}-${server.kind.name}.cpuprofile`)
-  await server.startProfile()
-  await loop(crowd, PROFILE_MS)
-  await server.stopProfile(file)
-  say(`self time of ${server.kind.name} under ${name} (${file})`)
-  for (const { share, where } of selfTimes(file, PROFILE_LINES)) say(`${(share * 100).toFixed(1).padStart(6)} %  ${where}`)
-  say('')
-}
-
 async function runEcho (name: string, options: EchoOptions, context: Context): Promise<Row[]> {
   const yardstick = await prepare(context.yardstick, options, context.isQuick)
   const baseline: Measured[] = []
@@ -80,10 +64,10 @@ async function runEcho (name: string, options: EchoOptions, context: Context): P
     const pairs = await pairedTurns(context.turns, yardstick.turn, candidate.turn)
     baseline.push(...pairs.yardstick)
     rows.push({ server: kind.name, figures: summarise(pairs.candidate, pairs.yardstick) })
-    await profile(name, candidate, options.loop, context)
+    await profileTurns(name, candidate.server, candidate.turn, context)
     await finish(candidate)
   }
-  await profile(name, yardstick, options.loop, context)
+  await profileTurns(name, yardstick.server, yardstick.turn, context)
   await finish(yardstick)
   return [{ server: context.yardstick.name, figures: summarise(baseline, baseline) }, ...rows]
 }

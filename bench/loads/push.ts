@@ -3,7 +3,8 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
-import { startServer, type ServerKind } from '../lib/servers.js'
+import { profileTurns } from '../lib/cpu-profile.js'
+import { startServer, type Server, type ServerKind } from '../lib/servers.js'
 import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
 import { broadcastTo, dropCrowd, openCrowd } from '../load.js'
 
@@ -14,6 +15,7 @@ const BROADCASTS = 10
 const SETTLE_MS = 30
 
 interface Ready {
+  server: Server
   turn: Turn
   finish(): Promise<void>
 }
@@ -22,6 +24,7 @@ async function prepare (kind: ServerKind, ackEvery: number, isQuick: boolean): P
   const server = await startServer(kind)
   const crowd = await openCrowd(server, isQuick ? QUICK_SESSIONS : SESSIONS, { ackEvery })
   return {
+    server,
     turn: () => measure(server, async () => {
       const work = await broadcastTo(server, crowd, SMALL_PAYLOAD, BROADCASTS)
       await delay(SETTLE_MS)
@@ -50,6 +53,7 @@ async function run (context: Context): Promise<Row[]> {
       const pairs = await pairedTurns(context.turns, yardstick.turn, candidate.turn)
       baseline.push(...pairs.yardstick)
       rows.push({ server: `${kind.name}${ackEvery > 0 ? `, ack of every ${ackEvery}` : ''}`, figures: summarise(pairs.candidate, pairs.yardstick) })
+      await profileTurns(pushLoad.name, candidate.server, candidate.turn, context)
       await candidate.finish()
     }
   }

@@ -2,6 +2,7 @@
 
 import { SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
 import { openConversation, type Conversation } from '../lib/conversation.js'
+import { profileTurns } from '../lib/cpu-profile.js'
 import { startServer, type Server } from '../lib/servers.js'
 import { createHistogram } from '../lib/stats.js'
 import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
@@ -50,13 +51,15 @@ async function runResume (outputs: number, context: Context): Promise<Row[]> {
     const server = await startServer(kind)
     const crowd = await openCrowd(server, sessions)
     await broadcastTo(server, crowd, SMALL_PAYLOAD, outputs)
-    const pairs = await pairedTurns(context.turns, connectTurn(yardstick, sessions), async () => {
+    async function turn (): Promise<Measured> {
       await dropCrowd(crowd)
       // No client has acknowledged anything, so resuming from 0 replays all of it, turn after turn.
       return await resumeCrowd(server, crowd, () => 0)
-    })
+    }
+    const pairs = await pairedTurns(context.turns, connectTurn(yardstick, sessions), turn)
     const replayed = crowd.reduce((sum, { seq }) => sum + seq, 0)
     if (replayed !== sessions * outputs) throw new Error(`${replayed} outputs were replayed instead of ${sessions * outputs}`)
+    await profileTurns(`resume${outputs}`, server, turn, context)
     rows.push({ server: 'ws, connect', figures: summarise(pairs.yardstick, pairs.yardstick) })
     rows.push({ server: `${kind.name}, resume`, figures: summarise(pairs.candidate, pairs.yardstick) })
     await dropCrowd(crowd)
