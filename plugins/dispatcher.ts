@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import { BUILTIN_COMMANDS } from '../src/io/dispatcher/builtin.js'
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
 import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../src/io/dispatcher/dispatcher.js'
+import { HoldfastError } from '../src/io/errors.js'
 import type { Clock } from '../src/io/types.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './session-manager.js'
@@ -29,6 +30,7 @@ export interface DispatcherPluginOptions {
 const SWEEP_EVERY_MS = 100
 
 export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, options) {
+  if (fastify.hasDecorator('dispatcher')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
   const { limits, core, clock = systemClock } = options
   const created = createDispatcher({
     manager: fastify.sessionManager, clock, log: fastify.log, limits, ...(core === undefined ? {} : { core })

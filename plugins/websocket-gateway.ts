@@ -66,6 +66,7 @@ const DRAIN_STEP_LEAST = 20
 const DRAIN_RETRY_SPREAD_MS = 2000
 
 export default fp<WebsocketGatewayOptions>(async function websocketGateway (fastify, options) {
+  if (fastify.hasDecorator('gateway')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/websocket-gateway is registered twice.' })
   const { path = '/ws', clock = systemClock, limits, closeTimeoutMs = 3000 } = options
   let draining = false
   let closing = false
@@ -129,6 +130,10 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
 
   await fastify.register(async function socketRoute (scope) {
+    // A peer that reset behind its handshake has no address any more, and whatever asks for it would fail loudly.
+    scope.addHook('onRequest', async request => {
+      if (request.raw.socket?.destroyed === true) throw new HoldfastError('BAD_HANDSHAKE')
+    })
     scope.route({
       method: 'GET',
       url: path,

@@ -24,15 +24,24 @@ export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
   const byId = new Map<SessionId, SessionRecord>()
   const byUser = new Map<UserId, Set<SessionRecord>>()
   const tombstones = new Map<SessionId, StoredTombstone>()
+  /** Tombstones in order of burial from `eldest` on. The Map alone would not do: whoever deletes its first entry again and again walks over the holes. */
+  const burials: StoredTombstone[] = []
+  let eldest = 0
   /** Sorted by ordinal, within a block and from block to block; no block is empty. */
   const blocks: SessionRecord[][] = []
   let lastOrdinal = 0
 
   function bury (tombstone: StoredTombstone): void {
     tombstones.set(tombstone.id, tombstone)
-    for (const [id, oldest] of tombstones) {
+    burials.push(tombstone)
+    for (; eldest < burials.length; eldest++) {
+      const oldest = burials[eldest] as StoredTombstone
       if (tombstones.size <= maxTombstones && clock.now() - oldest.buriedAt <= tombstoneTtlMs) break
-      tombstones.delete(id)
+      tombstones.delete(oldest.id)
+    }
+    if (eldest * 2 > burials.length && eldest > maxTombstones) {
+      burials.splice(0, eldest)
+      eldest = 0
     }
   }
 
@@ -99,6 +108,7 @@ export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
       byId.clear()
       byUser.clear()
       tombstones.clear()
+      burials.length = eldest = 0
       blocks.length = 0
     }
   }
