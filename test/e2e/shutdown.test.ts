@@ -1,0 +1,187 @@
+// The end of the process from outside: who is told what, how long it takes, and with which code it exits.
+
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { handshake, rawConnect, rawUpgrade } from '../helpers/raw-socket.js'
+import { eventually, startServer, type ServerProcess } from '../helpers/server.js'
+import { connectFull, connectSocket, resumeEntry } from '../helpers/socket.js'
+
+async function start (t: Test, env: Record<string, string> = {}): Promise<ServerProcess> {
+  const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '10000', ...env })
+  t.teardown(async () => { await server.stop('SIGKILL') })
+  return server
+}
+
+/** A Platform Core whose answers the test gives. */
+async function slowCore (t: Test): Promise<{ url: string, asked: Promise<void>, answer: () => void }> {
+  let answer: () => void = () => {}
+  let arrived: () => void = () => {}
+  const asked = new Promise<void>(resolve => { arrived = resolve })
+  const core: Server = createServer((request, response) => {
+    request.resume().on('end', () => {
+      answer = () => { response.setHeader('content-type', 'application/json').end('{"payload":"done"}') }
+      arrived()
+    })
+  })
+  await new Promise<void>(resolve => { core.listen(0, '127.0.0.1', resolve) })
+  t.teardown(() => {
+    core.closeAllConnections()
+    core.close()
+  })
+  return { url: `http://127.0.0.1:${(core.address() as AddressInfo).port}/`, asked, answer: () => answer() }
+}
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  t.test(`P-48 ${signal}: every client is told where the door is, and the process exits 0`, async t => {
+    const server = await start(t)
+    const full = await connectFull(server.wsUrl)
+    const basic = await connectSocket(server.wsUrl)
+    await basic.next()
+    const startedAt = Date.now()
+    const exit = server.stop(signal)
+    t.match(await full.socket.nextOf('goodbye'), { payload: { code: 4200, reason: 'draining', action: 'resume', retryAfterMs: Number } })
+    t.match(await basic.nextOf('goodbye'), { payload: { code: 4200 } })
+    t.strictSame(await full.socket.nextClose(), { code: 4200, reason: 'draining' })
+    t.equal((await basic.nextClose()).code, 4200)
+    t.strictSame(await exit, { code: 0, signal: null })
+    t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
+    t.ok(server.lines.some(line => line.msg === 'stopped'))
+    t.strictSame(server.lines.filter(line => line.level >= 50), [])
+  })
+}
+
+t.test('with nobody connected it is gone at once', async t => {
+  const server = await start(t)
+  const startedAt = Date.now()
+  t.strictSame(await server.stop(), { code: 0, signal: null })
+  t.ok(Date.now() - startedAt < 2000, `${Date.now() - startedAt} ms`)
+})
+
+t.test('P-48 a command that runs is finished and answered, new ones are refused, and readiness is false meanwhile', async t => {
+  const core = await slowCore(t)
+  const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '8' })
+  const { socket } = await connectFull(server.wsUrl)
+  socket.send({ command: 'work', id: 1 })
+  await core.asked
+  t.equal((await fetch(`${server.url}/health/ready`)).status, 200)
+  const exit = server.stop('SIGTERM')
+  await server.line(line => line.msg === 'draining')
+  t.equal((await fetch(`${server.url}/health/ready`)).status, 503)
+  t.equal((await fetch(`${server.url}/health/live`)).status, 200)
+  const raw = await rawConnect(server.port)
+  raw.write(handshake())
+  const refused = await raw.answer()
+  t.equal(refused.status, 503)
+  t.match(JSON.parse(refused.body), { code: 'DRAINING' })
+  t.match(refused.headers['retry-after'], /^\d+$/)
+  socket.send({ command: 'work', id: 2 })
+  t.match(await socket.next(), { type: 'error', code: 'DRAINING', id: 2, seq: undefined })
+  core.answer()
+  t.match(await socket.next(), { type: 'result', id: 1, payload: 'done' })
+  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4200 } })
+  t.strictSame(await exit, { code: 0, signal: null })
+})
+
+t.test('P-48 the drain has a hard deadline: a core that hangs, a deaf client and one that never reads', async t => {
+  const core = await slowCore(t)
+  const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '2' })
+  const { socket } = await connectFull(server.wsUrl)
+  socket.send({ command: 'work', id: 1 })
+  await core.asked
+  const deaf = await rawUpgrade(server.port)
+  deaf.raw.tcp.pause()
+  const startedAt = Date.now()
+  const exit = server.stop('SIGTERM')
+  t.match(await socket.nextOf('goodbye'), { payload: { code: 4200 } })
+  t.strictSame(await exit, { code: 0, signal: null })
+  const took = Date.now() - startedAt
+  t.ok(took < 7000, `${took} ms`)
+  deaf.raw.reset()
+})
+
+t.test('P-48 the goodbyes of 200 clients are spread, and so is their return', async t => {
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '4' })
+  const sockets = await Promise.all(Array.from({ length: 200 }, async () => await connectFull(server.wsUrl)))
+  const times: number[] = []
+  const spans = new Set<number>()
+  const gone = Promise.all(sockets.map(async ({ socket }) => {
+    const { payload } = await socket.nextOf('goodbye')
+    times.push(Date.now())
+    spans.add(payload.retryAfterMs as number)
+    t.equal((await socket.nextClose()).code, 4200)
+  }))
+  const exit = server.stop('SIGTERM')
+  await gone
+  t.strictSame(await exit, { code: 0, signal: null })
+  t.ok(Math.max(...times) - Math.min(...times) > 300, `spread over ${Math.max(...times) - Math.min(...times)} ms`)
+  t.ok(spans.size > 3, `${spans.size} different retryAfterMs`)
+})
+
+t.test('a second signal ends it at once', async t => {
+  const core = await slowCore(t)
+  const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '30' })
+  const { socket } = await connectFull(server.wsUrl)
+  socket.send({ command: 'work', id: 1 })
+  await core.asked
+  server.child.kill('SIGTERM')
+  await server.line(line => line.msg === 'draining')
+  const startedAt = Date.now()
+  await server.stop('SIGTERM')
+  t.ok(Date.now() - startedAt < 3000, `${Date.now() - startedAt} ms`)
+})
+
+t.test('T6 upgrades that arrive all through the shutdown neither crash nor delay it', async t => {
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '2' })
+  const deaf = await rawUpgrade(server.port)
+  deaf.raw.tcp.pause()
+  let refused = 0
+  let isOver = false
+  const exit = server.stop('SIGTERM')
+  void exit.then(() => { isOver = true })
+  const startedAt = Date.now()
+  await eventually('over', async () => {
+    if (isOver) return true
+    try {
+      const raw = await rawConnect(server.port)
+      raw.write(handshake())
+      const answer = await raw.answer()
+      if (answer.status === 101) t.fail('let in during the shutdown')
+      refused++
+      await raw.ended
+    } catch {
+      // Refused by the kernel, or ended without an answer: the door is closed.
+    }
+    return isOver
+  }, 20_000)
+  t.strictSame(await exit, { code: 0, signal: null })
+  t.ok(Date.now() - startedAt < 8000, `${Date.now() - startedAt} ms`)
+  t.ok(refused > 0, `${refused} refused`)
+  deaf.raw.reset()
+})
+
+t.test('a request that hangs does not keep the process', async t => {
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '1' })
+  const raw = await rawConnect(server.port)
+  raw.write('POST /sessions/x/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{')
+  const startedAt = Date.now()
+  const { code } = await server.stop('SIGTERM')
+  t.ok(Date.now() - startedAt < 9000, `${Date.now() - startedAt} ms, exit ${code}`)
+})
+
+t.test('sessions do not outlive the process with the memory store, and a client is told so', async t => {
+  const server = await start(t)
+  const { socket, hello } = await connectFull(server.wsUrl)
+  const exit = server.stop('SIGTERM')
+  await socket.nextClose()
+  await exit
+  const next = await start(t)
+  const again = await connectFull(next.wsUrl, [resumeEntry(hello)])
+  t.match(again.hello, { type: 'session_created', payload: { previous: { sessionId: hello.payload.sessionId, reason: 'unknown' } } })
+  again.socket.ws.close()
+})
+
+t.test('a port that is taken is one plain sentence and exit 1', async t => {
+  const server = await start(t)
+  await t.rejects(startServer({ PORT: String(server.port) }), { message: /Port \d+ on 127\.0\.0\.1 is taken/ })
+})
