@@ -42,6 +42,8 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
 
   await fastify.register(async scope => {
     prepareRestScope(scope).get('/metrics', {
+      // Under pressure every route is answered 503, and that is when somebody wants to know.
+      config: { pressureHandler: () => {} },
       logLevel: 'warn',
       schema: {
         summary: 'Counters and gauges for Prometheus',

@@ -58,7 +58,7 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
   await fastify.register(swaggerUi, {
     routePrefix: pagePath,
     staticCSP: PAGE_CSP,
-    uiConfig: { docExpansion: 'list', deepLinking: true, displayRequestDuration: true, tryItOutEnabled: true, validatorUrl: null },
+    uiConfig: { layout: 'BaseLayout', docExpansion: 'list', deepLinking: true, displayRequestDuration: true, validatorUrl: null },
     theme: { title: 'Holdfast operator API' },
     logLevel: 'warn'
   })

@@ -10,20 +10,20 @@ import type { Seq, SessionId } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
-  DEFAULT_PAGE, MAX_PAGE, MessageBody, NoQuery, Note, PageAnswer, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, errorAnswers, readTime,
-  toIso, toSessionJson
+  DEFAULT_PAGE, DoneAnswer, MAX_PAGE, MessageBody, NoQuery, Note, PageAnswer, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, Words, errorAnswers,
+  readTime, toIso, toSessionJson
 } from './schemas/rest.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
 
 const MAX_IDLE_SECONDS = 365 * 24 * 3600
 
 const ListQueryString = Type.Object({
-  state: Type.Optional(Type.Enum(['active', 'detached'])),
+  state: Type.Optional(Words(['active', 'detached'])),
   userId: Type.Optional(SessionIdQuery),
   createdBefore: Type.Optional(Type.String({ format: 'date-time' })),
   createdAfter: Type.Optional(Type.String({ format: 'date-time' })),
   idleFor: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_IDLE_SECONDS, description: 'Seconds without activity, at least.' })),
-  sort: Type.Optional(Type.Enum(['createdAt', '-createdAt'], { description: 'Default createdAt: oldest first.' })),
+  sort: Type.Optional(Words(['createdAt', '-createdAt'], 'Default createdAt: oldest first.')),
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` })),
   cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same sort.' }))
 }, { additionalProperties: false })
@@ -76,7 +76,7 @@ export default fp(async function sessionsApi (fastify) {
       tags: ['sessions'],
       params: SessionParams,
       querystring: Type.Object({ reason: Note }, { additionalProperties: false }),
-      response: { 204: Type.Null(), ...errorAnswers(404) }
+      response: { 204: DoneAnswer, ...errorAnswers(404) }
     }
   }, async ({ params: { id }, query: { reason }, log }, reply) => {
     if (!manager.terminateSession(id, 'ended_by_operator', reason)) throw new HoldfastError('SESSION_NOT_FOUND')
@@ -91,7 +91,7 @@ export default fp(async function sessionsApi (fastify) {
       tags: ['sessions'],
       params: SessionParams,
       querystring: NoQuery,
-      response: { 204: Type.Null(), ...errorAnswers(404, 409, 410) }
+      response: { 204: DoneAnswer, ...errorAnswers(404, 409, 410) }
     }
   }, async ({ params: { id }, log }, reply) => {
     if (manager.peekSession(id) === undefined) throw absent(manager, id)
@@ -109,7 +109,7 @@ export default fp(async function sessionsApi (fastify) {
       params: SessionParams,
       querystring: NoQuery,
       body: MessageBody,
-      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }), ...errorAnswers(404, 410, 413) }
+      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 410, 413) }
     },
     preHandler: refuseDeepPayload
   }, async ({ params: { id }, body: { event, payload = null } }, reply) => {

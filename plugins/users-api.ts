@@ -8,7 +8,8 @@ import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
 import { MAX_PAGE, MessageBody, NoQuery, Note, SessionIdQuery, UserParams, UserSessionsAnswer, errorAnswers, toSessionJson } from './schemas/rest.js'
 
-const Sessions = (description: string) => Type.Integer({ minimum: 0, description })
+const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' })
+const SentAnswer = Type.Object({ sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' })
 
 export default fp(async function usersApi (fastify) {
   const manager = fastify.sessionManager
@@ -34,7 +35,7 @@ export default fp(async function usersApi (fastify) {
       tags: ['users'],
       params: UserParams,
       querystring: Type.Object({ except: Type.Optional(SessionIdQuery), reason: Note }, { additionalProperties: false }),
-      response: { 200: Type.Object({ ended: Sessions('How many sessions were ended.') }), ...errorAnswers() }
+      response: { 200: EndedAnswer, ...errorAnswers() }
     }
   }, async ({ params: { userId }, query: { except, reason }, log }) => {
     const ended = manager.terminateUser(userId, except, reason)
@@ -50,7 +51,7 @@ export default fp(async function usersApi (fastify) {
       params: UserParams,
       querystring: NoQuery,
       body: MessageBody,
-      response: { 202: Type.Object({ sessions: Sessions('How many sessions it was sent to.') }), ...errorAnswers(413) }
+      response: { 202: SentAnswer, ...errorAnswers(413) }
     },
     preHandler: refuseDeepPayload
   }, async ({ params: { userId }, body: { event, payload = null } }, reply) => {
@@ -65,7 +66,7 @@ export default fp(async function usersApi (fastify) {
       tags: ['messages'],
       querystring: NoQuery,
       body: MessageBody,
-      response: { 202: Type.Object({ sessions: Sessions('How many sessions it was sent to.') }), ...errorAnswers(413) }
+      response: { 202: SentAnswer, ...errorAnswers(413) }
     },
     preHandler: refuseDeepPayload
   }, async ({ body: { event, payload = null }, log }, reply) => {

@@ -4,7 +4,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import { Type, type Static, type TSchema } from 'typebox'
-import { HoldfastError } from '../../src/io/errors.js'
+import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import type { EndReason, JsonValue, Millis, SessionView } from '../../src/io/types.js'
 
 /** `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document leaves it out. */
@@ -17,15 +17,20 @@ const MAX_NOTE_CHARACTERS = 256
 const Time = (description: string) => Type.String({ format: 'date-time', description })
 const Count = (description: string) => Type.Integer({ minimum: 0, description })
 
-export const EndReasonSchema = Type.Enum([
+/** A choice of words. The type is said too, since the page at /docs shows choices without one as "any". */
+export function Words<const W extends string[]> (words: [...W], description?: string) {
+  return Type.Enum(words, { type: 'string', ...(description === undefined ? {} : { description }) })
+}
+
+export const EndReasonSchema = Words([
   'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'state_lost', 'shutdown'
 ] satisfies EndReason[])
 
 export const SessionSchema = Type.Object({
   id: Type.String({ description: 'Public: it opens nothing, and is safe to log.' }),
   userId: Type.String(),
-  state: Type.Enum(['active', 'detached'], { description: 'active: a connection is attached.' }),
-  profile: Type.Enum(['basic', 'full'], { description: 'P-2' }),
+  state: Words(['active', 'detached'], 'active: a connection is attached.'),
+  profile: Words(['basic', 'full'], 'full: the client speaks holdfast.v1 (P-2).'),
   createdAt: Time('When the session was created.'),
   lastActivityAt: Time('Last accepted command or dispatched output (P-40). Reading it here changes nothing.'),
   detachedAt: Type.Union([Time('When its connection left.'), Type.Null()]),
@@ -54,20 +59,19 @@ export const EndedErrorSchema = Type.Object({
 }, { $id: `${SCHEMA_PREFIX}EndedError` })
 
 const SessionRef = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`))
-const ErrorRef = Type.Unsafe<Static<typeof ErrorSchema>>(Type.Ref(`${SCHEMA_PREFIX}Error#`))
-const EndedErrorRef = Type.Unsafe<Static<typeof EndedErrorSchema>>(Type.Ref(`${SCHEMA_PREFIX}EndedError#`))
 
 export type SessionJson = Static<typeof SessionSchema>
 
-export const SessionAnswer = SessionRef
+export const SessionAnswer = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`, { description: 'The session.' }))
+export const DoneAnswer = Type.Null({ description: 'Done.' })
 export const PageAnswer = Type.Object({
   data: Type.Array(SessionRef),
   nextCursor: Type.Union([Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' })
-})
+}, { description: 'A page of sessions.' })
 export const UserSessionsAnswer = Type.Object({
   data: Type.Array(SessionRef, { maxItems: MAX_PAGE }),
   total: Count(`All sessions of the user; data holds the first ${MAX_PAGE}.`)
-})
+}, { description: 'The sessions of the user.' })
 export const StatsAnswer = Type.Object({
   active: Count('Sessions with a connection.'),
   detached: Count('Sessions without.'),
@@ -83,7 +87,7 @@ export const StatsAnswer = Type.Object({
     outputs: Count('Outputs given a seq.'),
     outputsDropped: Count('Outputs dropped unacknowledged.')
   }, { description: 'Since this node started.' })
-})
+}, { description: 'Counts of this node.' })
 
 export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
 export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
@@ -96,12 +100,29 @@ export const MessageBody = Type.Object({
   payload: Type.Optional(Type.Unsafe<JsonValue>(Type.Unknown({ description: 'Any JSON; absent means null.' })))
 }, { additionalProperties: false })
 
+/** The codes behind each status of the API. */
+const CODES_OF_STATUS = {
+  400: ['INVALID_REQUEST', 'INVALID_CURSOR'],
+  401: ['OPERATOR_REQUIRED'],
+  403: ['HOST_FORBIDDEN', 'FORBIDDEN'],
+  404: ['SESSION_NOT_FOUND'],
+  409: ['NOT_ATTACHED'],
+  410: ['SESSION_ENDED'],
+  413: ['PAYLOAD_TOO_LARGE'],
+  429: ['TOO_MANY_REQUESTS'],
+  500: ['INTERNAL'],
+  503: ['SERVER_FULL']
+} as const satisfies Record<number, ErrorCode[]>
+
+type ErrorStatus = keyof typeof CODES_OF_STATUS
 type ErrorAnswers<S extends number> = Record<S | 400 | 401 | 403 | 429 | 500 | 503, TSchema>
 
 /** Answers with these statuses, beside those that any route of the API may give. */
-export function errorAnswers<S extends number = never> (...statuses: S[]): ErrorAnswers<S> {
+export function errorAnswers<S extends ErrorStatus = never> (...statuses: S[]): ErrorAnswers<S> {
   const answers: Record<number, TSchema> = {}
-  for (const status of [400, 401, 403, 429, 500, 503, ...statuses]) answers[status] = status === 410 ? EndedErrorRef : ErrorRef
+  for (const status of [400, 401, 403, 429, 500, 503, ...statuses] as const) {
+    answers[status] = Type.Ref(`${SCHEMA_PREFIX}${status === 410 ? 'EndedError' : 'Error'}#`, { description: CODES_OF_STATUS[status].join(', ') })
+  }
   return answers as ErrorAnswers<S>
 }
 
