@@ -25,11 +25,9 @@ import { createJwtAuthenticator } from './auth/jwt.js'
 import type { Config } from './config.js'
 import { createHttpCore } from './cores/http.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
-import type { DispatcherLimits } from './io/dispatcher/dispatcher.js'
-import type { GatewayLimits } from './io/gateway/gateway.js'
-import type { SessionLimits } from './io/session/manager.js'
 import type { SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
+import { limitsOf, toMs } from './limits.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -66,6 +64,7 @@ const BODY_MARGIN_BYTES = 16 * 1024
 export async function buildApp (config: Config, overrides: AppOverrides = {}): Promise<FastifyInstance> {
   const app = createInstance(config, overrides)
   const clock = overrides.clock ?? systemClock
+  const limits = limitsOf(config)
 
   // First, so that every scope made below inherits them.
   app.setErrorHandler(answerError)
@@ -79,14 +78,14 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
   const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined
   await app.register(sessionManager, {
-    limits: sessionLimits(config),
+    limits: limits.sessions,
     clock,
     ...(overrides.store === undefined ? {} : { store: overrides.store }),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
   const core = overrides.core ?? createCore(config, app, clock)
   await app.register(dispatcher, {
-    limits: dispatcherLimits(config),
+    limits: limits.commands,
     clock,
     ...(core === undefined ? {} : { core }),
     ...(overrides.builtinCommands === undefined ? {} : { builtinCommands: overrides.builtinCommands })
@@ -95,7 +94,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(websocketGateway, {
     authenticate: overrides.authenticate ?? createAuthenticate(config),
     allowedOrigins: config.allowedOrigins,
-    limits: gatewayLimits(config),
+    limits: limits.connections,
     upgradesPerMinute: config.upgradesPerMinute,
     clock
   })
@@ -171,30 +170,4 @@ function createCore (config: Config, app: FastifyInstance, clock: Clock): Platfo
     log: app.log,
     clock
   })
-}
-
-function sessionLimits (config: Config): SessionLimits {
-  const { maxSessions, maxSessionsPerUser, outboxMessages, outboxBytes, outboxTotalBytes } = config
-  return {
-    idleTimeoutMs: toMs(config.sessionTimeoutSeconds),
-    resumeWindowMs: toMs(config.resumeWindowSeconds),
-    maxSessions,
-    maxSessionsPerUser,
-    outboxMessages,
-    outboxBytes,
-    outboxTotalBytes
-  }
-}
-
-function dispatcherLimits ({ commandsPerSecond, maxInFlight, commandTimeoutSeconds, maxContextBytes }: Config): DispatcherLimits {
-  return { commandsPerSecond, maxInFlight, commandTimeoutMs: toMs(commandTimeoutSeconds), maxContextBytes }
-}
-
-function gatewayLimits ({ maxMessageBytes, maxBufferedBytes, heartbeatSeconds, commandsPerSecond, maxInFlight }: Config): GatewayLimits {
-  return { maxMessageBytes, maxBufferedBytes, heartbeatMs: toMs(heartbeatSeconds), commandsPerSecond, maxInFlight }
-}
-
-/** Rounded, since 1.001 × 1000 is not 1001. */
-function toMs (seconds: number): number {
-  return Math.round(seconds * 1000)
 }

@@ -95,12 +95,17 @@ function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, pro
   ])
   // Not strict, since parseArgs would stop at the first problem; the tokens tell all of them.
   const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
+  let afterUnknown = false
   for (const token of tokens) {
-    if (token.kind === 'positional') problems.push(`"${token.value}" on the command line is no flag.`)
+    // What follows an unknown flag was meant as its value.
+    if (token.kind === 'positional' && !afterUnknown) problems.push(`"${token.value}" on the command line is no flag.`)
+    afterUnknown = false
     if (token.kind !== 'option' || ACTIONS.includes(token.name as Action)) continue
     const key = OPTION_KEYS.find(each => flagOf(each) === token.name)
-    if (key === undefined) problems.push(`${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`)
-    else if (optionOf(key).secret) problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; set ${OPTIONS[key].env}.`)
+    if (key === undefined) {
+      problems.push(`${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`)
+      afterUnknown = true
+    } else if (optionOf(key).secret) problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; set ${OPTIONS[key].env}.`)
     else if (typeof token.value !== 'string' || (token.inlineValue !== true && token.value.startsWith('--'))) problems.push(`${token.rawName} needs a value.`)
     else given.set(key, { text: token.value, place: token.rawName })
   }
@@ -148,7 +153,8 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   }
   const needs = (keys: OptionKey[], present: boolean, what: string): void => {
     for (const key of keys) {
-      if (given.has(key) && !present) problems.push(`${OPTIONS[key].env} has no effect without ${what}.`)
+      const changed = given.has(key) && String(config[key]) !== String(optionOf(key).default)
+      if (changed && !present) problems.push(`${OPTIONS[key].env} has no effect without ${what}.`)
     }
   }
   needs(['jwtIssuer', 'jwtAudience'], jwtSecret !== undefined || jwksUrl !== undefined, 'HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL')

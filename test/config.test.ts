@@ -1,0 +1,199 @@
+// The configuration as an operator meets it: what is set where, and what is said about what cannot be.
+
+import t from 'tap'
+import { configWith, isLoopback, loadConfig, readAction, type ConfigSources } from '../src/config.js'
+import { renderConfig, renderHelp } from '../src/config-help.js'
+import { flagOf, OPTION_KEYS, OPTIONS, optionOf } from '../src/config-options.js'
+import type { HoldfastError } from '../src/io/errors.js'
+import { limitsOf } from '../src/limits.js'
+
+function load (sources: Partial<ConfigSources> = {}) {
+  return loadConfig({ env: {}, argv: [], ...sources })
+}
+
+/** The problems of a configuration that does not start. */
+function problemsOf (sources: Partial<ConfigSources>): string[] {
+  try {
+    load(sources)
+  } catch (error) {
+    if ((error as HoldfastError).code === 'CONFIG_INVALID') return (error as Error).message.split('\n')
+    throw error
+  }
+  return []
+}
+
+t.test('has a default for everything', async t => {
+  const config = load()
+  t.match(config, {
+    host: '127.0.0.1',
+    port: 3000,
+    logLevel: 'info',
+    store: 'memory',
+    sessionTimeoutSeconds: 3600,
+    resumeWindowSeconds: 3600,
+    heartbeatSeconds: 25,
+    maxSessions: 100_000,
+    maxSessionsPerUser: 64,
+    maxMessageBytes: 65_536,
+    commandsPerSecond: 50,
+    maxInFlight: 64,
+    outboxMessages: 1000,
+    outboxBytes: 1_048_576,
+    drainSeconds: 10,
+    allowedOrigins: []
+  })
+  t.equal(config.adminToken, undefined)
+  t.throws(() => { (config as { port: number }).port = 1 }, TypeError, 'and is frozen')
+})
+
+t.test('takes flags over the environment over .env over defaults', async t => {
+  const dotenv = 'PORT=1001\nHOLDFAST_MAX_SESSIONS=11 # few\nHOLDFAST_MAX_IN_FLIGHT="21"\n'
+  const config = load({ dotenv, env: { PORT: '1002', HOLDFAST_MAX_SESSIONS: '12' }, argv: ['--port', '1003'] })
+  t.equal(config.port, 1003)
+  t.equal(config.maxSessions, 12)
+  t.equal(config.maxInFlight, 21)
+  t.equal(config.maxMessageBytes, 65_536)
+})
+
+t.test('takes flags with and without an equals sign', async t => {
+  t.match(load({ argv: ['--max-sessions=5', '--session-timeout-seconds', '1.5'] }), { maxSessions: 5, sessionTimeoutSeconds: 1.5 })
+})
+
+t.test('reads lists, separated by commas', async t => {
+  const config = load({ env: { HOLDFAST_ALLOWED_ORIGINS: 'https://a.example, https://b.example:8443', HOLDFAST_TRUST_PROXY: '10.0.0.0/8,::1' } })
+  t.same(config.allowedOrigins, ['https://a.example', 'https://b.example:8443'])
+  t.same(config.trustProxy, ['10.0.0.0/8', '::1'])
+  t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '' } }).allowedOrigins, [])
+})
+
+t.test('keeps a detached session as long as a session may be idle unless told otherwise', async t => {
+  t.equal(load({ env: { HOLDFAST_SESSION_TIMEOUT_SECONDS: '7' } }).resumeWindowSeconds, 7)
+  t.equal(load({ env: { HOLDFAST_RESUME_WINDOW_SECONDS: '0' } }).resumeWindowSeconds, 0, 'and takes zero for zero')
+})
+
+t.test('lists every problem at once', async t => {
+  const problems = problemsOf({
+    dotenv: 'HOLDFAST_OUTBOX_BYTES=many',
+    env: { PORT: '70000', HOLDFAST_SESION_TIMEOUT_SECONDS: '5', HOLDFAST_STORE: 'redis', HOST: '0.0.0.0' },
+    argv: ['--max-in-flght', '3', 'stray', '--heartbeat-seconds']
+  })
+  t.equal(problems.length, 8)
+  t.match(problems.join('\n'), /PORT in the environment: "70000" is not possible; it takes a whole number from 0 to 65535/)
+  t.match(problems.join('\n'), /HOLDFAST_OUTBOX_BYTES in \.env: "many"/)
+  t.match(problems.join('\n'), /HOLDFAST_SESION_TIMEOUT_SECONDS in the environment is no option; did you mean HOLDFAST_SESSION_TIMEOUT_SECONDS\?/)
+  t.match(problems.join('\n'), /--max-in-flght is no flag; did you mean --max-in-flight\?/)
+  t.match(problems.join('\n'), /"stray" on the command line is no flag/)
+  t.match(problems.join('\n'), /--heartbeat-seconds needs a value/)
+  t.match(problems.join('\n'), /this version has the memory store only/)
+  t.match(problems.join('\n'), /set HOLDFAST_ADMIN_TOKEN/)
+})
+
+t.test('neither clamps nor converts', async t => {
+  for (const text of ['', ' 5', '5 ', '0x10', '1e3', '-1', '+5', '5.5', 'Infinity', 'NaN', '99999999999999999999', 'true']) {
+    t.equal(problemsOf({ env: { HOLDFAST_MAX_SESSIONS: text } }).length, 1, `HOLDFAST_MAX_SESSIONS=${text}`)
+  }
+  for (const text of ['', '.5', '5.', '1.2345', '1,5', '-0', '5s']) {
+    t.equal(problemsOf({ env: { HOLDFAST_HEARTBEAT_SECONDS: text } }).length, 1, `HOLDFAST_HEARTBEAT_SECONDS=${text}`)
+  }
+  t.equal(problemsOf({ env: { LOG_LEVEL: 'INFO' } }).length, 1)
+})
+
+t.test('takes the ends of every range and nothing beyond', async t => {
+  for (const key of OPTION_KEYS) {
+    const { env, schema } = optionOf(key)
+    const { minimum, maximum } = schema as { minimum?: number, maximum?: number }
+    if (minimum === undefined || maximum === undefined) continue
+    // The core's URL makes the core's options count; the other two are held against each other.
+    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
+    t.same(problemsOf({ env: { ...beside, [env]: String(minimum) } }), [], `${env}=${minimum}`)
+    t.same(problemsOf({ env: { ...beside, [env]: String(maximum) } }), [], `${env}=${maximum}`)
+    t.equal(problemsOf({ env: { ...beside, [env]: String(maximum + 1) } }).length, 1, `${env}=${maximum + 1}`)
+    if (minimum >= 1) t.equal(problemsOf({ env: { ...beside, [env]: '0' } }).length, 1, `${env}=0`)
+  }
+})
+
+t.test('does not start beyond loopback without an operator token', async t => {
+  for (const host of ['0.0.0.0', '::', '192.0.2.1', 'example.org']) {
+    t.match(problemsOf({ env: { HOST: host } }), [/anybody could read and end sessions/], host)
+    t.same(problemsOf({ env: { HOST: host, HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' } }), [], host)
+  }
+  for (const host of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) t.ok(isLoopback(host), host)
+})
+
+t.test('refuses operator tokens that are short or could not be sent', async t => {
+  for (const token of ['fifteen-letters', 'with a space in it', 'umlaut-äöü-in-token', '']) {
+    const problems = problemsOf({ env: { HOLDFAST_ADMIN_TOKEN: token } })
+    t.equal(problems.length, 1)
+    if (token !== '') t.notMatch(problems.join(''), token, 'and does not print them')
+  }
+})
+
+t.test('takes addresses and ranges of proxies, and no hop counts', async t => {
+  for (const proxy of ['1', 'true', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', '10.0.0.1,,']) {
+    t.equal(problemsOf({ env: { HOLDFAST_TRUST_PROXY: proxy } }).length, 1, proxy)
+  }
+})
+
+t.test('takes origins, not addresses of pages', async t => {
+  for (const origin of ['app.example', 'https://app.example/', 'https://app.example/path', 'https://APP.example', 'null']) {
+    t.equal(problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: origin } }).length, 1, origin)
+  }
+  t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '*' } }).allowedOrigins, ['*'])
+})
+
+t.test('checks secrets and addresses before anything uses them', async t => {
+  t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'short' } }), [/it has 5 bytes, and 32 are the least/])
+  t.match(problemsOf({ env: { HOLDFAST_JWKS_URL: 'ftp://keys.example' } }), [/not an http or https URL/])
+  t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://user:secret@core.example' } }), [/credentials or a fragment/])
+  t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_CORE_SECRET: 'whsec_c2hvcnQ=' } }), [/its key has 5 bytes/])
+  t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_LIFECYCLE_EVENTS: 'session.created,session.lost' } }), [/session\.ended/])
+})
+
+t.test('refuses options that would have no effect', async t => {
+  t.match(problemsOf({ env: { HOLDFAST_JWT_ISSUER: 'me', HOLDFAST_CORE_RETRIES: '1' } }).sort(), [
+    /HOLDFAST_CORE_RETRIES has no effect without HOLDFAST_CORE_URL/,
+    /HOLDFAST_JWT_ISSUER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL/
+  ])
+  t.match(problemsOf({ env: { HOLDFAST_OUTBOX_TOTAL_BYTES: '2048' } }), [/HOLDFAST_OUTBOX_BYTES is 1048576, more than/])
+})
+
+t.test('does not take secrets as flags', async t => {
+  const problems = problemsOf({ argv: ['--admin-token', 'sixteen-letters!', '--jwt-secret=abc'] })
+  t.equal(problems.length, 2)
+  t.notMatch(problems.join(''), /sixteen|abc/)
+})
+
+t.test('leaves variables of other programs alone', async t => {
+  t.same(problemsOf({ env: { PATH: '/bin', PROT: '1', npm_config_x: 'y' }, dotenv: 'OTHER=1' }), [])
+})
+
+t.test('knows what the command line asks for', async t => {
+  t.equal(readAction([]), 'serve')
+  t.equal(readAction(['--port', '1', '--version']), 'version')
+  t.equal(readAction(['--version', '--help']), 'help')
+  t.equal(readAction(['--print-config']), 'print-config')
+})
+
+t.test('prints a configuration that gives the same configuration, with secrets masked', async t => {
+  const config = load({ env: { HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!', HOLDFAST_ALLOWED_ORIGINS: 'https://a.example,https://b.example', HOLDFAST_HEARTBEAT_SECONDS: '0.5' } })
+  const printed = renderConfig(config)
+  t.notMatch(printed, 'sixteen-letters!')
+  t.match(printed, 'HOLDFAST_ADMIN_TOKEN=********')
+  t.same(load({ dotenv: printed.replace('********', 'sixteen-letters!') }), config)
+})
+
+t.test('explains every option in --help', async t => {
+  const help = renderHelp()
+  for (const key of OPTION_KEYS) {
+    t.match(help, OPTIONS[key].env)
+    if (!optionOf(key).secret) t.match(help, `--${flagOf(key)},`)
+  }
+  for (const line of help.split('\n')) t.ok(line.length <= 100, line)
+})
+
+t.test('gives tests and hosts the defaults with changes', async t => {
+  const config = configWith({ sessionTimeoutSeconds: 2 })
+  t.equal(config.resumeWindowSeconds, 2)
+  t.equal(configWith({ resumeWindowSeconds: 1 }).resumeWindowSeconds, 1)
+  t.equal(limitsOf(configWith({ heartbeatSeconds: 1.001 })).connections.heartbeatMs, 1001)
+})
