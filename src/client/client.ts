@@ -42,7 +42,7 @@ interface ServerFrame {
 interface SessionPayload {
   readonly sessionId: string
   readonly userId: string
-  readonly resumeToken?: string
+  readonly resumeToken?: string | null
   readonly heartbeatMs: Millis
   readonly limits: Limits
   readonly previous?: { readonly reason: string, readonly lastCommand?: number }
@@ -216,7 +216,8 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   }
 
   function adopt (given: SessionPayload): void {
-    ({ sessionId, userId, resumeToken, limits } = given)
+    ({ sessionId, userId, limits } = given)
+    resumeToken = given.resumeToken ?? undefined
     isAttached = true
     isOver = false
     failures = 0
@@ -335,10 +336,9 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     timers.arm('retry', retryInMs, retry)
     const isEnding = action === 'new' && !isOver && sessionId !== undefined
     if (isEnding) isOver = true
-    const turn = link.turn()
     setState('detached')
-    if (turn === link.turn()) emit('detached', { code, reason, retryInMs })
-    if (isEnding && turn === link.turn()) emit('ended', { sessionId, reason, renewing: true })
+    if (state === 'detached') emit('detached', { code, reason, retryInMs })
+    if (isEnding && state !== 'ended') emit('ended', { sessionId, reason, renewing: true })
   }
 
   function retry (): void {
@@ -355,7 +355,8 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     link.close(DETACH_CODE)
     timers.disarm()
     unwatch()
-    forget()
+    // A session that was taken over lives on, and so does what its new holder has saved.
+    if (!isReplaced) forget()
     lock.release()
     setState('ended')
     queue.end(reason)

@@ -1,5 +1,8 @@
 // The client against a scripted peer: handshake, outputs and acks, losses and what follows them.
 
+import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
 import t from 'tap'
 import type { Frame } from './world.js'
 import { createClock, createLiveWorld, createPage, createWorld, outcome, SESSION } from './world.js'
@@ -365,7 +368,7 @@ t.test('losses', async t => {
   })
 
   t.test('P-36 starts a new session after every loss where nothing can be resumed', async t => {
-    const { first, events, peer, clock, session } = await createLiveWorld(t, {}, { resumeToken: undefined, resumeWindowMs: 0 })
+    const { first, events, peer, clock, session } = await createLiveWorld(t, {}, { resumeToken: null, resumeWindowMs: 0 })
     const sent = session.send('a')
     first.drop()
     await clock.advance(500)
@@ -449,6 +452,30 @@ t.test('life', async t => {
     session.connect()
     await peer()
     t.equal(peers.length, 2)
+  })
+
+  t.test('may be told what to do by its own events', async t => {
+    const { first, session, peer, clock, events } = await createLiveWorld(t)
+    const off = session.on('state', ({ state }) => { if (state === 'detached') session.connect() })
+    first.drop(4300, 'idle')
+    off()
+    t.equal(session.state, 'connecting')
+    t.strictSame(events('detached'), [])
+    t.equal(events('ended').length, 1)
+    const second = await peer()
+    second.resumed()
+    session.on('ended', () => session.detach())
+    second.drop()
+    await clock.advance(1_000)
+    const third = await peer()
+    third.created({ sessionId: 's2' })
+    t.equal(third.closedWith, 4900)
+    t.equal(session.state, 'detached')
+    session.on('connecting', () => session.close())
+    session.connect()
+    await clock.advance(0)
+    t.equal(session.state, 'ended')
+    t.strictSame(clock.pending(), [])
   })
 
   t.test('needs a WebSocket', async t => {
@@ -629,6 +656,13 @@ t.test('persistence', async t => {
     t.equal(locks.size, 0)
   })
 
+  t.test('P-35 leaves what is saved to the connection that took over', async t => {
+    const storage = new Map<string, string>()
+    const { first } = await createLiveWorld(t, { page: createPage(storage) })
+    first.drop(4003, 'replaced')
+    t.equal(storage.size, 1)
+  })
+
   t.test('keeps no lock that is granted after the end', async t => {
     const locks = new Set<string>()
     const { session, clock } = await createLiveWorld(t, { page: createPage(new Map(), locks) })
@@ -687,7 +721,23 @@ t.test('persistence', async t => {
 
   t.test('P-36 keeps nothing of a session that cannot be resumed', async t => {
     const storage = new Map<string, string>()
-    await createLiveWorld(t, { page: createPage(storage) }, { resumeToken: undefined })
+    await createLiveWorld(t, { page: createPage(storage) }, { resumeToken: null })
     t.equal(storage.size, 0)
   })
+})
+
+t.test('is one small file without dependencies and built-ins', async t => {
+  const { metafile, outputFiles } = await build({
+    entryPoints: [fileURLToPath(new URL('../../src/client/client.ts', import.meta.url))],
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    platform: 'neutral',
+    write: false,
+    metafile: true
+  })
+  const inputs = Object.keys(metafile.inputs).map(path => path.replace(/^.*src\//, '')).sort()
+  t.strictSame(inputs, ['client/api.ts', 'client/client.ts', 'client/command-queue.ts', 'client/environment.ts', 'client/link.ts', 'io/protocol/close-codes.ts'])
+  const size = gzipSync(outputFiles[0]!.contents, { level: 9 }).length
+  t.ok(size <= 5.2 * 1024, `${size} bytes`)
 })

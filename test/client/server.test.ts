@@ -225,6 +225,16 @@ t.test('P-35 stops when a copy of its saved session takes over', async t => {
   t.equal(await copy.send('review.count'), 7)
 })
 
+t.test('P-36 starts a new session after every loss where the server keeps none', async t => {
+  const { join, sockets } = await start(t, { config: { resumeWindowSeconds: 0 } })
+  const session = join()
+  await next(session, 'live')
+  const ended = next(session, 'ended')
+  sockets.at(-1)!.terminate()
+  t.match(await ended, { reason: 'unknown', renewing: true })
+  t.equal(await session.send('review.count'), 7)
+})
+
 t.test('P-38 ends the session at the server too', async t => {
   const { app, join } = await start(t)
   const session = join()
