@@ -1,0 +1,417 @@
+// The example desk in a real browser: what a reviewer sees while connections are cut, pages reloaded, tabs copied and servers restarted, and what the platform
+// behind it has recorded. The page and its socket go through a cable that can be cut. CHROMIUM names the browser; default /usr/bin/chromium.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
+import { createInterface } from 'node:readline'
+import type { FastifyInstance } from 'fastify'
+import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { createReviewDesk, type ReviewDeskOptions } from '../../examples/review-desk/app.js'
+import { buildPage } from '../../examples/review-desk/page-files.js'
+import { createPlatform, type Platform } from '../../examples/review-desk/platform.js'
+
+const WITHIN_MS = 20_000
+const CHROMIUM_ARGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+
+const pageFiles = buildPage()
+const launched = chromium.launch({ executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium', args: CHROMIUM_ARGS })
+t.teardown(async () => { await (await launched).close() })
+
+/** A TCP line in front of a server: cut, it drops what runs through it and takes nothing new. */
+interface Cable { readonly port: number, cut (): void, mend (): void }
+
+async function layCable (t: Test, targetPort: number): Promise<Cable> {
+  const sockets = new Set<Socket>()
+  let isCut = false
+  const server = createServer(client => {
+    if (isCut) return client.destroy()
+    const upstream = connect(targetPort, '127.0.0.1')
+    for (const [socket, other] of [[client, upstream], [upstream, client]] as const) {
+      sockets.add(socket)
+      socket.setNoDelay(true).on('error', () => {}).on('close', () => {
+        sockets.delete(socket)
+        other.destroy()
+      })
+      socket.pipe(other)
+    }
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const cut = (): void => {
+    isCut = true
+    for (const socket of sockets) socket.destroy()
+  }
+  t.teardown(() => {
+    cut()
+    server.close()
+  })
+  return { port: (server.address() as AddressInfo).port, cut, mend () { isCut = false } }
+}
+
+/** Work of the platform that lasts until it is let go. */
+function createGate (): { work (): Promise<void>, open (): void, shut (): void } {
+  let waiting: (() => void)[] = []
+  let isOpen = true
+  return {
+    work: async () => { if (!isOpen) await new Promise<void>(resolve => { waiting.push(resolve) }) },
+    open () {
+      isOpen = true
+      for (const go of waiting) go()
+      waiting = []
+    },
+    shut () { isOpen = false }
+  }
+}
+
+async function until (what: string, probe: () => boolean | Promise<boolean>): Promise<void> {
+  for (const deadline = Date.now() + WITHIN_MS; !await probe();) {
+    if (Date.now() > deadline) throw new Error(`not within ${WITHIN_MS} ms: ${what}`)
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+}
+
+async function startDesk (options: Partial<ReviewDeskOptions> & { platform: Platform }, port = 0): Promise<{ app: FastifyInstance, port: number }> {
+  const app = await createReviewDesk({ page: await pageFiles, ...options })
+  await app.listen({ host: '127.0.0.1', port })
+  return { app, port: (app.server.address() as AddressInfo).port }
+}
+
+interface Rig {
+  readonly app: FastifyInstance
+  readonly port: number
+  readonly platform: Platform
+  readonly gate: ReturnType<typeof createGate>
+  readonly cable: Cable
+  readonly url: string
+  readonly context: BrowserContext
+  readonly page: Page
+}
+
+/** A desk with three drafts, and one reviewer who sees them. */
+async function rig (t: Test, options: Partial<ReviewDeskOptions> = {}, init?: string): Promise<Rig> {
+  const gate = createGate()
+  const platform = createPlatform({ work: gate.work })
+  for (let i = 0; i < 3; i++) platform.feed()
+  const { app, port } = await startDesk({ platform, ...options })
+  t.teardown(() => app.close())
+  const cable = await layCable(t, port)
+  const browser: Browser = await launched
+  const context = await browser.newContext({ viewport: { width: 1320, height: 820 } })
+  t.teardown(() => context.close())
+  context.setDefaultTimeout(WITHIN_MS)
+  if (init !== undefined) await context.addInitScript(init)
+  const page = await context.newPage()
+  const url = `http://127.0.0.1:${cable.port}/`
+  await page.goto(url)
+  await shows(page, 'live')
+  await page.locator('#draft[data-draft="1"]').waitFor()
+  return { app, port, platform, gate, cable, url, context, page }
+}
+
+const shows = (page: Page, state: string): Promise<void> => page.locator(`#state[data-state="${state}"]`).waitFor()
+const sessionOf = async (page: Page): Promise<string> => await page.locator('body').getAttribute('data-session') as string
+const entry = (page: Page, draft: number, phase: string): Promise<void> => page.locator(`#log li[data-draft="${draft}"][data-phase="${phase}"]`).waitFor()
+const queueOf = (page: Page): Promise<number[]> => page.locator('#queue li').evaluateAll(rows => rows.map(row => Number(row.getAttribute('data-draft'))))
+const bannerOf = (page: Page): Promise<string> => page.locator('#banner p').innerText()
+const waits = (page: Page, draft: number): Promise<void> => page.locator(`#queue li[data-draft="${draft}"]`).waitFor()
+
+async function reject (page: Page, reason: string): Promise<void> {
+  await page.keyboard.press('r')
+  await page.locator('#reject-dialog[open]').waitFor()
+  await page.keyboard.type(reason)
+  await page.keyboard.press('Control+Enter')
+}
+
+/** What the platform was asked to do, in its order. */
+const callsOf = (platform: Platform): string[] => platform.calls.map(({ draft, verdict, command }) => `${command}: ${verdict} ${draft}`)
+
+t.test('approves by key and rejects with a reason, each recorded once under its number', async t => {
+  const { page, platform } = await rig(t)
+  await page.keyboard.press('a')
+  await entry(page, 1, 'recorded')
+  await reject(page, 'Ask a pharmacist first.')
+  await entry(page, 2, 'recorded')
+  await page.locator('#approve').click()
+  await entry(page, 3, 'recorded')
+
+  t.same(callsOf(platform), ['2: approved 1', '3: rejected 2', '4: approved 3'])
+  t.same(platform.decisions.map(({ draft, verdict, reason }) => ({ draft, verdict, reason })), [
+    { draft: 1, verdict: 'approved', reason: null },
+    { draft: 2, verdict: 'rejected', reason: 'Ask a pharmacist first.' },
+    { draft: 3, verdict: 'approved', reason: null }
+  ])
+  t.equal(await page.locator('#empty-title').innerText(), 'All drafts are decided')
+  platform.feed()
+  await page.locator('#draft[data-draft="4"]').waitFor()
+})
+
+t.test('takes a decision off the list at once and settles it with the answer', async t => {
+  const { page, gate, platform } = await rig(t)
+  gate.shut()
+  await page.keyboard.press('a')
+  await entry(page, 1, 'sending')
+  t.same(await queueOf(page), [2, 3])
+  t.equal(platform.decisions.length, 0)
+  gate.open()
+  await entry(page, 1, 'recorded')
+  t.match(await page.locator('#log li[data-draft="1"] .detail').innerText(), /^in [\d.]+ m?s · command 2$/)
+})
+
+t.test('decides once while a key is held down', async t => {
+  const { page, platform } = await rig(t)
+  for (let i = 0; i < 5; i++) await page.keyboard.down('a')
+  await page.keyboard.up('a')
+  await entry(page, 1, 'recorded')
+  await page.keyboard.press('j')
+  t.same(callsOf(platform), ['2: approved 1'])
+})
+
+t.test('loads nothing from elsewhere and breaks no rule of its content security policy', async t => {
+  const { page, url } = await rig(t)
+  const requested: string[] = []
+  const said: string[] = []
+  page.on('request', request => { requested.push(request.url()) })
+  page.on('console', message => { said.push(message.text()) })
+  page.on('pageerror', error => { said.push(error.message) })
+  const answer = await page.goto(url)
+  await page.locator('#draft[data-draft="1"]').waitFor()
+  await page.keyboard.press('a')
+  await entry(page, 1, 'recorded')
+  t.match(answer?.headers()['content-security-policy'], /^default-src 'none'; script-src 'self';/)
+  t.same(requested.filter(each => !each.startsWith(url) && !each.startsWith('data:')), [])
+  t.same(said, [])
+})
+
+t.test('P-27 goes on in the same session after a reload, with nothing lost or done twice', async t => {
+  const { page, platform, gate } = await rig(t)
+  const before = await sessionOf(page)
+  await page.keyboard.press('a')
+  await entry(page, 1, 'recorded')
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the second decision runs', () => platform.calls.length === 2)
+  await page.reload()
+  platform.feed()
+  await shows(page, 'live')
+  await entry(page, 2, 'sending')
+  await waits(page, 4)
+  gate.open()
+  await entry(page, 2, 'recorded')
+
+  t.equal(await sessionOf(page), before)
+  t.same(await queueOf(page), [3, 4])
+  t.same(callsOf(platform), ['2: approved 1', '3: approved 2'])
+  t.equal(await page.locator('#log li').count(), 2)
+})
+
+t.test('P-31 delivers what was pushed and sends what was decided during an outage, once and in order', async t => {
+  const { page, platform, gate, cable } = await rig(t)
+  const before = await sessionOf(page)
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the decision runs', () => platform.calls.length === 1)
+  cable.cut()
+  await shows(page, 'reconnecting')
+  gate.open()
+  await until('the decision is recorded', () => platform.decisions.length === 1)
+  for (let i = 0; i < 3; i++) platform.feed()
+  await reject(page, 'Against policy.')
+  await page.keyboard.press('a')
+  await entry(page, 2, 'queued')
+  await entry(page, 3, 'queued')
+  t.equal(platform.calls.length, 1)
+
+  cable.mend()
+  for (const draft of [1, 2, 3]) await entry(page, draft, 'recorded')
+  await shows(page, 'live')
+  t.equal(await sessionOf(page), before)
+  t.match(await bannerOf(page), /Arrived meanwhile: 3 drafts, 1 answer to your decisions\. Nothing was lost\./)
+  t.same(await queueOf(page), [4, 5, 6])
+  t.equal(await page.locator('#queue li[data-away="true"]').count(), 3)
+  t.same(callsOf(platform), ['2: approved 1', '3: rejected 2', '4: approved 3'])
+})
+
+t.test('keeps everything over ten outages in a row', async t => {
+  const { page, platform, cable } = await rig(t)
+  for (let i = 0; i < 10; i++) {
+    platform.feed()
+    await page.keyboard.press('a')
+    cable.cut()
+    platform.feed()
+    cable.mend()
+    await page.locator('#banner-action', { hasText: 'Try now' }).click({ timeout: 300 }).catch(() => {})
+    await shows(page, 'live')
+  }
+  for (let draft = 1; draft <= 10; draft++) await entry(page, draft, 'recorded')
+  t.same(callsOf(platform), Array.from({ length: 10 }, (_, i) => `${i + 2}: approved ${i + 1}`))
+  await waits(page, 23)
+  t.same(await queueOf(page), Array.from({ length: 13 }, (_, i) => i + 11))
+})
+
+t.test('P-32 says how much was dropped when an outage outlasts the outbox, and loads the desk afresh', async t => {
+  const { page, platform, cable } = await rig(t, { limits: { outboxMessages: 4 } })
+  cable.cut()
+  await shows(page, 'reconnecting')
+  for (let i = 0; i < 10; i++) platform.feed()
+  cable.mend()
+  await shows(page, 'live')
+  await waits(page, 4)
+  t.match(await bannerOf(page), /4 drafts\. 6 older messages did not fit/)
+  t.same(await queueOf(page), Array.from({ length: 13 }, (_, i) => i + 1))
+})
+
+t.test('gives a duplicated tab a session of its own, and both see every decision', async t => {
+  const { page, context, platform } = await rig(t)
+  const opened = context.waitForEvent('page')
+  await page.evaluate('void window.open(location.href)')
+  const copy = await opened
+  await copy.locator('#draft[data-draft="1"]').waitFor()
+  await shows(copy, 'live')
+  t.not(await sessionOf(copy), await sessionOf(page))
+  await copy.keyboard.press('a')
+  await entry(page, 1, 'recorded')
+  t.equal(await page.locator('#log li[data-draft="1"]').getAttribute('data-mine'), 'false')
+  await page.keyboard.press('a')
+  await entry(copy, 2, 'recorded')
+  await shows(page, 'live')
+  t.same(callsOf(platform), ['2: approved 1', '2: approved 2'])
+})
+
+t.test('P-35 stops the older tab where the browser has no locks, and the tabs do not fight', async t => {
+  const { app, page, context } = await rig(t, {}, 'Object.defineProperty(Navigator.prototype, "locks", { value: undefined })')
+  const before = await sessionOf(page)
+  const opened = context.waitForEvent('page')
+  await page.evaluate('void window.open(location.href)')
+  const copy = await opened
+  await shows(page, 'replaced')
+  await shows(copy, 'live')
+  t.equal(await sessionOf(copy), before)
+  t.ok(await page.locator('#approve').isDisabled())
+  const { totals } = app.sessionManager
+  t.equal(totals.resumed, 1)
+
+  await page.locator('#banner-action').click()
+  await shows(page, 'live')
+  t.not(await sessionOf(page), before)
+  await shows(copy, 'live')
+  t.equal(totals.resumed, 1)
+})
+
+t.test('tells who was second when two reviewers decide the same draft', async t => {
+  const { page, context, platform, gate, url } = await rig(t)
+  const other = await context.newPage()
+  await other.goto(url)
+  await other.locator('#draft[data-draft="1"]').waitFor()
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the first decision runs', () => platform.calls.length === 1)
+  await reject(other, 'Too generous.')
+  await until('the second decision runs', () => platform.calls.length === 2)
+  gate.open()
+  await entry(page, 1, 'recorded')
+  await other.locator('#log li[data-draft="1"][data-verdict="approved"][data-mine="false"]').waitFor()
+  t.equal(await other.locator('#log li[data-draft="1"] .entry-note').innerText(), 'You had rejected it; another reviewer was first.')
+  t.equal(platform.decisions.length, 1)
+})
+
+t.test('P-33 is honest about a restart: unanswered is unknown, unsent is sent, nothing runs twice', async t => {
+  const { page, app, port, platform, gate } = await rig(t)
+  const before = await sessionOf(page)
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the decision runs', () => platform.calls.length === 1)
+  await app.gateway.drain(600)
+  await app.close()
+  await shows(page, 'reconnecting')
+  await page.keyboard.press('a')
+  await entry(page, 2, 'queued')
+
+  const restarted = await startDesk({ platform }, port)
+  t.teardown(() => restarted.app.close())
+  await shows(page, 'live')
+  t.not(await sessionOf(page), before)
+  await entry(page, 1, 'unknown')
+  t.match(await bannerOf(page), /in a new session\. The server no longer knows the old one.* The outcome of one decision is unknown; nothing was sent twice\./)
+  await page.locator('#log .entry-note', { hasText: 'no record of it so far' }).waitFor()
+  await waits(page, 1)
+
+  // The platform outlived the server in front of it, and finishes what it had begun.
+  gate.open()
+  await entry(page, 1, 'recorded')
+  await entry(page, 2, 'recorded')
+  t.same(platform.calls.map(({ draft }) => draft).sort(), [1, 2])
+  t.same(platform.decisions.map(({ draft }) => draft).sort(), [1, 2])
+  t.same(await queueOf(page), [3])
+})
+
+t.test('P-48 a drain answers what is running before it closes, and the outcome is known', async t => {
+  const { page, app, port, platform, gate } = await rig(t)
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the decision runs', () => platform.calls.length === 1)
+  const drained = app.gateway.drain(5000)
+  gate.open()
+  await drained
+  await app.close()
+  await entry(page, 1, 'recorded')
+  const restarted = await startDesk({ platform }, port)
+  t.teardown(() => restarted.app.close())
+  await shows(page, 'live')
+  await waits(page, 2)
+  await page.keyboard.press('a')
+  await entry(page, 2, 'recorded')
+  t.same(platform.calls.map(({ draft }) => draft), [1, 2])
+})
+
+t.test('P-41 shows that an operator ended the session, and starts a new one only when asked', async t => {
+  const { page, app, port, platform, gate } = await rig(t)
+  const before = await sessionOf(page)
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the decision runs', () => platform.calls.length === 1)
+  const { status } = await fetch(`http://127.0.0.1:${port}/sessions/${before}?reason=shift%20over`, { method: 'DELETE' })
+  t.equal(status, 204)
+  await shows(page, 'ended')
+  t.match(await bannerOf(page), /An operator ended this session\./)
+  await entry(page, 1, 'unknown')
+  t.ok(await page.locator('#approve').isDisabled())
+  await page.keyboard.press('a')
+  t.equal(platform.calls.length, 1)
+  t.equal(app.sessionManager.countSessions().total, 0)
+
+  gate.open()
+  await page.locator('#banner-action').click()
+  await shows(page, 'live')
+  await entry(page, 1, 'recorded')
+  t.not(await sessionOf(page), before)
+  t.same(callsOf(platform), ['2: approved 1'])
+})
+
+t.test('P-41 comes back into its session after an operator dropped the connection', async t => {
+  const { page, port, platform } = await rig(t)
+  const before = await sessionOf(page)
+  const { status } = await fetch(`http://127.0.0.1:${port}/sessions/${before}/connection`, { method: 'DELETE' })
+  t.equal(status, 204)
+  platform.feed()
+  await waits(page, 4)
+  await shows(page, 'live')
+  t.equal(await sessionOf(page), before)
+})
+
+t.test('examples/minimal: the client prints what the server answered and pushed', async t => {
+  const run = (file: string, env: Record<string, string>) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', file], { env: { PATH: process.env['PATH'], ...env }, stdio: ['ignore', 'pipe', 'inherit'] })
+    t.teardown(() => { child.kill('SIGKILL') })
+    return { child, lines: createInterface({ input: child.stdout })[Symbol.asyncIterator]() }
+  }
+  const server = run('examples/minimal/server.ts', { PORT: '0' })
+  const { value: listening } = await server.lines.next()
+  t.match(listening, /^ws:\/\/127\.0\.0\.1:\d+\/ws$/)
+  const client = run('examples/minimal/client.ts', { URL: listening as string })
+  const said: string[] = []
+  for (let line = await client.lines.next(); line.done !== true; line = await client.lines.next()) said.push(line.value as string)
+  t.equal(client.child.exitCode ?? (await once(client.child, 'exit'))[0], 0)
+  t.same(said, ['approved draft 7', 'answer: draft 7, recorded as 1', 'refused: NO_SUCH_DRAFT'])
+})
