@@ -1,0 +1,161 @@
+// P-37 to P-42 and P-49: which end of a connection terminates, which detaches, and what the server says before it closes.
+
+import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
+import { expect, expectEqual, notTested } from '../expect.js'
+import { pause, type Scope } from '../kit.js'
+import { REASONS, actionOf, type Ending, type Peer } from '../peer.js'
+import { expectDetached, expectRefused, expectTerminated, takeReplay } from './shared.js'
+
+function expectGoodbye (end: Ending, code: number): void {
+  expectEqual(end.code, code, 'the close code')
+  const { code: told, reason, action } = end.goodbye?.payload ?? {}
+  expectEqual({ code: told, reason, action }, { code, reason: REASONS[code], action: actionOf(code) }, 'goodbye with')
+  expectEqual(end.goodbye?.seq, undefined, 'seq of goodbye')
+}
+
+async function working (scope: Scope): Promise<Peer> {
+  const peer = await scope.connect()
+  peer.command('echo', 1, 1)
+  await peer.answer(1)
+  return peer
+}
+
+/** Ways in which a connection ends that are no wish of the client to end the session. */
+const DROPS: Readonly<Record<string, (peer: Peer) => void>> = {
+  'close 1001': (peer) => peer.link.close(1001),
+  'close 3000': (peer) => peer.link.close(3000),
+  'close 4999': (peer) => peer.link.close(4999),
+  'close 1011': (peer) => peer.link.close(1011),
+  'an end of TCP without a close frame': (peer) => peer.link.destroy(),
+  'half a frame and an end of TCP': (peer) => {
+    peer.link.sendBytes(Buffer.from([0x81, 0xfe, 0x01]))
+    peer.link.destroy()
+  }
+}
+
+const ENDS: Readonly<Record<string, (peer: Peer) => void>> = {
+  'close 1000': (peer) => peer.link.close(1000),
+  'close without status': (peer) => peer.link.close()
+}
+
+export const endingChecks: readonly Check[] = [
+  check('P-37', 'terminates the session of a basic connection at every close', BASIC, async (scope) => {
+    void scope.admin
+    for (const [what, drop] of Object.entries({ ...DROPS, ...ENDS })) {
+      const peer = await working(scope)
+      drop(peer)
+      await expectTerminated(scope, peer).catch((error: Error) => { throw new Error(`after ${what}: ${error.message}`) })
+    }
+  }),
+  check('P-38', 'terminates at 1000 and at a close without status', FULL, async (scope) => {
+    for (const send of Object.values(ENDS)) {
+      const peer = await working(scope)
+      send(peer)
+      await peer.closed()
+      await expectRefused(scope, peer, 'ended_by_client', 1)
+    }
+  }),
+  check('P-38', 'answers end with goodbye and 4000', FULL, async (scope) => {
+    for (const frame of [{ type: 'end' }, { type: 'end', ack: 1 }]) {
+      const peer = await working(scope)
+      peer.send(frame)
+      expectGoodbye(await peer.closed('goodbye and a close with 4000'), 4000)
+      if (scope.facts.resumeWindowMs > 0) await expectRefused(scope, peer, 'ended_by_client', 1)
+    }
+  }),
+  check('P-38', 'takes end in the basic profile too', BASIC, async (scope) => {
+    const peer = await working(scope)
+    peer.send({ type: 'end', sessionId: peer.sessionId })
+    expectGoodbye(await peer.closed('goodbye and a close with 4000'), 4000)
+  }),
+  ...Object.entries(DROPS).map(([what, drop]) => check('P-39', `detaches at ${what}`, FULL, async (scope) => {
+    const peer = await working(scope)
+    drop(peer)
+    await peer.closed()
+    const again = await expectDetached(scope, peer)
+    await takeReplay(again)
+    again.command('echo', 2, 2)
+    expectEqual((await again.answer(2)).seq, 2, 'after the resume, the seq of the next answer')
+  })),
+  check('P-40', 'ends an idle session with 4300, whatever heartbeats, acks and refusals come', BOTH, async (scope) => {
+    const { idleTimeoutMs } = scope.facts
+    if (idleTimeoutMs > 5000) notTested('idleTimeoutMs ≤ 5000')
+    const peer = await working(scope)
+    const startedAt = performance.now()
+    const noise = setInterval(() => {
+      peer.send({ type: 'ack', seq: 0, sessionId: peer.sessionId })
+      peer.command('echo', 'gap', 99)
+    }, Math.max(200, idleTimeoutMs / 5))
+    try {
+      expectGoodbye(await peer.closed('goodbye and a close with 4300', idleTimeoutMs + 4000), 4300)
+    } finally {
+      clearInterval(noise)
+    }
+    const tookMs = performance.now() - startedAt
+    expect(tookMs >= idleTimeoutMs - 100, `an end not before ${idleTimeoutMs} ms`, `${Math.round(tookMs)} ms`)
+    if (scope.profile === 'full' && scope.facts.resumeWindowMs > 0) await expectRefused(scope, peer, 'idle', 1)
+  }, { slow: true }),
+  check('P-40', 'keeps a session that accepts commands', BOTH, async (scope) => {
+    const { idleTimeoutMs } = scope.facts
+    if (idleTimeoutMs > 5000) notTested('idleTimeoutMs ≤ 5000')
+    const peer = await working(scope)
+    for (let n = 0; n < 6; n++) {
+      await pause(idleTimeoutMs / 3)
+      await peer.fence()
+    }
+  }, { slow: true }),
+  check('P-41', 'closes with 4001 when an operator terminates', BOTH, async (scope) => {
+    const { admin } = scope
+    const peer = await working(scope)
+    expectEqual((await admin.terminate(peer.sessionId)).status, 204, 'status of DELETE')
+    expectGoodbye(await peer.closed('goodbye and a close with 4001'), 4001)
+    await expectTerminated(scope, peer)
+    const { status } = await admin.terminate(peer.sessionId)
+    expect(status === 404 || status === 410, 'HTTP 404 or 410 for a second DELETE', `HTTP ${status}`)
+  }),
+  check('P-41', 'closes with 4203 when an operator detaches, and keeps the session', FULL, async (scope) => {
+    const { admin } = scope
+    const peer = await working(scope)
+    const { status } = await admin.detach(peer.sessionId)
+    expect(status >= 200 && status < 300, 'HTTP 2xx for a detach', `HTTP ${status}`)
+    expectGoodbye(await peer.closed('goodbye and a close with 4203'), 4203)
+    const again = await expectDetached(scope, peer)
+    await takeReplay(again)
+    await again.fence()
+  }),
+  check('P-41', 'answers a detached operator message, then ends the detached session', FULL, async (scope) => {
+    const { admin } = scope
+    if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
+    const peer = await working(scope)
+    peer.link.destroy()
+    expectEqual((await admin.message(peer.sessionId, 'late', 1)).status, 202, 'status of a message to a detached session')
+    expectEqual((await admin.terminate(peer.sessionId)).status, 204, 'status of DELETE')
+    await expectRefused(scope, peer, 'ended_by_operator', 1)
+  }),
+  check('P-42', 'says goodbye before 4409, 4400 and 4000', BOTH, async (scope) => {
+    const invalid = await working(scope)
+    invalid.send({ sessionId: 'none', command: 'echo' })
+    expectGoodbye(await invalid.closed(), 4409)
+    const bad = await working(scope)
+    for (let n = 0; n < 11; n++) bad.sendText('bad')
+    expectGoodbye(await bad.closed(), 4400)
+    const ended = await working(scope)
+    ended.send({ type: 'end', sessionId: ended.sessionId })
+    expectGoodbye(await ended.closed(), 4000)
+  }),
+  check('P-42', 'says goodbye before 4003', FULL, async (scope) => {
+    const older = await working(scope)
+    await scope.resumed(older, 1)
+    expectGoodbye(await older.closed(), 4003)
+  }),
+  check('P-49', 'gives each close code the action of its hundreds digit', FULL, async (scope) => {
+    const older = await working(scope)
+    const newer = await scope.resumed(older, 1)
+    newer.ack(1_000_000)
+    const ended = await working(scope)
+    ended.send({ type: 'end' })
+    for (const end of [await older.closed(), await newer.closed(), await ended.closed()]) {
+      expectEqual(end.goodbye?.payload?.action, actionOf(end.code), `with ${end.code}, the action`)
+    }
+  })
+]

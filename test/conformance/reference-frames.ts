@@ -1,0 +1,45 @@
+// What a client may send, read from section 3.2 of docs/protocol.md: one function that gives the frame, or undefined for anything malformed.
+
+export type ClientFrame =
+  & { sessionId: string | undefined, ack: number | undefined }
+  & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' } | { kind: 'end' })
+
+const MAX_DEPTH = 32
+
+export function readClientFrame (text: string, lenient: boolean): ClientFrame | undefined {
+  let value: any
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || !isSafe(value)) return undefined
+  const { sessionId, command, payload = null, id, ack, type, seq } = value
+  if (sessionId !== undefined && typeof sessionId !== 'string') return undefined
+  if (ack !== undefined && !isCount(ack)) return undefined
+  const has = (...names: string[]) => lenient || Object.keys(value).every((name) => names.includes(name))
+  const common = { sessionId, ack }
+  if (type === 'ack') return has('type', 'seq', 'sessionId') && isCount(seq) ? { kind: 'ack', sessionId, ack: seq } : undefined
+  if (type === 'end') return has('type', 'sessionId', 'ack') ? { kind: 'end', ...common } : undefined
+  if (type !== undefined || !isText(command) || !has('command', 'payload', 'sessionId', 'id', 'ack')) return undefined
+  if (id !== undefined && !isText(id) && !isCount(id)) return undefined
+  return { kind: 'command', command, payload, id, ...common }
+}
+
+const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
+const isText = (value: unknown) => typeof value === 'string' && value.length >= 1 && value.length <= 128
+
+/** Neither nested too deep nor with a key that could reach a prototype. Walks without recursion, since the depth is the question. */
+function isSafe (root: object): boolean {
+  const open: [value: object, depth: number][] = [[root, 1]]
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    const [value, depth] = next
+    if (depth > MAX_DEPTH) return false
+    for (const name of Object.keys(value)) {
+      if (name === '__proto__') return false
+      const inner = (value as Record<string, unknown>)[name]
+      if (typeof inner === 'object' && inner !== null) open.push([inner, depth + 1])
+    }
+  }
+  return true
+}
