@@ -1,7 +1,7 @@
 // Bytes on a TCP connection, for what no WebSocket library would send: malformed handshakes, frames cut anywhere, peers that fall silent.
 
 import { randomBytes } from 'node:crypto'
-import { connect, type Socket } from 'node:net'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 
 export interface HttpAnswer {
   status: number
@@ -182,4 +182,47 @@ export async function rawUpgrade (port: number, headers: Record<string, string |
   const raw = await rawConnect(port)
   raw.write(handshake(headers, requestLine))
   return { raw, answer: await raw.answer() }
+}
+
+export interface CuttingProxy {
+  readonly port: number
+  /** Connections reset so far. */
+  readonly cuts: number
+  close (): void
+}
+
+/** A TCP proxy that resets each connection once the server has sent so many bytes on it; the last of them may be half a frame. */
+export async function cuttingProxy (port: number, cutAfter: () => number): Promise<CuttingProxy> {
+  const sockets = new Set<Socket>()
+  let cuts = 0
+  const listener = createServer(client => {
+    const upstream = connect(port, '127.0.0.1')
+    let left = cutAfter()
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.on('error', () => {}).on('close', () => {
+        sockets.delete(socket)
+        client.destroy()
+        upstream.destroy()
+      })
+    }
+    client.pipe(upstream)
+    upstream.on('data', data => {
+      left -= data.length
+      client.write(left < 0 ? data.subarray(0, data.length + left) : data)
+      if (left >= 0) return
+      cuts++
+      client.resetAndDestroy()
+      upstream.resetAndDestroy()
+    })
+  })
+  await new Promise<void>(resolve => { listener.listen(0, '127.0.0.1', resolve) })
+  return {
+    port: (listener.address() as AddressInfo).port,
+    get cuts () { return cuts },
+    close () {
+      for (const socket of sockets) socket.destroy()
+      listener.close()
+    }
+  }
 }

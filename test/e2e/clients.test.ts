@@ -1,0 +1,278 @@
+// First sessions with the clients that people have: ws, wscat, curl, a browser, Python. A tool that is missing fails the test under CI=true, and is said
+// loudly otherwise. CHROMIUM and PYTHON name other programs than the usual ones.
+
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { chromium, type Browser } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { cuttingProxy } from '../helpers/raw-socket.js'
+import { startServer } from '../helpers/server.js'
+import { connectFull, connectSocket } from '../helpers/socket.js'
+
+const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium'
+const CHROMIUM_ARGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const PYTHON = process.env['PYTHON'] ?? '/usr/bin/python3'
+const CURL = '/usr/bin/curl'
+const WSCAT = at('../../node_modules/wscat/bin/wscat')
+
+const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '10000', HOLDFAST_COMMANDS_PER_SECOND: '500' })
+t.teardown(async () => { await server.stop('SIGKILL') })
+
+function at (path: string): string {
+  return fileURLToPath(new URL(path, import.meta.url))
+}
+
+interface Ran { code: number | null, stdout: string, stderr: string }
+
+async function run (file: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
+  return await new Promise(resolve => {
+    const child = execFile(file, args, { env: { ...process.env, ...env }, timeout: 60_000 }, (_error, stdout, stderr) => {
+      resolve({ code: child.exitCode, stdout, stderr })
+    })
+    // wscat leaves when its standard input ends.
+    if (file !== process.execPath) child.stdin?.end()
+  })
+}
+
+/** False, and said so, when a program is not there. */
+function has (t: Test, ...programs: string[]): boolean {
+  const missing = programs.filter(program => !existsSync(program))
+  if (missing.length === 0) return true
+  if (process.env['CI'] === 'true') t.fail(`${missing.join(', ')} is missing, and CI=true`)
+  else t.comment(`######## NOT TESTED: ${missing.join(', ')} is missing ########`)
+  return false
+}
+
+async function hasWebsockets (t: Test): Promise<boolean> {
+  if (!has(t, PYTHON)) return false
+  if ((await run(PYTHON, ['-c', 'import websockets'])).code === 0) return true
+  if (process.env['CI'] === 'true') t.fail('the Python package websockets is missing, and CI=true')
+  else t.comment('######## NOT TESTED: the Python package websockets is missing ########')
+  return false
+}
+
+const curl = async (...args: string[]): Promise<string> => (await run(CURL, ['-s', ...args])).stdout
+
+t.test('a plain WebSocket client and an operator with curl', async t => {
+  if (!has(t, CURL)) return
+  const socket = await connectSocket(server.wsUrl)
+  const hello = await socket.next()
+  t.equal(hello.type, 'session_created')
+  const { sessionId } = hello.payload as { sessionId: string }
+  socket.send({ sessionId, id: '1', command: 'echo', payload: { a: 1 } })
+  t.match(await socket.next(), { type: 'result', id: '1', payload: { a: 1 } })
+
+  const { data } = JSON.parse(await curl(`${server.url}/sessions`)) as { data: { id: string }[] }
+  t.match(data.find(view => view.id === sessionId), { id: sessionId, userId: 'human_reviewer_1', state: 'active' })
+  t.match(JSON.parse(await curl(`${server.url}/sessions/${sessionId}`)), { id: sessionId })
+
+  await curl('-X', 'POST', '-H', 'content-type: application/json', '-d', '{"event":"note","payload":"from an operator"}', `${server.url}/sessions/${sessionId}/messages`)
+  t.match(await socket.next(), { type: 'message', event: 'note', payload: 'from an operator' })
+
+  const startedAt = Date.now()
+  t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '204')
+  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' } })
+  t.equal((await socket.nextClose()).code, 4001)
+  t.ok(Date.now() - startedAt < 1000, `${Date.now() - startedAt} ms`)
+  t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '404')
+  t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', `${server.url}/sessions/${sessionId}`), '410')
+})
+
+t.test('P-41 an operator drops a connection: 4203, and the client resumes', async t => {
+  const { socket, hello } = await connectFull(server.wsUrl)
+  const answer = await fetch(`${server.url}/sessions/${hello.payload.sessionId as string}/connection`, { method: 'DELETE' })
+  t.equal(answer.status, 204)
+  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4203, action: 'resume' } })
+  const again = await connectFull(server.wsUrl, [`resume.${hello.payload.sessionId as string}.${hello.payload.resumeToken as string}.0`])
+  t.match(again.hello, { type: 'session_resumed' })
+  again.socket.ws.close()
+})
+
+t.test('HOLDFAST_SESSION_TIMEOUT_SECONDS=1 purges an idle session of the basic profile with 4300', async t => {
+  const short = await startServer({ HOLDFAST_SESSION_TIMEOUT_SECONDS: '1' })
+  t.teardown(async () => { await short.stop('SIGKILL') })
+  const socket = await connectSocket(short.wsUrl)
+  await socket.next()
+  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4300, reason: 'idle', action: 'new' } })
+  t.equal((await socket.nextClose()).code, 4300)
+  await short.line(line => line.msg === 'stale sessions purged' && line['purged'] === 1)
+  t.strictSame(await short.stop('SIGINT'), { code: 0, signal: null })
+})
+
+t.test('curl shakes hands', async t => {
+  if (!has(t, CURL)) return
+  const answer = await curl('-i', '--http1.1', '--max-time', '1', '-H', 'Connection: Upgrade', '-H', 'Upgrade: websocket', '-H', 'Sec-WebSocket-Version: 13', '-H', 'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==', `${server.url}/ws`)
+  t.match(answer, /^HTTP\/1\.1 101 /)
+  t.match(answer, /session_created/)
+})
+
+t.test('wscat', async t => {
+  if (!has(t, WSCAT)) return
+  t.test('sends a command in the full profile', async t => {
+    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}', '-w', '1'])
+    t.match(stdout, /session_created/)
+    t.match(stdout, /"type":"result","id":1,"payload":\{"a":1\}/)
+  })
+
+  t.test('is told about a typing error and goes on', async t => {
+    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w', '1'])
+    t.match(stdout, /BAD_FRAME/)
+    t.match(stdout, /pong/)
+  })
+})
+
+t.test('a browser', async t => {
+  if (!has(t, CHROMIUM)) return
+  const browser: Browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_ARGS })
+  t.teardown(() => browser.close())
+
+  t.test('on a page of the server itself has a first session, and resumes it after a reload', async t => {
+    const page = await browser.newPage()
+    await page.goto(`${server.url}/health/live`)
+    const first = await page.evaluate(async url => {
+      const socket = new WebSocket(url, ['holdfast.v1', 'auth.dG9rZW4'])
+      const frames: { type: string, payload: { sessionId: string, resumeToken: string } }[] = []
+      await new Promise<void>((resolve, reject) => {
+        socket.onerror = () => { reject(new Error('refused')) }
+        socket.onmessage = ({ data }) => {
+          frames.push(JSON.parse(data as string))
+          if (frames.length === 1) socket.send('{"command":"echo","payload":{"from":"a browser"},"id":1}')
+          else resolve()
+        }
+      })
+      return { protocol: socket.protocol, extensions: socket.extensions, frames }
+    }, server.wsUrl)
+    t.match(first, { protocol: 'holdfast.v1', extensions: '', frames: [{ type: 'session_created' }, { type: 'result', seq: 1, payload: { from: 'a browser' } }] })
+    const hello = first.frames[0]?.payload as { sessionId: string, resumeToken: string }
+    await page.reload()
+    const second = await page.evaluate(async ({ url, entry }) => {
+      const socket = new WebSocket(url, ['holdfast.v1', entry])
+      const frames: unknown[] = []
+      const closed = new Promise<{ code: number, reason: string }>(resolve => { socket.onclose = ({ code, reason }) => { resolve({ code, reason }) } })
+      await new Promise<void>(resolve => {
+        socket.onmessage = ({ data }) => {
+          frames.push(JSON.parse(data as string))
+          if (frames.length === 3) {
+            socket.send('{"type":"end"}')
+            resolve()
+          }
+        }
+      })
+      return { frames, closed: await closed }
+    }, { url: server.wsUrl, entry: `resume.${hello.sessionId}.${hello.resumeToken}.0` })
+    t.match(second, {
+      frames: [{ type: 'session_resumed', payload: { replay: { from: 1, to: 1 } } }, { type: 'result', seq: 1 }, { type: 'live' }],
+      closed: { code: 4000, reason: 'ended_by_client' }
+    })
+    await page.close()
+  })
+
+  t.test('on a foreign page is refused', async t => {
+    const foreign = createServer((_request, response) => { response.setHeader('content-type', 'text/html').end('<!doctype html><title>elsewhere</title>') })
+    await new Promise<void>(resolve => { foreign.listen(0, '127.0.0.1', resolve) })
+    t.teardown(() => { foreign.close(); foreign.closeAllConnections() })
+    const page = await browser.newPage()
+    for (const address of [`http://127.0.0.1:${(foreign.address() as AddressInfo).port}/`, 'data:text/html,<title>null origin</title>']) {
+      await page.goto(address)
+      const outcome = await page.evaluate(async url => await new Promise(resolve => {
+        const socket = new WebSocket(url)
+        socket.onopen = () => { resolve('open') }
+        socket.onerror = () => { resolve('refused') }
+      }), server.wsUrl)
+      t.equal(outcome, 'refused', address.slice(0, 16))
+    }
+    await page.close()
+  })
+
+  t.test('a foreign page cannot read the operators\' answers', async t => {
+    const page = await browser.newPage()
+    await page.goto('data:text/html,<title>null origin</title>')
+    const outcome = await page.evaluate(async url => await fetch(url).then(() => 'read', () => 'refused'), `${server.url}/sessions`)
+    t.equal(outcome, 'refused')
+    await page.close()
+  })
+})
+
+t.test('Python', async t => {
+  t.test('the package websockets has a first session in both profiles', async t => {
+    if (!await hasWebsockets(t)) return
+    const script = `
+import asyncio, json, sys, websockets
+async def main():
+    async with websockets.connect(sys.argv[1]) as ws:
+        hello = json.loads(await ws.recv())
+        await ws.send(json.dumps({'sessionId': hello['payload']['sessionId'], 'id': '1', 'command': 'echo', 'payload': {'a': 1}}))
+        print(json.dumps([hello['type'], json.loads(await ws.recv())]))
+    async with websockets.connect(sys.argv[1], subprotocols=['holdfast.v1']) as ws:
+        hello = json.loads(await ws.recv())
+        await ws.send(json.dumps({'command': 'ping', 'id': 1}))
+        print(json.dumps([ws.subprotocol, json.loads(await ws.recv())]))
+        await ws.send('{"type":"end"}')
+        print(json.dumps(json.loads(await ws.recv())['payload']))
+        try:
+            await ws.recv()
+        except websockets.ConnectionClosed as closed:
+            print(closed.code, closed.reason)
+asyncio.run(main())
+`
+    const { stdout, stderr } = await run(PYTHON, ['-c', script, server.wsUrl])
+    const lines = stdout.trim().split('\n')
+    t.match(JSON.parse(lines[0] ?? 'null'), ['session_created', { type: 'result', id: '1', payload: { a: 1 } }], stderr)
+    t.match(JSON.parse(lines[1] ?? 'null'), ['holdfast.v1', { type: 'result', id: 1, payload: 'pong' }])
+    t.match(JSON.parse(lines[2] ?? 'null'), { code: 4000, reason: 'ended_by_client', action: 'stop' })
+    t.equal(lines[3], '4000 ended_by_client')
+  })
+
+  t.test('examples/python-client gets every answer once through a proxy that cuts', async t => {
+    if (!await hasWebsockets(t)) return
+    let connections = 0
+    const proxy = await cuttingProxy(server.port, () => 1500 + 300 * (connections++ % 9))
+    t.teardown(() => proxy.close())
+    const { stdout, stderr, code } = await run(PYTHON, [at('../../examples/python-client/client.py'), '--url', `ws://127.0.0.1:${proxy.port}/ws`, '--count', '200', '--timeout', '50'])
+    t.equal(code, 0, stderr.slice(-1000))
+    t.match(JSON.parse(stdout), { answered: 200, lost: [], sessions: 1, outputs: 200, gaps: [] })
+    t.ok(proxy.cuts >= 3, `${proxy.cuts} cuts`)
+  })
+
+  t.test('examples/http-core executes commands, and a repeat of one does not run twice', async t => {
+    if (!has(t, PYTHON)) return
+    const secret = 'a secret of the core, for this test'
+    const core = spawn(PYTHON, [at('../../examples/http-core/core.py')], { env: { ...process.env, PORT: '0', CORE_SECRET: secret }, stdio: ['ignore', 'pipe', 'inherit'] })
+    t.teardown(() => { core.kill() })
+    const coreUrl = await lineMatching(core, /http:\/\/127\.0\.0\.1:\d+/)
+    const platform = await startServer({ HOLDFAST_CORE_URL: `${coreUrl}/`, HOLDFAST_CORE_SECRET: secret })
+    t.teardown(async () => { await platform.stop('SIGKILL') })
+    const { socket, hello } = await connectFull(platform.wsUrl)
+    socket.send({ command: 'echo', payload: [1, 'ä', null], id: 1 })
+    t.match(await socket.next(), { type: 'result', id: 1, payload: [1, 'ä', null] })
+    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 2 })
+    t.match(await socket.take(2), [{ type: 'message', event: 'review.approved', payload: { item: 'a1' } }, { type: 'result', id: 2, payload: { item: 'a1', again: false } }])
+    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 2 })
+    t.match(await socket.next(), { type: 'result', id: 2, seq: 3, payload: { again: false } }, 'P-12')
+    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 3 })
+    t.match(await socket.next(), { type: 'result', id: 3, payload: { again: true } })
+    socket.send({ command: 'review.approve', payload: { item: 7 }, id: 4 })
+    t.match(await socket.next(), { type: 'error', id: 4, code: 'INVALID_PAYLOAD', payload: 'item must be a text.' })
+    socket.send({ command: 'no.such', id: 5 })
+    t.match(await socket.next(), { type: 'error', id: 5, code: 'UNKNOWN_COMMAND' })
+    const view = await (await fetch(`${platform.url}/sessions/${hello.payload.sessionId as string}`)).json()
+    t.match(view, { context: { approved: { a1: 'human_reviewer_1' } } })
+    t.notOk(platform.output.includes(secret), 'the secret is in no log line')
+    core.kill()
+    socket.send({ command: 'echo', id: 6 })
+    t.match(await socket.next(), { type: 'error', id: 6, code: 'CORE_UNAVAILABLE' })
+    socket.ws.close()
+  })
+})
+
+async function lineMatching (child: ChildProcess, pattern: RegExp): Promise<string> {
+  for await (const line of createInterface({ input: child.stdout as NonNullable<ChildProcess['stdout']> })) {
+    const found = pattern.exec(line)
+    if (found !== null) return found[0]
+  }
+  throw new Error(`it ended without ${pattern.source}`)
+}
