@@ -17,6 +17,7 @@ import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gatew
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { systemClock } from '../src/system-clock.js'
+import type {} from '@fastify/helmet'
 import type {} from './dispatcher.js'
 import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
 import { createTransport } from './gateway/transport.js'
@@ -139,6 +140,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       url: path,
       exposeHeadRoute: false,
       config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 } },
+      // Headers for pages have no meaning on an upgrade and would cost it a tenth.
+      helmet: false,
       preValidation: handshake.check,
       // Never reached: what asks for no upgrade was refused above.
       handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },

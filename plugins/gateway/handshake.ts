@@ -10,7 +10,7 @@ import { HoldfastError } from '../../src/io/errors.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
-import type { Clock, Millis } from '../../src/io/types.js'
+import type { Clock, MaybePromise, Millis } from '../../src/io/types.js'
 
 /** A handshake that may be upgraded. */
 export interface Upgrade {
@@ -30,7 +30,8 @@ export interface HandshakeOptions {
 }
 
 export interface HandshakeCheck {
-  check(request: FastifyRequest, reply: FastifyReply): Promise<void>
+  /** A preValidation hook with a callback: a handshake that nothing has to wait for is judged without a promise. */
+  check(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
   /** Refuses the handshakes whose credentials are being checked; without it an `authenticate` that hangs would hold up a close. */
   refusePending(): void
 }
@@ -45,24 +46,22 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   const turnstile = createTurnstile({ perTurn: PER_TURN, maxWaiting: MAX_WAITING, yieldTurn: setImmediate, random: Math.random })
   const pending = new Set<(reason: HoldfastError) => void>()
 
-  async function identify (request: FastifyRequest, token: string | undefined): Promise<Principal> {
+  function identify (request: FastifyRequest, token: string | undefined): MaybePromise<Principal> {
     const { headers, ip: address, url } = request
     try {
       const answer = options.authenticate({ token, headers, address, url } satisfies AuthRequest)
-      const principal = checkPrincipal(isPromise(answer) ? await withinTime(answer) : answer)
-      // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
-      if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
-      return principal
+      if (!isPromise(answer)) return vet(answer)
+      return withinTime(answer).then(vet).catch(error => { throw translate(request, error) })
     } catch (error) {
-      if (error instanceof HoldfastError) {
-        // The reason is in the cause, for operators alone; an outage is theirs to mend, a bad token is everyday.
-        if (error.code === 'AUTH_UNAVAILABLE') request.log.warn({ err: error }, 'credentials could not be checked')
-        else request.log.debug({ err: error }, 'credentials refused')
-        throw error
-      }
-      request.log.error({ err: error }, 'authenticate failed')
-      throw new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
+      throw translate(request, error)
     }
+  }
+
+  function vet (answer: Principal): Principal {
+    const principal = checkPrincipal(answer)
+    // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
+    if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
+    return principal
   }
 
   function withinTime<T> (answer: PromiseLike<T>): Promise<T> {
@@ -76,29 +75,45 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     })
   }
 
-  async function judge (request: FastifyRequest, response: ServerResponse): Promise<Upgrade> {
+  /** What is judged before anybody waits. */
+  function readOffer (request: FastifyRequest): Handshake {
     const { headers } = request
     if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
     checkForm(request.raw)
     if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
-    await turnstile.pass()
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
     checkOrigin(headers.origin, headers.host, options.allowedOrigins)
-    const principal = await identify(request, bearerOf(headers.authorization) ?? handshake.token)
-    if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
-    if (handshake.resume === undefined) sessionManager.checkQuota(principal.userId)
-    return { handshake, principal, response }
+    return handshake
   }
 
   return {
-    async check (request, reply) {
-      try {
-        request.upgrade = await judge(request, reply.raw)
-      } catch (error) {
+    check (request, reply, done) {
+      function refuse (error: unknown): void {
         if (error instanceof HoldfastError) addHeaders(reply, error)
-        throw error
+        done(error as Error)
       }
+      function admit (handshake: Handshake, principal: Principal): void {
+        if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+        if (handshake.resume === undefined) sessionManager.checkQuota(principal.userId)
+        request.upgrade = { handshake, principal, response: reply.raw }
+      }
+      try {
+        const handshake = readOffer(request)
+        const token = bearerOf(request.headers.authorization) ?? handshake.token
+        const turn = turnstile.pass()
+        const principal = turn === undefined ? identify(request, token) : turn.then(() => identify(request, token))
+        if (isPromise(principal)) {
+          principal.then(known => admit(handshake, known)).then(() => done(), refuse)
+          return
+        }
+        admit(handshake, principal)
+      } catch (error) {
+        refuse(error)
+        return
+      }
+      // Outside: `done` runs the rest of the request, whose errors are not refusals.
+      done()
     },
 
     refusePending () {
@@ -107,7 +122,19 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   }
 }
 
-function isPromise<T> (value: T | PromiseLike<T>): value is PromiseLike<T> {
+/** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */
+function translate (request: FastifyRequest, error: unknown): HoldfastError {
+  if (!(error instanceof HoldfastError)) {
+    request.log.error({ err: error }, 'authenticate failed')
+    return new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
+  }
+  // The reason is in the cause, for operators alone; an outage is theirs to mend, a bad token is everyday.
+  if (error.code === 'AUTH_UNAVAILABLE') request.log.warn({ err: error }, 'credentials could not be checked')
+  else request.log.debug({ err: error }, 'credentials refused')
+  return error
+}
+
+function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
   return typeof (value as { then?: unknown } | null)?.then === 'function'
 }
 

@@ -5,10 +5,13 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket } from '@fastify/websocket'
 import type { Transport } from '../../src/io/gateway/sender.js'
 
+/** RFC 6455's state, as ws numbers it. */
+const OPEN = 1
+
 export function createTransport (socket: WebSocket, stream: Duplex): Transport {
   return {
     write (frames) {
-      if (socket.readyState === socket.OPEN) stream.write(frames)
+      return socket.readyState !== OPEN || stream.write(frames)
     },
     get bufferedBytes () { return stream.writableLength },
     onceDrained (callback) {
@@ -17,7 +20,7 @@ export function createTransport (socket: WebSocket, stream: Duplex): Transport {
       else setImmediate(callback)
     },
     ping () {
-      if (socket.readyState === socket.OPEN) socket.ping()
+      if (socket.readyState === OPEN) socket.ping()
     },
     close (code, reason) {
       socket.close(code, reason)

@@ -75,11 +75,12 @@ export class FakeTransport implements Transport {
   closed: { code: number, reason: string } | undefined
   #waiting: (() => void)[] = []
 
-  write (frames: Buffer): void {
+  write (frames: Buffer): boolean {
     if (this.closed !== undefined) throw new Error('a write after close')
     this.writes.push(frames)
     if (this.stalled) this.bufferedBytes += frames.length
     this.mostBuffered = Math.max(this.mostBuffered, this.bufferedBytes)
+    return this.bufferedBytes === 0
   }
 
   onceDrained (callback: () => void): void { this.#waiting.push(callback) }

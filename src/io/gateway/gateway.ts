@@ -10,7 +10,7 @@ import { HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, SUBPROTOCOL, type CommandFrame } fr
 import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import type { Dispatcher } from '../dispatcher/dispatcher.js'
-import type { SessionManager, Attachment } from '../session/manager.js'
+import type { SessionManager } from '../session/manager.js'
 import { watermarkOf, type SessionRecord } from '../session/record.js'
 import { outputAt } from '../session/replay-log.js'
 import type { Clock, EndReason, Log, Millis, Profile, Seq, UserId } from '../types.js'
@@ -77,6 +77,9 @@ export function createGateway (options: GatewayOptions): Gateway {
   let badFrames = 0
   let latest = clock.now()
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
+  const { maxMessageBytes, commandsPerSecond, maxInFlight } = limits
+  const terms = `"idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
+    `"limits":${JSON.stringify({ maxMessageBytes, commandsPerSecond, maxInFlight })}`
 
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
@@ -156,10 +159,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   function welcome (connection: Connection, session: SessionRecord, previous: Previous | undefined): void {
     connection.session = session
     const isAttached = manager.attach(session, connection, null, attachment => {
-      sender.sendText(connection, JSON.stringify({
-        type: 'session_created',
-        payload: { ...introduction(connection, session, attachment), ...(previous === undefined ? {} : { previous }) }
-      }))
+      const former = previous === undefined ? '' : `,"previous":${JSON.stringify(previous)}`
+      sender.sendText(connection, `{"type":"session_created","payload":{${introduction(session, attachment.resumeToken)}${former}}}`)
     })
     if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
   }
@@ -170,24 +171,17 @@ export function createGateway (options: GatewayOptions): Gateway {
       const { replay, gap, lastSeq } = attachment
       connection.sentSeq = replay === null ? lastSeq : replay.from - 1
       connection.liveAfterSeq = lastSeq
-      sender.sendText(connection, JSON.stringify({
-        type: 'session_resumed',
-        payload: { ...introduction(connection, session, attachment), lastCommand: watermarkOf(session), replay, gap }
-      }))
+      sender.sendText(connection, `{"type":"session_resumed","payload":{${introduction(session, attachment.resumeToken)},` +
+        `"lastCommand":${watermarkOf(session)},"replay":${JSON.stringify(replay)},"gap":${JSON.stringify(gap)}}}`)
     })
     if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
   }
 
-  function introduction (connection: Connection, session: SessionRecord, { resumeToken }: Attachment): object {
-    return {
-      sessionId: session.id,
-      userId: session.userId,
-      protocol: connection.profile === 'full' ? SUBPROTOCOL : 'basic',
-      ...(connection.profile === 'full' ? { resumeToken, resumeWindowMs: manager.limits.resumeWindowMs } : {}),
-      idleTimeoutMs: manager.limits.idleTimeoutMs,
-      heartbeatMs: limits.heartbeatMs,
-      limits: { maxMessageBytes: limits.maxMessageBytes, commandsPerSecond: limits.commandsPerSecond, maxInFlight: limits.maxInFlight }
-    }
+  /** The members that both first frames share. Printed by hand around the part that is the same for every connection: a deploy prints thousands. */
+  function introduction (session: SessionRecord, resumeToken: string | null): string {
+    const isFull = session.profile === 'full'
+    return `"sessionId":${JSON.stringify(session.id)},"userId":${JSON.stringify(session.userId)},"protocol":"${isFull ? SUBPROTOCOL : 'basic'}",` +
+      (isFull ? `"resumeToken":${resumeToken === null ? 'null' : `"${resumeToken}"`},"resumeWindowMs":${manager.limits.resumeWindowMs},` : '') + terms
   }
 
   function receive (connection: Connection, data: Buffer, isBinary: boolean): void {

@@ -14,8 +14,8 @@ import { outputFrameBytes, textFrameBytes, writeOutputFrame, writeTextFrame } fr
 
 /** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
 export interface Transport {
-  /** Hands whole frames to the socket; they are sent in order of the calls. */
-  write(frames: Buffer): void
+  /** Hands whole frames to the socket; they are sent in order of the calls. False when it holds so much that `bufferedBytes` is worth a look. */
+  write(frames: Buffer): boolean
   /** Bytes handed over that the kernel has not taken yet. */
   readonly bufferedBytes: number
   /** Calls back once, when what was handed over has been taken. */
@@ -48,6 +48,8 @@ export class Connection implements AttachedConnection {
   queuedBulk = false
   /** Waits for the socket to drain. */
   blocked = false
+  /** The last write left something in the socket. */
+  crowded = false
   /** Said goodbye, or closed by the peer: nothing is read or written any more. */
   closed = false
   receivedAt: Millis
@@ -147,7 +149,7 @@ export function createSender (options: SenderOptions): Sender {
   function flush (connection: Connection): void {
     if (connection.blocked || connection.closed) return
     for (;;) {
-      const room = maxBufferedBytes - connection.transport.bufferedBytes
+      const room = connection.crowded ? maxBufferedBytes - connection.transport.bufferedBytes : maxBufferedBytes
       if (room <= 0) {
         block(connection)
         return
@@ -206,7 +208,7 @@ export function createSender (options: SenderOptions): Sender {
     if (isLive) connection.liveAfterSeq = -1
     connection.sentSeq = to
     connection.sentAt = now()
-    connection.transport.write(frames)
+    connection.crowded = !connection.transport.write(frames)
     if (connection.profile === 'basic' && session !== null) onSent(session, to)
     return true
   }
@@ -227,7 +229,7 @@ export function createSender (options: SenderOptions): Sender {
     for (const length of lengths) connection.textBytes -= length
     connection.texts = count === texts.length ? null : texts.slice(count)
     connection.sentAt = now()
-    connection.transport.write(frames)
+    connection.crowded = !connection.transport.write(frames)
   }
 
   function writeLive (frames: Buffer, at: number): number {
