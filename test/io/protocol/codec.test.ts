@@ -1,0 +1,124 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
+import { CLOSE, closeAction } from '../../../src/io/protocol/close-codes.js'
+import { errorFrame, errorOutput, firstProblem, goodbyeFrame, messageOutput, readClientFrame, refusalFrame, resultOutput } from '../../../src/io/protocol/codec.js'
+import { MAX_DEPTH } from '../../../src/io/protocol/frames.js'
+import { FUZZ_SEED } from '../../contract/session-store.js'
+
+const read = (text: string): ReturnType<typeof readClientFrame> => readClientFrame(Buffer.from(text))
+
+function holdsProtoKey (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return Object.entries(value).some(([key, member]) => key === '__proto__' || (key === 'constructor' && typeof member === 'object' && member !== null && Object.hasOwn(member, 'prototype')) || holdsProtoKey(member))
+}
+
+t.test('P-6 every JSON payload arrives as it was sent', async t => {
+  t.comment(`seed ${FUZZ_SEED}`)
+  fc.assert(fc.property(fc.jsonValue({ maxDepth: 20 }), fc.option(fc.oneof(fc.integer({ min: 1 }), fc.string({ minLength: 1, maxLength: 128 })), { nil: undefined }), (payload, id) => {
+    const text = JSON.stringify({ command: 'echo', payload, id })
+    const value = JSON.parse(text) as { payload: unknown }
+    const frame = read(text)
+    if (holdsProtoKey(value)) return typeof frame === 'string'
+    return JSON.stringify(frame) === JSON.stringify(value)
+  }), { seed: FUZZ_SEED, numRuns: 1000 })
+})
+
+t.test('P-10 every JSON value is printed as JSON prints it, with its length in bytes', async t => {
+  t.comment(`seed ${FUZZ_SEED}`)
+  fc.assert(fc.property(fc.jsonValue(), fc.string({ unit: 'binary' }), fc.integer({ min: 1 }), (payload, text, id) => {
+    for (const [output, expected] of [
+      [messageOutput(text, payload), { seq: 7, type: 'message', event: text, payload }],
+      [resultOutput(id, payload), { seq: 7, type: 'result', id, payload }],
+      [resultOutput(text, payload), { seq: 7, type: 'result', id: text, payload }],
+      [resultOutput(undefined, payload), { seq: 7, type: 'result', payload }],
+      [errorOutput(id, 'CODE', text), { seq: 7, type: 'error', code: 'CODE', id, payload: text }]
+    ] as const) {
+      if (JSON.stringify(JSON.parse(`{"seq":7${output.tail}`)) !== JSON.stringify(JSON.parse(JSON.stringify(expected)))) return false
+      if (output.bytes !== Buffer.byteLength(output.tail)) return false
+      if (output.commandId !== ('id' in expected && typeof expected.id === 'number' ? id : 0)) return false
+    }
+    return true
+  }), { seed: FUZZ_SEED, numRuns: 500 })
+})
+
+t.test('P-6 bytes of any kind never throw, and what is no frame is a sentence without their text', async t => {
+  t.comment(`seed ${FUZZ_SEED}`)
+  fc.assert(fc.property(fc.oneof(fc.uint8Array({ maxLength: 300 }), fc.json().map(text => Buffer.from(text)), fc.string({ unit: 'binary' }).map(text => Buffer.from(text))), bytes => {
+    const frame = readClientFrame(Buffer.from(bytes))
+    return typeof frame === 'object' ? 'command' in frame || frame.type === 'ack' || frame.type === 'end' : frame.endsWith('.') && frame.length < 400
+  }), { seed: FUZZ_SEED, numRuns: 2000 })
+})
+
+t.test('P-6 __proto__ is found in every spelling and at every depth, constructor.prototype too', async t => {
+  const spellings = ['__proto__', '\\u005f_proto__', '_\\u005Fproto__', '__\\u0070roto__', '\\u005f\\u005f\\u0070\\u0072\\u006f\\u0074\\u006f\\u005f\\u005f', '__prot\\u006F__']
+  for (const key of spellings) {
+    for (const text of [`{"command":"x","payload":{"${key}":{"a":1}}}`, `{"command":"x","payload":[[{"b":{"${key}":1}}]]}`, `{"command":"x","payload":{"${key}" \n\t : 1}}`, `{"${key}":{},"command":"x"}`]) {
+      t.type(read(text), 'string', text)
+    }
+  }
+  for (const key of ['constructor', '\\u0063onstructor', 'construct\\u006fr']) {
+    for (const inner of ['prototype', 'pro\\u0074otype']) t.type(read(`{"command":"x","payload":{"${key}":{"${inner}":{"a":1}}}}`), 'string')
+  }
+  t.equal(({} as Record<string, unknown>).a, undefined)
+})
+
+t.test('P-6 the words alone are harmless: as values, and parts of other keys', async t => {
+  for (const payload of ['__proto__', 'constructor', { proto: 1 }, { prototype: 1 }, { constructor: 'x' }, { __proto: 1, my__proto__: 2 }, ['__proto__', { key: '__proto__' }], 'a "__proto__" b', { text: '{"__proto__":1}' }]) {
+    const text = JSON.stringify({ command: 'x', payload })
+    t.same(read(text), JSON.parse(text), text)
+  }
+})
+
+t.test('P-6 the depth is that of the whole frame, in arrays and in objects', async t => {
+  const nest = (open: string, close: string, depth: number): string => `{"command":"x","payload":${open.repeat(depth)}${open === '[' ? '' : '1'}${close.repeat(depth)}}`
+  for (const [open, close] of [['[', ']'], ['{"a":', '}']] as const) {
+    t.type(read(nest(open, close, MAX_DEPTH - 1)), 'object')
+    t.equal(read(nest(open, close, MAX_DEPTH)), 'The frame is nested deeper than 32.')
+    t.type(read(nest(open, close, 20_000)), 'string')
+  }
+  t.type(read(`{"command":"x","payload":[${`${'['.repeat(30)}${']'.repeat(30)},`.repeat(50)}1]}`), 'object', 'wide is not deep')
+})
+
+t.test('P-6 the sentence names the member at fault and nothing of its value', async t => {
+  for (const [text, member] of [['{"command":"x","ack":"secret"}', '/ack'], ['{"command":["secret"]}', '/command'], ['{"type":"ack","seq":"secret"}', '/seq'], ['{"command":"x","acks":"secret"}', 'acks'], ['{"type":"end","more":"secret"}', 'more'],
+    ['{"type":"secret","command":"x"}', '/type']] as const) {
+    t.match(read(text), member)
+    t.notMatch(read(text), 'secret')
+  }
+  t.equal(firstProblem([]), 'it has a member that is not allowed')
+  t.equal(firstProblem([{ instancePath: '', message: 'schema is false' }, { instancePath: '', message: 'must be an object' }]), 'the top level must be an object')
+  t.ok((read(`{"command":"x","${'y'.repeat(5000)}":1}`) as string).length < 300)
+})
+
+t.test('P-16 refusals carry what the client needs', async t => {
+  t.strictSame(JSON.parse(refusalFrame(3, new HoldfastError('COMMAND_GAP', { details: { expected: 2 } }))), { type: 'error', code: 'COMMAND_GAP', id: 3, expected: 2, payload: ERRORS.COMMAND_GAP.message })
+  t.strictSame(JSON.parse(refusalFrame('a"b', new HoldfastError('RATE_LIMITED', { retryAfterMs: 20 }))), { type: 'error', code: 'RATE_LIMITED', id: 'a"b', retryAfterMs: 20, payload: ERRORS.RATE_LIMITED.message })
+  t.strictSame(JSON.parse(refusalFrame(undefined, new HoldfastError('DRAINING', { details: { expected: 'text' } }))), { type: 'error', code: 'DRAINING', payload: ERRORS.DRAINING.message })
+  t.strictSame(JSON.parse(errorFrame('BAD_ACK')), { type: 'error', code: 'BAD_ACK', payload: ERRORS.BAD_ACK.message })
+})
+
+t.test('P-42 goodbye names code, reason and action, and when to come back', async t => {
+  t.strictSame(JSON.parse(goodbyeFrame(CLOSE.replaced)), { type: 'goodbye', payload: { code: 4003, reason: 'replaced', action: 'stop' } })
+  t.strictSame(JSON.parse(goodbyeFrame(CLOSE.draining, 0)), { type: 'goodbye', payload: { code: 4200, reason: 'draining', action: 'resume', retryAfterMs: 0 } })
+})
+
+t.test('P-49 the hundreds digit is the instruction, for codes nobody knows too', async t => {
+  const expected: Record<number, string> = { 40: 'stop', 41: 'resume_later', 42: 'resume', 43: 'new', 44: 'stop' }
+  for (const [hundreds, action] of Object.entries(expected)) for (const last of [0, 1, 50, 99]) t.equal(closeAction(Number(hundreds) * 100 + last), action)
+  for (const code of [1001, 1005, 1006, 1009, 1011, 3000, 3999, 4500, 4999, 0]) t.equal(closeAction(code), 'resume_later', `${code}`)
+  t.equal(closeAction(1000), 'stop')
+  for (const { code, reason } of Object.values(CLOSE)) {
+    t.ok(code >= 4000 && code < 4500)
+    t.match(reason, /^[a-z_]{1,123}$/)
+  }
+  t.equal(new Set(Object.values(CLOSE).map(({ code }) => code)).size, Object.keys(CLOSE).length)
+})
+
+t.test('errors carry their row, and a cause that is not shown', async t => {
+  const cause = new Error('inner')
+  const error = new HoldfastError('USER_QUOTA', { cause, retryAfterMs: 5, details: { reason: 'x' } })
+  t.match(error, { name: 'HoldfastError', code: 'USER_QUOTA', statusCode: 429, message: ERRORS.USER_QUOTA.message, cause, retryAfterMs: 5, details: { reason: 'x' } })
+  t.notOk('cause' in new HoldfastError('USER_QUOTA'))
+  t.match(commandError('MINE', 'mine'), { code: 'MINE', expose: true, message: 'mine' })
+})
