@@ -94,7 +94,7 @@ async function createTokenCheck (fastify: FastifyInstance, adminToken: string): 
 async function requireLoopback (request: FastifyRequest): Promise<void> {
   const { headers, socket } = request
   // Not request.ip: that may come from a header.
-  const isLocal = isLoopbackAddress(socket.remoteAddress ?? '') && isLoopbackHost(headers.host ?? '') &&
+  const isLocal = isLoopbackAddress(socket.remoteAddress ?? '') && isLoopbackHost(onlyHostOf(request)) &&
     FORWARDING_HEADERS.every(name => headers[name] === undefined)
   if (!isLocal) {
     request.log.warn({ address: socket.remoteAddress, code: 'HOST_FORBIDDEN' }, 'operator request refused')
@@ -104,6 +104,12 @@ async function requireLoopback (request: FastifyRequest): Promise<void> {
     request.log.warn({ address: socket.remoteAddress, code: 'FORBIDDEN' }, 'operator request refused')
     throw new HoldfastError('FORBIDDEN', { message: 'The request comes from a page of another site; without a token that is not allowed.' })
   }
+}
+
+/** Host, if the request names one and no other: of two Node takes the first, and a URL in place of the path names one as well (RFC 9112 section 3.2.2). */
+function onlyHostOf ({ headers, raw }: FastifyRequest): string {
+  const named = raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
+  return named === 1 && raw.url?.startsWith('/') === true ? headers.host ?? '' : ''
 }
 
 function isFromOtherSite ({ origin, host, 'sec-fetch-site': site }: FastifyRequest['headers']): boolean {

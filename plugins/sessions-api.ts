@@ -10,7 +10,7 @@ import type { Seq, SessionId } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
-  DEFAULT_PAGE, DoneAnswer, MAX_PAGE, MessageBody, NoQuery, Note, PageAnswer, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, Words, errorAnswers,
+  DEFAULT_PAGE, DoneAnswer, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, Words, errorAnswers,
   readTime, toIso, toSessionJson
 } from './schemas/rest.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
@@ -24,8 +24,8 @@ const ListQueryString = Type.Object({
   createdAfter: Type.Optional(Type.String({ format: 'date-time' })),
   idleFor: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_IDLE_SECONDS, description: 'Seconds without activity, at least.' })),
   sort: Type.Optional(Words(['createdAt', '-createdAt'], 'Default createdAt: oldest first.')),
-  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` })),
-  cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same sort.' }))
+  limit: PageLimit,
+  cursor: PageCursor
 }, { additionalProperties: false })
 
 export default fp(async function sessionsApi (fastify) {

@@ -1,12 +1,15 @@
 // REST for operators, many sessions at a time: all sessions of a user, and messages to a user or to everybody. The rules are those of sessions-api.ts.
 // A user without sessions is no error: whether the user exists at all is not known here.
 
+import { setImmediate } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
-import { MAX_PAGE, MessageBody, NoQuery, Note, SessionIdQuery, UserParams, UserSessionsAnswer, errorAnswers, toSessionJson } from './schemas/rest.js'
+import {
+  DEFAULT_PAGE, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, SessionIdQuery, UserParams, errorAnswers, toSessionJson
+} from './schemas/rest.js'
 
 const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' })
 const SentAnswer = Type.Object({ sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' })
@@ -17,16 +20,23 @@ export default fp(async function usersApi (fastify) {
 
   scope.get('/users/:userId/sessions', {
     schema: {
-      summary: 'Lists the sessions of a user',
-      description: `Oldest first, at most ${MAX_PAGE}; GET /sessions?userId= pages through more.`,
+      summary: 'Lists the sessions of a user, page by page',
+      description: 'Oldest first. A page is full, or the last one.',
       tags: ['users'],
       params: UserParams,
-      querystring: NoQuery,
-      response: { 200: UserSessionsAnswer, ...errorAnswers() }
+      querystring: Type.Object({ limit: PageLimit, cursor: PageCursor }, { additionalProperties: false }),
+      response: { 200: PageAnswer, ...errorAnswers() }
     }
-  }, async ({ params: { userId } }) => {
-    const views = manager.sessionsOfUser(userId)
-    return { data: views.slice(0, MAX_PAGE).map(toSessionJson), total: views.length }
+  }, async ({ params: { userId }, query: { limit = DEFAULT_PAGE, cursor } }) => {
+    const page = manager.listSessions({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
+    // A step looks at a bounded number of sessions, whosever they are; other events go between two of them.
+    while (page.nextCursor !== null && page.data.length < limit) {
+      await setImmediate()
+      const step = manager.listSessions({ userId, limit: limit - page.data.length, cursor: page.nextCursor })
+      page.data.push(...step.data)
+      page.nextCursor = step.nextCursor
+    }
+    return { data: page.data.map(toSessionJson), nextCursor: page.nextCursor }
   })
 
   scope.delete('/users/:userId/sessions', {

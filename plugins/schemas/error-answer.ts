@@ -16,7 +16,7 @@ export interface ErrorBody {
 /** Body of an answer for a HoldfastError; its details become members. */
 export function errorBody (error: HoldfastError): ErrorBody {
   const { statusCode, code, message, details } = error
-  return { ...details, statusCode, code, error: STATUS_CODES[statusCode] ?? 'Error', message }
+  return { ...details, statusCode, code, error: STATUS_CODES[statusCode] as string, message }
 }
 
 /** `setErrorHandler` of a scope takes it. */

@@ -68,10 +68,6 @@ export const PageAnswer = Type.Object({
   data: Type.Array(SessionRef),
   nextCursor: Type.Union([Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' })
 }, { description: 'A page of sessions.' })
-export const UserSessionsAnswer = Type.Object({
-  data: Type.Array(SessionRef, { maxItems: MAX_PAGE }),
-  total: Count(`All sessions of the user; data holds the first ${MAX_PAGE}.`)
-}, { description: 'The sessions of the user.' })
 export const StatsAnswer = Type.Object({
   active: Count('Sessions with a connection.'),
   detached: Count('Sessions without.'),
@@ -92,6 +88,8 @@ export const StatsAnswer = Type.Object({
 export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
 export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
 export const Note = Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NOTE_CHARACTERS, description: 'Why, for the log and for the 410 that follows.' }))
+export const PageLimit = Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` }))
+export const PageCursor = Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same sort.' }))
 export const SessionIdQuery = Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS })
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 

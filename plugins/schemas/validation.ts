@@ -8,15 +8,16 @@ import { Compile } from 'typebox/compile'
 import { firstProblem } from '../../src/io/protocol/codec.js'
 
 const DIGITS = /^-?\d{1,15}$/
+const PART_NAMES: Record<string, string> = { querystring: 'query', params: 'path' }
 
 /** `setValidatorCompiler` of a scope takes it. The error's message names the member at fault and nothing of its value. */
 export const strictValidatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const check = Compile(schema)
   const integers = httpPart === 'body' ? [] : integerMembers(schema)
   return (value: unknown) => {
-    const read = integers.length === 0 ? value : readIntegers(value, integers)
+    const read = integers.length === 0 ? value : readIntegers(value as Record<string, unknown>, integers)
     if (check.Check(read)) return { value: read }
-    return { error: new Error(`The ${httpPart === 'querystring' ? 'query' : httpPart ?? 'request'} is not valid: ${firstProblem(check.Errors(read))}.`) }
+    return { error: new Error(`The ${PART_NAMES[httpPart ?? ''] ?? httpPart} is not valid: ${firstProblem(check.Errors(read))}.`) }
   }
 }
 
@@ -25,9 +26,9 @@ function integerMembers (schema: TSchema): string[] {
   return Object.keys(properties).filter(name => properties[name]?.type === 'integer')
 }
 
-function readIntegers (value: unknown, names: string[]): unknown {
-  if (typeof value !== 'object' || value === null) return value
-  const read: Record<string, unknown> = { ...value }
+/** `value` is what Fastify made of a query or path, so it is an object. */
+function readIntegers (value: Record<string, unknown>, names: string[]): Record<string, unknown> {
+  const read = { ...value }
   for (const name of names) {
     const text = read[name]
     if (typeof text === 'string' && DIGITS.test(text)) read[name] = Number(text)

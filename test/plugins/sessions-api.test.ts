@@ -85,9 +85,22 @@ t.test('a page has 50 sessions unless told otherwise and at most 500', async t =
   const last = await ask('GET', `/sessions?limit=500&cursor=${page.json().nextCursor}`)
   t.equal(ids(last).length, 1)
   t.equal(last.json().nextCursor, null)
-  const ofUser = (await ask('GET', '/users/everybody/sessions')).json()
-  t.equal(ofUser.data.length, 500)
-  t.equal(ofUser.total, 501)
+})
+
+t.test('sessions of a user are found in full pages, however many other sessions there are', async t => {
+  const app = await buildRestApp(t, { unlimitedUserId: 'everybody', sessions: { maxSessions: 30_000 } })
+  const ask = asker(app)
+  const mine: string[] = []
+  for (let i = 0; i < 25_000; i++) {
+    if (i % 5000 === 4999) mine.push(app.sessionManager.createSession('alice').id)
+    app.sessionManager.createSession('everybody')
+  }
+  const first = await ask('GET', '/users/alice/sessions?limit=2')
+  t.same(ids(first), mine.slice(0, 2))
+  const second = await ask('GET', `/users/alice/sessions?cursor=${first.json().nextCursor}`)
+  t.same(ids(second), mine.slice(2))
+  t.equal(second.json().nextCursor, null)
+  t.equal((await ask('GET', '/users/alice/sessions?cursor=none')).json().code, 'INVALID_CURSOR')
 })
 
 /** Walks all pages; between two of them `meanwhile` may create and end sessions. */
@@ -304,7 +317,7 @@ t.test('all sessions of a user are listed, written to and ended, but for the exc
   const path = `/users/${encodeURIComponent('ann/é %')}`
   const listed = await ask('GET', `${path}/sessions`)
   t.same(ids(listed), mine)
-  t.equal(listed.json().total, 3)
+  t.equal(listed.json().nextCursor, null)
   const sent = await ask('POST', `${path}/messages`, { event: 'notice', payload: 1 })
   t.equal(sent.statusCode, 202)
   t.same(sent.json(), { sessions: 3 })
@@ -319,7 +332,7 @@ t.test('all sessions of a user are listed, written to and ended, but for the exc
 t.test('a user without sessions is no error', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
-  t.same((await ask('GET', '/users/nobody/sessions')).json(), { data: [], total: 0 })
+  t.same((await ask('GET', '/users/nobody/sessions')).json(), { data: [], nextCursor: null })
   t.same((await ask('DELETE', '/users/__proto__/sessions')).json(), { ended: 0 })
   t.same((await ask('POST', '/users/%00/messages', { event: 'x' })).json(), { sessions: 0 })
 })
@@ -360,6 +373,15 @@ t.test('a failure inside is INTERNAL and tells nothing of itself', async t => {
   t.equal(answer.statusCode, 500)
   t.same(answer.json(), { statusCode: 500, code: 'INTERNAL', error: 'Internal Server Error', message: 'Something failed inside the server.' })
   t.match(lines.join(''), 'password=1')
+})
+
+t.test('an error of a library that blames the caller is INVALID_REQUEST without its text', async t => {
+  const app = await buildRestApp(t)
+  app.sessionManager.peekSession = () => { throw Object.assign(new Error('library text'), { statusCode: 422 }) }
+  const answer = await asker(app)('GET', `/sessions/${noSuch}`)
+  t.equal(answer.statusCode, 400)
+  t.equal(answer.json().code, 'INVALID_REQUEST')
+  t.notMatch(answer.body, 'library')
 })
 
 t.test('changes are logged with ids and reasons, payloads never', async t => {
