@@ -1,4 +1,4 @@
-// npm run bench: starts the servers, loads them in paired turns and prints one table per question. docs/performance.md says how to read it.
+// npm run build && npm run bench: starts the servers, loads them in paired turns and prints one table per question. docs/performance.md says how to read it.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -17,7 +17,7 @@ import { resumeLoads } from './loads/resume.js'
 
 const LOADS: readonly Load[] = [...echoLoads, pushLoad, connectLoad, ...idleLoads, ...resumeLoads, ...interferenceLoads]
 
-const USAGE = `npm run bench -- [options]
+const USAGE = `npm run build && npm run bench -- [options]
 
   --only a,b      loads with these names, or whose names start so (default: all)
   --servers a,b   servers to compare with ws (default: all that a load makes sense for)
