@@ -49,7 +49,7 @@ export interface SeqRange { readonly from: Seq, readonly to: Seq }
 /** What `session.on` tells. Everything here is for display and logs; no application has to act on it to stay connected. */
 export interface SessionEvents {
   state: { readonly state: ClientState, readonly previous: ClientState }
-  /** `attempt`: 0 for the first one after a stable connection. `resuming`: a session is offered to the server. */
+  /** `attempt`: how many came before it for nothing, or for a few seconds only. `resuming`: a session is offered to the server. */
   connecting: { readonly attempt: number, readonly resuming: boolean }
   live: { readonly sessionId: SessionId, readonly userId: UserId, readonly resumed: boolean }
   /** The socket is gone, the session is kept. `retryInMs` is null if nothing happens before `connect()` is called. */

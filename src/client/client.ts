@@ -137,9 +137,12 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   let isHeld = false
   /** The server gave a session on this connection. */
   let isAttached = false
+  /** Infinity while it is not live. */
   let liveAt = Infinity
-  /** Attempts since a stable connection, and attempts since the server last gave a session. */
+  /** Live connections in a row that did not last, and attempts since the last one; what the back-off grows with. */
+  let briefs = 0
   let attempts = 0
+  /** Attempts since the server last gave a session. */
   let failures = 0
   /** The server asked not to be asked before. */
   let notBefore = 0
@@ -324,8 +327,11 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   function lost (code: number, reason: string, action: CloseAction, retryAfterMs: Millis = 0): void {
     timers.disarm('ack')
     queue.pause()
-    if (timing.now() - liveAt >= STABLE_MS) attempts = 0
-    liveAt = Infinity
+    if (liveAt !== Infinity) {
+      if (timing.now() - liveAt >= STABLE_MS) briefs = 0
+      attempts = briefs++
+      liveAt = Infinity
+    }
     if (action === 'stop' || (action === 'new' && options.renew === false)) return end(reason, code === REPLACED_CODE)
     if (!isAttached && ++failures >= (options.maxAttempts ?? Infinity)) return end('unreachable')
     // `resume` and `new` mean now, but a server that says so again and again is not believed.

@@ -271,6 +271,19 @@ t.test('losses', async t => {
     t.strictSame(events('detached').map(({ retryInMs }) => retryInMs), [250, 500, 250])
   })
 
+  t.test('does not hold a long outage against the connection that ended it', async t => {
+    const { clock, peers, peer, events } = createWorld(t)
+    for (let attempt = 0; attempt < 8; attempt++) {
+      await clock.advance(0)
+      peers.at(-1)!.drop()
+      await clock.step()
+    }
+    const up = await peer()
+    up.created()
+    up.drop(4200, 'draining')
+    t.equal(events('detached').at(-1)?.retryInMs, 0)
+  })
+
   t.test('gives up after maxAttempts without an answer, and tells what the socket said', async t => {
     const { clock, peers, events, session } = createWorld(t, { maxAttempts: 2 })
     const sent = session.send('a')
