@@ -12,7 +12,7 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { destination } from 'pino'
 import type {} from '../plugins/websocket-gateway.js'
-import { buildApp, type AppOverrides } from './app.js'
+import type { AppOverrides } from './app.js'
 import { renderConfig, renderHelp } from './config-help.js'
 import { loadConfig, readAction, type Config } from './config.js'
 import { HoldfastError } from './io/errors.js'
@@ -30,6 +30,8 @@ async function main (argv: string[]): Promise<void> {
   const config = loadConfig({ env: process.env, argv, dotenv })
   if (action === 'print-config') return print(renderConfig(config))
 
+  // Loaded when it is needed: what only prints answers at once.
+  const { buildApp } = await import('./app.js')
   const onTerminal = process.stdout.isTTY === true
   const app = await buildApp(config, { version, logStream: onTerminal ? await prettyStream() : destination({ dest: 1, sync: true }) })
   installShutdown(app, config)
