@@ -3,10 +3,10 @@
 // in exchange it says nothing but these words.
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import type {} from '@fastify/under-pressure'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import type { MaybePromise } from '../src/io/types.js'
+import type {} from './load-shedding.js'
 import type {} from './websocket-gateway.js'
 import { strictValidatorCompiler } from './schemas/validation.js'
 
@@ -33,7 +33,7 @@ export default fp<HealthOptions>(async function health (fastify, options) {
   const scope = fastify.withTypeProvider<TypeBoxTypeProvider>()
   scope.setValidatorCompiler(strictValidatorCompiler)
   // Under pressure every route is answered 503, and a supervisor would take that for a dead process.
-  const config = { pressureHandler: () => {} }
+  const config = { shedLoad: false }
 
   scope.get('/health/live', {
     config,

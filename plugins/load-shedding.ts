@@ -1,41 +1,70 @@
-// Sends new requests and handshakes away while the event loop cannot keep up, so that the sessions that are there are served: 503 with Retry-After. Measuring is
-// @fastify/under-pressure's; what counts as too much is decided here: a lag above the limit in two samples in a row. One long turn,
-// such as the start of the process or a large purge, sends nobody away.
+// Sends new requests and handshakes away while the event loop cannot keep up, so that the sessions that are there are served: 503 with Retry-After. What counts
+// as too much is a lag above the limit in two samples in a row: one long turn, such as the start of the process or a large purge, sends nobody
+// away. Connections that are open are not touched.
 //
-// Register it after the socket route's plugin, since its hook refuses. Routes with `config.pressureHandler` of their own, such as health, are let
-// through. Connections that are open are not touched.
+// Register it after the socket route's plugin, since its hook refuses. Routes with `config.shedLoad: false`, such as health, are let through. Not
+// @fastify/under-pressure: it also samples the memory of the process from a timer, and that throws when the process is out of
+// descriptors, which would end every session for a burst of connects.
 
-import underPressure from '@fastify/under-pressure'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { systemClock } from '../src/system-clock.js'
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Whether new requests are sent away at present. */
+    isUnderPressure(): boolean
+  }
+  interface FastifyContextConfig {
+    /** False: the route is answered under pressure too. */
+    shedLoad?: boolean
+  }
+}
+
 export interface LoadSheddingOptions {
   /** Lag of the event loop, on average over a sample, that is too much. */
   maxEventLoopDelayMs: Millis
+  /** Mean lag since it was last asked; default: as Node measures it. */
+  readLagMs?: () => Millis
   clock?: Clock
 }
 
 const SAMPLE_MS = 1000
+const RESOLUTION_MS = 20
 const RETRY_AFTER_MS = 5000
 
 export default fp<LoadSheddingOptions>(async function loadShedding (fastify, options) {
   const { maxEventLoopDelayMs, clock = systemClock } = options
-  let since = -Infinity
-  let last = -Infinity
-
-  await fastify.register(underPressure, {
-    sampleInterval: SAMPLE_MS,
-    maxEventLoopDelay: maxEventLoopDelayMs,
-    pressureHandler: async (_request, _reply, _type, value) => {
-      // Without a single turn during a sample the library tells an infinite lag; what is known is that it was as long as the sample.
-      if (value === Infinity && maxEventLoopDelayMs > SAMPLE_MS) return
-      const now = clock.now()
-      if (now - last > 2 * SAMPLE_MS) since = now
-      last = now
-      if (now - since < SAMPLE_MS) return
-      throw new HoldfastError('SERVER_FULL', { message: 'The server is too busy to take more.', retryAfterMs: RETRY_AFTER_MS })
-    }
+  const histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  const readLagMs = options.readLagMs ?? (() => {
+    // The histogram has the length of its own intervals in it. Without a single one since the last look there is no mean.
+    const lagMs = histogram.mean / 1e6 - RESOLUTION_MS
+    histogram.reset()
+    return Number.isNaN(lagMs) ? 0 : lagMs
   })
+  let sampledAt = clock.now()
+  let wasOver = false
+  let shedding = false
+
+  /** Samples when it is asked, at most once a second: no timer, and nothing to measure when nobody comes. */
+  function isUnderPressure (): boolean {
+    const now = clock.now()
+    if (now - sampledAt >= SAMPLE_MS) {
+      const isOver = readLagMs() > maxEventLoopDelayMs
+      shedding = isOver && wasOver
+      wasOver = isOver
+      sampledAt = now
+    }
+    return shedding
+  }
+
+  histogram.enable()
+  fastify.decorate('isUnderPressure', isUnderPressure)
+  fastify.addHook('onRequest', async request => {
+    if (!isUnderPressure() || request.routeOptions.config.shedLoad === false) return
+    throw new HoldfastError('SERVER_FULL', { message: 'The server is too busy to take more.', retryAfterMs: RETRY_AFTER_MS })
+  })
+  fastify.addHook('onClose', async () => { histogram.disable() })
 }, { name: 'holdfast/load-shedding', fastify: '5.x', dependencies: ['holdfast/websocket-gateway'] })

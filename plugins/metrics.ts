@@ -7,6 +7,7 @@ import { Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
 import { collectProcessMetrics } from './metrics/process-metrics.js'
 import { collectSessionMetrics } from './metrics/session-metrics.js'
+import type {} from './load-shedding.js'
 import type {} from './dispatcher.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
@@ -43,7 +44,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
   await fastify.register(async scope => {
     prepareRestScope(scope).get('/metrics', {
       // Under pressure every route is answered 503, and that is when somebody wants to know.
-      config: { pressureHandler: () => {} },
+      config: { shedLoad: false },
       logLevel: 'warn',
       schema: {
         summary: 'Counters and gauges for Prometheus',

@@ -43,7 +43,8 @@ function takeOver ({ server }: FastifyInstance): void {
   server.removeAllListeners('upgrade')
   server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
     if (request.headers.upgrade?.trim().toLowerCase() === 'websocket') {
-      for (const listener of handshakeListeners) listener.call(server, request, socket, head)
+      // The gateway ends a handshake that is pipelined behind an unanswered request; the library would only log that it cannot take it.
+      for (const listener of handshakeListeners) if (!socket.destroyed) listener.call(server, request, socket, head)
       return
     }
     giveBack(server, request, socket, head)

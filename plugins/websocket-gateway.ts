@@ -118,6 +118,9 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     closing = true
     await drain(Math.min(closeTimeoutMs, 1000))
   })
+  // A handshake pipelined behind a request that is not answered yet: the library cannot take the socket, and nobody else would end it.
+  const endPipelined = (_request: IncomingMessage, socket: Duplex & { _httpMessage?: unknown }): void => { if (socket._httpMessage != null) socket.destroy() }
+  fastify.server.prependListener('upgrade', endPipelined)
   await registerWebsocket(fastify, limits, closeTimeoutMs)
   // An upgrade that arrives while the instance closes is answered 503 by Fastify before any hook, and nobody would end its socket.
   const endLateUpgrade = (_request: IncomingMessage, socket: Duplex & { destroySoon?: () => void }): void => { if (closing) socket.destroySoon?.() }
@@ -128,6 +131,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
     fastify.server.off('upgrade', endLateUpgrade)
+    fastify.server.off('upgrade', endPipelined)
   })
 
   await fastify.register(async function socketRoute (scope) {

@@ -64,15 +64,18 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     return principal
   }
 
+  /** Lets go of the wait once it is decided, whether the answer ever comes or not. */
   function withinTime<T> (answer: PromiseLike<T>): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      pending.add(reject)
-      const timer = setTimeout(() => reject(new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 1000 })), options.authTimeoutMs)
-      void Promise.resolve(answer).then(resolve, reject).finally(() => {
-        clearTimeout(timer)
-        pending.delete(reject)
-      })
-    })
+    const { promise, resolve, reject } = withResolvers<T>()
+    const timer = setTimeout(() => reject(new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 1000 })), options.authTimeoutMs)
+    const release = (): void => {
+      clearTimeout(timer)
+      pending.delete(reject)
+    }
+    pending.add(reject)
+    promise.then(release, release)
+    answer.then(resolve, reject)
+    return promise
   }
 
   /** What is judged before anybody waits. */
@@ -120,6 +123,17 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
       for (const reject of pending) reject(new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
     }
   }
+}
+
+/** `Promise.withResolvers`, which Node has from version 22 on. */
+function withResolvers<T> (): { promise: Promise<T>, resolve: (value: T) => void, reject: (reason: unknown) => void } {
+  let resolve: (value: T) => void = () => {}
+  let reject: (reason: unknown) => void = () => {}
+  const promise = new Promise<T>((_resolve, _reject) => {
+    resolve = _resolve
+    reject = _reject
+  })
+  return { promise, resolve, reject }
 }
 
 /** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */

@@ -176,7 +176,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
 
   function answerFailure (session: SessionRecord, entry: Entry, id: number | string | undefined, error: unknown, startedAt: Millis): void {
     const shown = readShownError(error)
-    if (shown === undefined) log.error({ err: error instanceof Error ? error : new TypeError('the handler threw something that is no error'), sid: session.id, command: entry.stats.name }, 'command handler failed')
+    if (shown === undefined) log.error({ err: asError(error), sid: session.id, command: entry.stats.name }, 'command handler failed')
     answerError(session, id, shown?.code ?? 'INTERNAL', shown?.message ?? ERRORS.INTERNAL.message)
     count(entry, 'error', clock.now() - startedAt)
   }
@@ -344,11 +344,19 @@ function callsOf (session: SessionRecord): SessionCalls {
   return (session.calls ??= createSessionCalls()) as SessionCalls
 }
 
+/** For the log: the error itself, unless it is none or breaks when it is looked at. */
+function asError (error: unknown): Error {
+  try {
+    if (error instanceof Error) return error
+  } catch {}
+  return new TypeError('the handler threw something that is no error')
+}
+
 /** Code and sentence of an error that its thrower meant to be seen; undefined for every other, and for what throws when it is looked at. */
 function readShownError (error: unknown): { code: string, message: string } | undefined {
-  if (error instanceof HoldfastError) return { code: error.code, message: error.message }
   if (typeof error !== 'object' || error === null) return undefined
   try {
+    if (error instanceof HoldfastError) return { code: error.code, message: error.message }
     const { code, expose, message } = error as { code?: unknown, expose?: unknown, message?: unknown }
     if (expose !== true || typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
     return { code, message: String(message).slice(0, 1024) }

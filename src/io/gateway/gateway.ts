@@ -193,6 +193,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       connection.unheard = false
       manager.confirmAttach(session)
     }
+    // P-7, and P-6 for everything else that is no frame.
     const frame = isBinary ? 'Binary messages are not spoken here.' : readClientFrame(data)
     if (typeof frame === 'string') {
       malformed(connection, frame)

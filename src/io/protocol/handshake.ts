@@ -15,16 +15,21 @@ export interface Handshake {
 }
 
 const MAX_ENTRIES = 8
+/** RFC 9110, section 5.6.2. */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
 /**
- * Reads `Sec-WebSocket-Protocol`. Undefined when the offer has no protocol that is spoken here.
+ * Reads `Sec-WebSocket-Protocol`. Undefined when the offer has no protocol that is spoken here, or is no list of up to eight
+ * different tokens.
  *
  * @param header the raw value; undefined offers nothing, which is the basic profile
  */
 export function readHandshake (header: string | undefined): Handshake | undefined {
   if (header === undefined) return { profile: 'basic', token: undefined, resume: undefined }
-  const entries = header.split(',', MAX_ENTRIES).map(entry => entry.trim())
-  if (!entries.includes(SUBPROTOCOL)) return undefined
+  const entries = header.split(',').map(entry => entry.trim())
+  // What is no list of tokens would be refused by the WebSocket library later, in its own words and after the credentials were checked.
+  const isList = entries.length <= MAX_ENTRIES && new Set(entries).size === entries.length && entries.every(entry => TOKEN.test(entry))
+  if (!isList || !entries.includes(SUBPROTOCOL)) return undefined
   let token: string | undefined
   let resume: Handshake['resume']
   for (const entry of entries) {

@@ -19,7 +19,7 @@ import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
 import type { SessionStore, StoredTombstone } from './store.js'
 import { createTimingWheel } from './timing-wheel.js'
-import { snapshotOf, viewOf } from './view.js'
+import { createWallTime, snapshotOf, viewOf } from './view.js'
 
 export interface SessionLimits extends DeliveryLimits {
   /** A session without activity for longer ends (P-40). */
@@ -167,6 +167,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     get outputsDropped () { return delivery.dropped }
   }
   let active = 0
+  const toWall = createWallTime(clock)
   const delivery = createDelivery({ store, log, limits, dismiss })
   const wheel = createTimingWheel<SessionRecord>({ deadlineOf, tickMs: WHEEL_TICK_MS, buckets: WHEEL_BUCKETS, now: now() })
 
@@ -300,7 +301,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function view (session: SessionRecord): SessionView {
-    return viewOf(session, clock)
+    return viewOf(session, toWall)
   }
 
   /** Drops the connection for a reason of the server's own. */
@@ -326,7 +327,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     const session = store.get(sessionId)
     const hash = hashResumeToken(token)
     if (session === undefined || !holds(hash, userId, session)) return refuse(request, hash)
-    // The sweep runs once a tick; a session past its deadline is over all the same.
+    // The sweep runs once a tick; a session past its deadline is over all the same. A client that has seen more than there is means lost state (P-34).
     const stale = deadlineOf(session) < now()
     if (stale || lastSeq > lastSeqOf(session)) {
       totals.resumeRefused++
@@ -386,16 +387,16 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     attach,
     detach,
     end,
-    snapshot: session => snapshotOf(session, clock),
+    snapshot: session => snapshotOf(session, toWall),
     delivery,
 
-    createSession: userId => snapshotOf(open(userId, 'full'), clock),
+    createSession: userId => snapshotOf(open(userId, 'full'), toWall),
 
     getSession (id) {
       const session = store.get(id)
       if (session === undefined || deadlineOf(session) < now()) return undefined
       session.lastActiveAt = now()
-      return snapshotOf(session, clock)
+      return snapshotOf(session, toWall)
     },
 
     terminateSession (id, reason = 'ended_by_operator', note) {

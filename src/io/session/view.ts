@@ -1,25 +1,25 @@
 // What people and handlers see of a record: copies that do not change, without tokens. Monotonic times become wall-clock times here, counted back from
 // now, so that a system clock which was set does not make a session look older or newer than it is.
 
-import type { Clock, Session, SessionView } from '../types.js'
+import type { Clock, Millis, Session, SessionView } from '../types.js'
 import { lastSeqOf, watermarkOf, type SessionRecord } from './record.js'
 
 /** The session as the founding note has it. */
-export function snapshotOf (session: SessionRecord, clock: Clock): Session {
+export function snapshotOf (session: SessionRecord, toWall: WallTime): Session {
   return {
     id: session.id,
     userId: session.userId,
     createdAt: session.createdAt,
-    lastActivityAt: wallTime(session.lastActiveAt, clock),
+    lastActivityAt: toWall(session.lastActiveAt),
     context: session.context
   }
 }
 
 /** The session as an operator sees it. */
-export function viewOf (session: SessionRecord, clock: Clock): SessionView {
+export function viewOf (session: SessionRecord, toWall: WallTime): SessionView {
   const { log } = session
   return {
-    ...snapshotOf(session, clock),
+    ...snapshotOf(session, toWall),
     state: session.connection === null ? 'detached' : 'active',
     profile: session.profile,
     revision: session.revision,
@@ -29,10 +29,22 @@ export function viewOf (session: SessionRecord, clock: Clock): SessionView {
     lastCommand: watermarkOf(session),
     inFlight: session.calls === null ? 0 : session.calls.inFlight,
     dropped: log === null ? 0 : log.dropped,
-    detachedAt: session.detachedAt === -1 ? null : wallTime(session.detachedAt, clock)
+    detachedAt: session.detachedAt === -1 ? null : toWall(session.detachedAt)
   }
 }
 
-function wallTime (monotonic: number, clock: Clock): number {
-  return clock.wall() - (Math.floor(clock.now()) - monotonic)
+/** Milliseconds since 1970-01-01 UTC of a monotonic time. */
+export type WallTime = (monotonic: Millis) => Millis
+
+/** Below this the two clocks differ by the rounding of one of them; above it somebody set the system's. */
+const CLOCK_SET_MS = 10
+
+/** Keeps the distance of the clocks until it changes for good, so that the same moment is shown as the same time twice. */
+export function createWallTime (clock: Clock): WallTime {
+  let distance = NaN
+  return monotonic => {
+    const present = clock.wall() - Math.floor(clock.now())
+    if (!(Math.abs(present - distance) < CLOCK_SET_MS)) distance = present
+    return monotonic + distance
+  }
 }
