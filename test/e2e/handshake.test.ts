@@ -47,7 +47,11 @@ t.test('handshakes that the standards refuse are refused in under a second, in t
     ['a broken request line', 'GET /ws HTTP/one\r\n\r\n', 400],
     ['a NUL in a header', handshake({ 'X-Bad': 'a\u0000b' }), 400],
     ['a foreign origin', handshake({ Origin: 'https://evil.example' }), 403],
-    ['an unknown subprotocol', handshake({ 'Sec-WebSocket-Protocol': 'chat' }), 400]
+    ['an unknown subprotocol', handshake({ 'Sec-WebSocket-Protocol': 'chat' }), 400],
+    ['a subprotocol twice', handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1, holdfast.v1' }), 400],
+    ['an empty subprotocol', handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1,' }), 400],
+    ['a subprotocol that is no token', handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1, a b' }), 400],
+    ['a padded base64 in a subprotocol', handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1, auth.YQ==' }), 400]
   ]
   for (const [name, bytes, status] of cases) {
     t.test(name, async t => {
@@ -103,6 +107,25 @@ t.test('handshakes that the standards refuse are refused in under a second, in t
     raw.write(`GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n${upgrade}\r\nGET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n${upgrade}\r\n`)
     t.strictSame([(await raw.answer()).status, (await raw.answer()).status, (await raw.answer()).status], [200, 404, 200])
     raw.reset()
+  })
+
+  t.test('a handshake in one packet behind another request is taken or its connection ended, never left open', async t => {
+    for (const first of ['GET /sessions HTTP/1.1', 'GET /nowhere HTTP/1.1', 'GET /ws HTTP/1.1']) {
+      const raw = await rawConnect(server.port)
+      raw.write(`${first}\r\nHost: 127.0.0.1\r\n\r\n${handshake()}`)
+      const statuses: number[] = []
+      while (!raw.isEnded && statuses.at(-1) !== 101) statuses.push((await raw.answer().catch(() => ({ status: 0 }))).status)
+      t.ok(raw.isEnded || statuses.at(-1) === 101, `${first}: ${statuses.join()}`)
+      raw.reset()
+    }
+  })
+
+  t.test('a handshake behind one that was refused is not answered', async t => {
+    const raw = await rawConnect(server.port)
+    raw.write(`${handshake({ Origin: 'https://evil.example' })}${handshake()}`)
+    t.equal((await raw.answer()).status, 403)
+    await raw.ended
+    t.equal(raw.received.length, 0)
   })
 
   t.test('a body behind a foreign upgrade is a body, not a second request', async t => {

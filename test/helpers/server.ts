@@ -91,7 +91,7 @@ export interface ServerProcess {
 }
 
 const ENTRY = fileURLToPath(new URL('../../dist/src/server.js', import.meta.url))
-const START_MS = 20_000
+const START_MS = 60_000
 
 /** Starts the built server on a free port of the loopback and waits until it listens. */
 export async function startServer (env: Record<string, string> = {}, nodeOptions: string[] = []): Promise<ServerProcess> {

@@ -651,6 +651,17 @@ t.test('close', async t => {
     t.pass('close settled')
   })
 
+  t.test('settles although a handshake came in one packet behind another request', async t => {
+    const app = await createPluginApp({ before: app => { app.get('/slow', async () => { await turn(); return { slow: true } }) } })
+    const port = await listen(app)
+    const raw = await rawConnect(port)
+    t.teardown(() => raw.reset())
+    raw.write(`GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n${handshake()}`)
+    await raw.answer().catch(() => undefined)
+    const outcome = await Promise.race([app.close().then(() => 'closed'), new Promise<string>(resolve => { setTimeout(resolve, 4000, 'still open').unref() })])
+    t.equal(outcome, 'closed')
+  })
+
   t.test('settles although a handshake is being authenticated, and lets nobody in after the drain', async t => {
     let release: (value: Principal) => void = () => {}
     let arrived: () => void = () => {}
