@@ -25,8 +25,8 @@ export function createAdmin (base: string, token: string | undefined, timeoutMs:
       })
       const text = await response.text()
       const retryAfter = Number(response.headers.get('retry-after') ?? Number.NaN)
-      // An operator's limit is not under test; the kit waits it out where that is a matter of seconds.
-      if (response.status === 429 && retryAfter <= 5) {
+      // An operator's limit is not under test, nor a server that is busy; the kit waits it out where that is a matter of seconds.
+      if ((response.status === 429 || response.status === 503) && retryAfter <= 10) {
         await new Promise((resolve) => setTimeout(resolve, retryAfter * 1000 + 50))
         continue
       }

@@ -4,6 +4,7 @@
 // given the first answer, as any core has to do. It keeps no session state; what a command means is in its payload.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { Failure } from './expect.js'
 
 export interface Execution {
   readonly sessionId: string
@@ -109,7 +110,7 @@ export async function startCore (host: string, port: number, timeoutMs: number):
     byTag,
     started (tag, count = 1) {
       return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => finish(new Error(`the core got ${byTag(tag).length} of ${count} commands within ${timeoutMs} ms`)), timeoutMs)
+        const timer = setTimeout(() => finish(new Failure(`expected ${count} executions at the core, got ${byTag(tag).length} within ${timeoutMs} ms`)), timeoutMs)
         function finish (error?: Error) {
           clearTimeout(timer)
           listeners.splice(listeners.indexOf(check), 1)

@@ -5,7 +5,7 @@
 import { createAdmin } from './admin.js'
 import { RULES, type Check } from './check.js'
 import { startCore } from './core.js'
-import { NotTested, show } from './expect.js'
+import { Failure, NotTested, show } from './expect.js'
 import { createScope, type Facts, type ScopeParts } from './kit.js'
 import type { KitOptions } from './options.js'
 import type { Profile } from './peer.js'
@@ -102,13 +102,13 @@ async function runCheck (check: Check, parts: Omit<ScopeParts, 'breach'>): Promi
   let sentence = ''
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`expected the check to end, got no end within ${CHECK_DEADLINE_MS} ms`)), CHECK_DEADLINE_MS)
+    timer = setTimeout(() => reject(new Failure(`expected the check to end, got no end within ${CHECK_DEADLINE_MS} ms`)), CHECK_DEADLINE_MS)
   })
   try {
     await Promise.race([check.run(scope), late])
   } catch (error) {
     state = error instanceof NotTested ? 'not tested' : 'failed'
-    sentence = show(error)
+    sentence = error instanceof Failure || error instanceof NotTested ? error.message : `expected the check to end, got ${show(error)}`
   } finally {
     clearTimeout(timer)
     end()

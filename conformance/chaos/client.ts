@@ -10,8 +10,8 @@ import type { ClientPlan } from './plan.js'
 
 /** Commands sent and not answered at a time. */
 const WINDOW = 4
-/** A connection on which nothing more happens is left after this time, as a user would reload. */
-const STUCK_MS = 15_000
+/** A connection on which nothing comes for this time is left, as a user would reload; a ping is due long before (P-43). */
+const STUCK_MS = 40_000
 
 export interface ChaosClient {
   readonly events: readonly ClientEvent[]
@@ -37,8 +37,8 @@ export interface ChaosClientParts {
   hasCore: boolean
   /** Called as soon as the session has an id. */
   onSession(sessionId: string): void
-  /** Called while no connection is open, before each new one; and after each answer. */
-  beforeConnect(connection: number): Promise<void>
+  /** Called while no connection is open, before each new one. */
+  beforeConnect(broken: number): Promise<void>
   onAnswered(answered: number): void
   /** True once nothing but the client's own answers is still to come. */
   isQuiet(): boolean
@@ -66,11 +66,12 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
 
   async function run (): Promise<void> {
     while (!isOver()) {
-      await parts.beforeConnect(connections)
-      await connectOnce(connections++)
+      connections++
+      await parts.beforeConnect(lane.broken)
+      await connectOnce(lane.broken)
     }
   }
-  async function connectOnce (connection: number): Promise<void> {
+  async function connectOnce (broken: number): Promise<void> {
     const offered = lastSeq
     const protocols = ['holdfast.v1', ...(sessionId === undefined ? [] : [`resume.${sessionId}.${token}.${offered}`])]
     const result = await upgrade(lane.url, { protocols, headers: parts.headers, timeoutMs: parts.timeoutMs }).catch(() => undefined)
@@ -82,13 +83,13 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       return
     }
     link = result.link
-    await converse(link, connection, offered)
+    await converse(link, broken, offered)
     link = undefined
     events.push({ kind: 'closed' })
   }
-  function converse (open: Link, connection: number, offered: number): Promise<void> {
+  function converse (open: Link, broken: number, offered: number): Promise<void> {
     return new Promise((resolve) => {
-      const talk = createTalk(open, connection)
+      const talk = createTalk(open, broken)
       const watchdog = setInterval(() => {
         if (performance.now() - talk.heardAt() < STUCK_MS) return
         stuck++
@@ -106,9 +107,9 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     })
   }
 
-  function createTalk (open: Link, connection: number) {
+  function createTalk (open: Link, broken: number) {
     /** Commands allowed so far: the work is spread over the connections that will break. */
-    const quota = connection >= plan.faults.length ? total : Math.ceil(total * (connection + 1) / (plan.faults.length + 1))
+    const quota = broken >= plan.faults.length ? total : Math.ceil(total * (broken + 1) / (plan.faults.length + 1))
     let nextToSend = 1
     let waitUntil = 0
     let heard = performance.now()
@@ -146,7 +147,7 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
         sentHere.add(id)
       }
       if (open > 0 || nextToSend <= quota) return
-      if (connection < plan.faults.length) {
+      if (broken < plan.faults.length) {
         // Nothing is left to say on this connection, and its fault was not reached.
         lane.fire()
       } else if (answered.size === total && parts.isQuiet() && !finalSent) {
@@ -232,7 +233,7 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
   return {
     events,
     run,
-    state: () => `connection ${connections} of ${plan.faults.length + 1}, ${answered.size} of ${total} answered, ${link === undefined ? 'away' : 'open'}`,
+    state: () => `connection ${connections}, ${lane.broken} of ${plan.faults.length} broken, ${answered.size} of ${total} answered, ${link === undefined ? 'away' : 'open'}`,
     get finalSeq () { return finalSeq },
     get sessionId () { return sessionId },
     get stuck () { return stuck },

@@ -1,6 +1,7 @@
 // The chaos run: plans it, starts proxy, core and clients, lets operators write to the sessions meanwhile, and has every client's history
 // checked. The server runs elsewhere and knows nothing of it. Bounded in time: a client that is not done by then counts as not finished.
 
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { createAdmin, type Admin } from '../admin.js'
 import { addVerdicts, checkHistory, type Verdict } from '../checker.js'
 import { startCore, type Core } from '../core.js'
@@ -31,6 +32,8 @@ interface Player {
 
 export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promise<ChaosReport> {
   const startedAt = performance.now()
+  const delays = monitorEventLoopDelay({ resolution: 20 })
+  delays.enable()
   const core = options.core === undefined ? undefined : await startCore(options.core.host, options.core.port, options.timeoutMs)
   const admin = options.admin === undefined ? undefined : createAdmin(options.admin, options.adminToken, options.timeoutMs)
   const proxy = createProxy(new URL(options.url))
@@ -43,14 +46,15 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
     await Promise.all(players.map(({ client }) => client.run()))
     clearTimeout(limit)
     clearInterval(progress)
-    return report(core, chaos, players, performance.now() - startedAt)
+    return report(core, chaos, players, performance.now() - startedAt, delays.max / 1e6)
   } finally {
     await proxy.close()
     await core?.close()
   }
 
   async function createPlayer (plan: ClientPlan): Promise<Player> {
-    const lane = await proxy.lane((connection) => plan.faults[connection] ?? [])
+    // By breaks rather than by connections: one that ends for another reason leaves its faults to the next.
+    const lane: Lane = await proxy.lane(() => plan.faults[lane.broken] ?? [])
     const operator = createOperator(plan, admin)
     const player: Player = {
       plan,
@@ -121,8 +125,8 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
     produced,
     troubles,
     open (id: string) { sessionId = id },
-    async beforeConnect (connection: number) {
-      if (admin === undefined || sessionId === undefined || flooded || plan.floodBefore === undefined || connection < plan.floodBefore) return
+    async beforeConnect (broken: number) {
+      if (admin === undefined || sessionId === undefined || flooded || plan.floodBefore === undefined || broken < plan.floodBefore) return
       flooded = true
       for (let n = 0; n < FLOOD.outputs; n++) {
         const mark = `flood-${plan.client}-${n} `.padEnd(60, '.')
@@ -140,7 +144,7 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
   }
 }
 
-function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], tookMs: number): ChaosReport {
+function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], tookMs: number, delayMs: number): ChaosReport {
   const counted = core !== undefined
   const verdict = addVerdicts(players.map(({ plan, client, produced, executions }) => checkHistory({
     client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced
@@ -154,7 +158,7 @@ function report (core: Core | undefined, chaos: ChaosOptions, players: readonly 
   if (broken < chaos.cuts) problems.push(`only ${broken} of ${chaos.cuts} connections were broken`)
   if (stuck > 0) problems.push(`${stuck} connections went silent and had to be left`)
   const lines = [
-    `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s`,
+    `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit itself ${Math.round(delayMs)} ms`,
     `commands ${chaos.commands}, executions ${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
     `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,

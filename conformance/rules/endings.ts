@@ -1,7 +1,7 @@
 // P-37 to P-42 and P-49: which end of a connection terminates, which detaches, and what the server says before it closes.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
-import { expect, expectEqual, notTested } from '../expect.js'
+import { Failure, expect, expectEqual, notTested } from '../expect.js'
 import { pause, type Scope } from '../kit.js'
 import { REASONS, actionOf, type Ending, type Peer } from '../peer.js'
 import { expectDetached, expectRefused, expectTerminated, takeReplay } from './shared.js'
@@ -44,7 +44,7 @@ export const endingChecks: readonly Check[] = [
     for (const [what, drop] of Object.entries({ ...DROPS, ...ENDS })) {
       const peer = await working(scope)
       drop(peer)
-      await expectTerminated(scope, peer).catch((error: Error) => { throw new Error(`after ${what}: ${error.message}`) })
+      await expectTerminated(scope, peer).catch((error: Error) => { throw new Failure(`after ${what}: ${error.message}`) })
     }
   }),
   check('P-38', 'terminates at 1000 and at a close without status', FULL, async (scope) => {

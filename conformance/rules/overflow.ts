@@ -69,6 +69,34 @@ export const overflowChecks: readonly Check[] = [
     peer.command('echo', 'on', 2)
     expectEqual((await peer.answer(2)).seq, highestSeq + 1, 'the seq of the next answer')
   }, { slow: true }),
+  check('P-25', 'drops the oldest outputs when there are too many of them, however small', FULL, async (scope) => {
+    void scope.core
+    let peer = await scope.connect()
+    for (let id = 1; id <= 20; id++) {
+      peer.command('kit', { produce: { count: 300, bytes: 1 } }, id)
+      const { type, seq } = await peer.answer(id)
+      expectEqual(type, 'result', 'the answer')
+      const outputs = seq!
+      if (id % 4 !== 0) continue
+      peer.link.destroy()
+      peer = await scope.resumed(peer, 0)
+      const replayed = await takeReplay(peer)
+      expectExact(peer, 0, outputs, replayed)
+      if (peer.facts['gap'] !== null) return
+    }
+    notTested('an outbox of fewer than 6000 messages')
+  }, { slow: true }),
+  check('P-26', 'keeps a connection that reads when answers bring more small outputs at once than the outbox holds', FULL, async (scope) => {
+    const { core } = scope
+    const peer = await scope.connect()
+    const gate = scope.tag()
+    for (const id of [1, 2, 3]) peer.command('kit', { tag: gate, gate, produce: { count: 700, bytes: 1 } }, id)
+    await core.started(gate, 3)
+    core.open(gate)
+    for (let n = 0; n < 3; n++) expectEqual((await peer.until(({ id }) => id !== undefined, 'an answer')).type, 'result', 'the answer')
+    await peer.fence()
+    expectEqual(peer.frames.flatMap(({ seq }) => seq ?? []), span(1, 2104), 'the seqs received')
+  }),
   check('P-25', 'closes no connection that reads but never acks', FULL, async (scope) => {
     const peer = await scope.connect()
     await scope.fill(peer, 48, large(scope))
