@@ -147,6 +147,12 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       // Headers for pages have no meaning on an upgrade and would cost it a tenth.
       helmet: false,
       preValidation: handshake.check,
+      // The last step before the upgrade: its answer and the first frame go out in one write. `connect` uncorks, and so does the end of a
+      // socket that is refused after all.
+      preHandler: (_request, reply, done) => {
+        reply.raw.socket?.cork()
+        done()
+      },
       // Never reached: what asks for no upgrade was refused above.
       handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },
       wsHandler: (socket, request) => { connect(gateway, clock, socket, request) }
@@ -208,6 +214,8 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
     ...(handshake.resume === undefined ? {} : { resume: handshake.resume }),
     ...(principal.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + principal.expiresAt - clock.wall() })
   })
+  connection.flush()
+  stream.uncork()
   socket.on('message', (data, isBinary) => gateway.receive(connection, data as Buffer, isBinary))
   socket.on('pong', () => gateway.pong(connection))
   socket.on('close', code => gateway.closed(connection, code))

@@ -57,6 +57,7 @@ export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
 
     add (record) {
       record.ordinal = ++lastOrdinal
+      record.stored = true
       byId.set(record.id, record)
       const ofUser = byUser.get(record.userId)
       if (ofUser === undefined) byUser.set(record.userId, new Set([record]))
@@ -73,7 +74,7 @@ export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
     count: () => byId.size,
 
     commit (record) {
-      if (byId.get(record.id) !== record) return Promise.reject(new HoldfastError('STORE_UNAVAILABLE', { message: 'The session was removed.' }))
+      if (!record.stored) return Promise.reject(new HoldfastError('STORE_UNAVAILABLE', { message: 'The session was removed.' }))
     },
 
     remove (record, tombstone) {
@@ -83,6 +84,7 @@ export function createMemoryStore (options: MemoryStoreOptions): SessionStore {
       ofUser?.delete(record)
       if (ofUser?.size === 0) byUser.delete(record.userId)
       unlist(record)
+      record.stored = false
       bury(tombstone)
     },
 

@@ -289,6 +289,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     profile: 'full',
     createdAt: START_WALL,
     ordinal: 0,
+    stored: false,
     epoch: 'epoch',
     ended: false,
     lastActiveAt: 0,

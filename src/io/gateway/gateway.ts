@@ -65,8 +65,8 @@ export interface Gateway {
 
 interface Previous { sessionId: string, reason: string, lastCommand?: number }
 
-/** A round of the sweep visits every connection; four of them fit into a heartbeat, so a ping is never late by more than a quarter. */
-const ROUNDS_PER_HEARTBEAT = 4
+/** A round of the sweep visits every connection; eight of them fit into a heartbeat, so a ping is early by an eighth at most, and never late. */
+const ROUNDS_PER_HEARTBEAT = 8
 
 export function createGateway (options: GatewayOptions): Gateway {
   const { manager, dispatcher, clock, log, limits } = options

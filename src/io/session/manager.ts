@@ -208,6 +208,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       profile,
       createdAt: clock.wall(),
       ordinal: 0,
+      stored: false,
       epoch,
       ended: false,
       lastActiveAt: at,

@@ -36,6 +36,8 @@ export interface SessionRecord extends WheelItem {
   readonly createdAt: Millis
   /** Creation order on this store; the keyset of listings. */
   ordinal: number
+  /** Whether a store holds it; the store's own mark, so that `commit` needs no look-up per output. */
+  stored: boolean
   /** Identity of one life of the log; a store that cannot prove continuity changes it. */
   readonly epoch: string
   ended: boolean
