@@ -251,6 +251,25 @@ t.test('memory stays bounded under floods', async t => {
     again.socket.ws.close()
   })
 
+  t.test('P-26 in the basic profile too, and its session ends (P-37)', async t => {
+    const { raw } = await rawUpgrade(server.port)
+    const { payload: { sessionId } } = await nextJson(raw) as { payload: { sessionId: string } }
+    raw.tcp.pause()
+    const status = async (): Promise<number> => (await fetch(`${server.url}/sessions/${sessionId}`)).status
+    const body = 'x'.repeat(20_000)
+    const grown = await growth(async () => {
+      for (let n = 1; n <= 2000 && !raw.tcp.destroyed; n++) {
+        if (!raw.tcp.write(wireFrame(JSON.stringify({ command: 'echo', payload: body, id: `b${n}`, sessionId })))) {
+          await Promise.race([new Promise(resolve => raw.tcp.once('drain', resolve)), raw.ended, delay(500)])
+        }
+        if (n % 100 === 0 && await status() === 410) break
+      }
+    })
+    await eventually('the session has ended', async () => await status() === 410)
+    t.ok(grown < 64 * MIB, `${(grown / MIB).toFixed(1)} MiB`)
+    raw.reset()
+  })
+
   t.test('P-26 a client that does not read what operators send is cut off with 4101', async t => {
     const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
     const { payload } = await nextJson(raw) as { payload: { sessionId: string } }

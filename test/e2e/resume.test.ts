@@ -111,7 +111,10 @@ t.test('G1 and G2: through a proxy that cuts anywhere, every command runs once a
       for (;;) {
         const frame = await socket.next()
         if (frame.seq === undefined) continue
-        if (frame.seq !== outputs.length + 1) throw t.fail(`seq ${frame.seq} after ${outputs.length}`) as unknown as Error
+        if (frame.seq !== outputs.length + 1) {
+          t.fail(`seq ${frame.seq} after ${outputs.length}`)
+          return
+        }
         outputs.push(frame)
         entry = [resumeEntry(hello, outputs.length)]
         if (outputs.length === total) break
@@ -124,6 +127,36 @@ t.test('G1 and G2: through a proxy that cuts anywhere, every command runs once a
   }
   t.ok(proxy.cuts >= 20, `${proxy.cuts} cuts`)
   t.strictSame(outputs.map(frame => [frame.id, frame.payload.n]), Array.from({ length: total }, (_, i) => [i + 1, i + 1]))
+})
+
+t.test('P-30 a long replay to a client that reads slowly comes in order, then `live`, then what is newer', async t => {
+  const { socket, hello } = await connectFull(server.wsUrl)
+  socket.ws.terminate()
+  const sessionId = hello.payload.sessionId as string
+  const send = async (n: number): Promise<void> => {
+    const body = JSON.stringify({ event: 'n', payload: { n, filler: 'f'.repeat(1800) } })
+    const answer = await fetch(`${server.url}/sessions/${sessionId}/messages`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    t.equal(answer.status, 202)
+    await answer.arrayBuffer()
+  }
+  for (let n = 1; n <= 400; n += 50) await Promise.all(Array.from({ length: 50 }, async (_, i) => { await send(n + i) }))
+  const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': `holdfast.v1, ${resumeEntry(hello)}` })
+  raw.tcp.pause()
+  const drip = setInterval(() => {
+    raw.tcp.resume()
+    setImmediate(() => { raw.tcp.pause() })
+  }, 2)
+  await Promise.all([401, 402, 403].map(send))
+  const resumed = JSON.parse((await raw.nextFrame()).payload.toString()) as Frame
+  t.match(resumed, { type: 'session_resumed', payload: { replay: { from: 1, to: 400 }, gap: null } })
+  const seen: (number | string)[] = []
+  while (seen.at(-1) !== 403) {
+    const { seq, type } = JSON.parse((await raw.nextFrame()).payload.toString()) as Frame
+    if (type !== 'ping') seen.push(seq ?? type)
+  }
+  clearInterval(drip)
+  raw.reset()
+  t.strictSame(seen, [...Array.from({ length: 400 }, (_, i) => i + 1), 'live', 401, 402, 403])
 })
 
 t.test('500 sessions dropped at once are back within 5 s, while a newcomer is served in under 2 s', async t => {

@@ -387,6 +387,19 @@ t.test('the authenticate option', async t => {
     await eventually('no session left', () => app.sessionManager.countSessions().total === 0)
   })
 
+  t.test('one that hangs is 503 with Retry-After in the end, and what it answers later has no effect', async t => {
+    let release: (value: Principal) => void = () => {}
+    const { app, port } = await listening(t, { options: { authTimeoutMs: 50, authenticate: async () => await new Promise<Principal>(resolve => { release = resolve }) } })
+    const { raw, answer } = await rawUpgrade(port)
+    t.equal(answer.status, 503)
+    t.match(JSON.parse(answer.body), { code: 'AUTH_UNAVAILABLE' })
+    t.match(answer.headers['retry-after'], /^[1-9]\d*$/)
+    await raw.ended
+    release({ userId: 'ada' })
+    await turn()
+    t.equal(app.sessionManager.totals.created, 0)
+  })
+
   t.test('P-47 a connection is closed with 4202 when its credentials expire, and resumes with fresh ones', async t => {
     let expiresAt = Date.now() + 300
     const { app, url } = await listening(t, { gateway: { heartbeatMs: 400 }, options: { authenticate: () => ({ userId: 'ada', expiresAt }) } })
@@ -419,6 +432,15 @@ t.test('the authenticate option', async t => {
     t.notOk('lastCommand' in second.hello.payload.previous)
     t.equal(app.sessionManager.peekSession(first.hello.payload.sessionId as string)?.state, 'active', 'the session was not taken over')
   })
+})
+
+t.test('200 handshakes at once are all let in', async t => {
+  const { app, port } = await listening(t, { unlimitedUserId: 'human_reviewer_1' })
+  const raws = await Promise.all(Array.from({ length: 200 }, async (_, i) => await rawUpgrade(port, i % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' })))
+  t.ok(raws.every(({ answer }) => answer.status === 101))
+  t.equal(app.sessionManager.countSessions().active, 200)
+  for (const { raw } of raws) raw.reset()
+  await eventually('none is left', () => app.gateway.connections === 0 && connections(app) === 0)
 })
 
 t.test('quotas after the upgrade', async t => {
