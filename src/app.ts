@@ -132,6 +132,8 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     bodyLimit: config.outboxBytes + BODY_MARGIN_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     http: { headersTimeout: toMs(config.handshakeSeconds), connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    // User ids have up to 128 characters, and may stand in a path.
+    routerOptions: { maxParamLength: 128 },
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
   })
