@@ -24,5 +24,5 @@ async function stop (): Promise<void> {
   await app.gateway.drain(DRAIN_MS)
   await app.close()
 }
-process.once('SIGTERM', () => { void stop() })
-process.once('SIGINT', () => { void stop() })
+let stopping: Promise<void> | undefined
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => { stopping ??= stop() })

@@ -156,7 +156,7 @@ t.test('takes a decision off the list at once and settles it with the answer', a
   t.equal(platform.decisions.length, 0)
   gate.open()
   await entry(page, 1, 'recorded')
-  t.match(await page.locator('#log li[data-draft="1"] .detail').innerText(), /^in [\d.]+ m?s · command 2$/)
+  t.match(await page.locator('#log li[data-draft="1"] .detail').innerText(), /^[\d.]+\sm?s\s· command\s2$/)
 })
 
 t.test('decides once while a key is held down', async t => {
@@ -204,6 +204,29 @@ t.test('P-27 goes on in the same session after a reload, with nothing lost or do
   t.same(await queueOf(page), [3, 4])
   t.same(callsOf(platform), ['2: approved 1', '3: approved 2'])
   t.equal(await page.locator('#log li').count(), 2)
+})
+
+t.test('says that a decision was never sent when the page was reloaded before it could be', async t => {
+  // The page loads, and its sockets find nobody.
+  const { page, platform, cable } = await rig(t, {}, `
+    const Real = WebSocket
+    window.WebSocket = class extends Real { constructor (url, protocols) { super(localStorage.cut ? url + '/nowhere' : url, protocols) } }
+  `)
+  await page.evaluate('localStorage.cut = 1')
+  cable.cut()
+  await shows(page, 'reconnecting')
+  cable.mend()
+  await page.keyboard.press('a')
+  await entry(page, 1, 'queued')
+  await page.reload()
+  await entry(page, 1, 'queued')
+  await page.evaluate('localStorage.clear()')
+  await entry(page, 1, 'unsent')
+  await waits(page, 1)
+  t.equal(platform.calls.length, 0)
+  await page.keyboard.press('a')
+  await entry(page, 1, 'recorded')
+  t.equal(platform.calls.length, 1)
 })
 
 t.test('P-31 delivers what was pushed and sends what was decided during an outage, once and in order', async t => {
@@ -263,18 +286,22 @@ t.test('P-32 says how much was dropped when an outage outlasts the outbox, and l
 })
 
 t.test('gives a duplicated tab a session of its own, and both see every decision', async t => {
-  const { page, context, platform } = await rig(t)
+  const { page, context, platform, gate } = await rig(t)
+  gate.shut()
+  await page.keyboard.press('a')
+  await until('the decision runs', () => platform.calls.length === 1)
   const opened = context.waitForEvent('page')
   await page.evaluate('void window.open(location.href)')
   const copy = await opened
   await copy.locator('#draft[data-draft="1"]').waitFor()
   await shows(copy, 'live')
   t.not(await sessionOf(copy), await sessionOf(page))
-  await copy.keyboard.press('a')
+  t.equal(await copy.locator('#log li').count(), 0, 'what the other tab waits for is not its own')
+  gate.open()
   await entry(page, 1, 'recorded')
-  t.equal(await page.locator('#log li[data-draft="1"]').getAttribute('data-mine'), 'false')
-  await page.keyboard.press('a')
-  await entry(copy, 2, 'recorded')
+  await copy.locator('#log li[data-draft="1"][data-phase="recorded"][data-mine="false"]').waitFor()
+  await copy.keyboard.press('a')
+  await page.locator('#log li[data-draft="2"][data-phase="recorded"][data-mine="false"]').waitFor()
   await shows(page, 'live')
   t.same(callsOf(platform), ['2: approved 1', '2: approved 2'])
 })
@@ -333,7 +360,7 @@ t.test('P-33 is honest about a restart: unanswered is unknown, unsent is sent, n
   await shows(page, 'live')
   t.not(await sessionOf(page), before)
   await entry(page, 1, 'unknown')
-  t.match(await bannerOf(page), /in a new session\. The server no longer knows the old one.* The outcome of one decision is unknown; nothing was sent twice\./)
+  t.match(await bannerOf(page), /in a new session\. The server no longer knows the old session.* The outcome of one decision is unknown; nothing was sent twice\./)
   await page.locator('#log .entry-note', { hasText: 'no record of it so far' }).waitFor()
   await waits(page, 1)
 

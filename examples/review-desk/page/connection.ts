@@ -18,15 +18,15 @@ const LABELS: Record<Shown, string> = {
 const REASONS: Partial<Record<EndReason | 'unknown' | 'unreachable', string>> = {
   ended_by_operator: 'An operator ended this session.',
   ended_by_client: 'You ended this session.',
-  idle: 'It ended because nothing happened for a long time.',
-  resume_window: 'It ended because you were away for too long.',
+  idle: 'The session ended because nothing happened for a long time.',
+  resume_window: 'The session ended because you were away for too long.',
   state_lost: 'The server lost its state.',
   shutdown: 'The server was shut down.',
-  unknown: 'The server no longer knows the old one, as after a restart.',
+  unknown: 'The server no longer knows the old session, as after a restart.',
   unreachable: 'The server could not be reached.'
 }
 
-export const reasonText = (reason: string): string => REASONS[reason as EndReason] ?? `Reason: ${reason.replaceAll('_', ' ')}.`
+export const reasonText = (reason: string): string => REASONS[reason as EndReason] ?? `The session has ended: ${reason.replaceAll('_', ' ')}.`
 
 /** What came between the loss of a connection and `live` of the next one. */
 export interface Arrivals { drafts: number, decisions: number, answers: number, lost: number }

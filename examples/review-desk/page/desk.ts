@@ -167,7 +167,7 @@ export function createDeskModel (nowMs: () => number) {
       const entry = entries.find(each => each.key === key)
       if (entry === undefined) return
       entry.phase = MAYBE_RUN.has(code) ? 'unknown' : NEVER_SENT.has(code) ? 'unsent' : 'refused'
-      entry.note = message
+      entry.note = code === 'OUTCOME_UNKNOWN' ? 'The session was lost before the answer came. It may have been recorded, or not.' : message
       // Whoever was first is told by the event, which may have come before this answer.
       if (code === 'ALREADY_DECIDED') drafts.delete(entry.draft)
       keepSelection()

@@ -20,7 +20,7 @@ const now = (): number => performance.now()
 const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
 const desk = createDeskModel(now)
 const connection = createConnectionView()
-const view = createView(id => { desk.select(id); draw() })
+const view = createView(id => { desk.select(id); draw(); view.showDraft() })
 
 let session: DeskSession
 let isFinal = false
@@ -38,7 +38,7 @@ let goodNews: ReturnType<typeof setTimeout> | undefined
 const isLive = (): boolean => session.state === 'live'
 
 function draw (): void {
-  view.draw(desk.state, !isFinal)
+  view.draw(desk.state, { canDecide: !isFinal, isLive: isLive() })
   const pending = desk.pending()
   if (pending.length === 0) sessionStorage.removeItem(SAVED_KEY)
   else sessionStorage.setItem(SAVED_KEY, JSON.stringify(pending))
@@ -67,6 +67,7 @@ function decide (verdict: Verdict, reason: string | null, draft: Draft | undefin
   const next = desk.state.selected
   speak(`${verdict}: ${draft.topic}. ${next === undefined ? 'No draft is left.' : `Next: ${next.topic}.`}`)
   draw()
+  view.showDraft()
   answer.then(decision => {
     const isLate = !isLive()
     if (isLate) arrivals.answers++
@@ -122,7 +123,7 @@ function listen (): void {
   session.on('ended', ({ reason, renewing }) => {
     // One that a person left behind for this session is no news.
     if (renewing) renewal = isAsked ? null : reason
-    else showEnd('ended', 'This session has ended.', reasonText(reason))
+    else showEnd('ended', reasonText(reason), 'Your decisions so far are on the platform, unless this page says otherwise.')
   })
 }
 
@@ -185,7 +186,7 @@ function showEnd (shown: 'replaced' | 'ended', title: string, text: string): voi
   clearTimeout(goodNews)
   isFinal = true
   connection.show(shown)
-  connection.banner({ tone: 'stop', title, text: `${text} Nothing is sent from here until you start a new session.`, action: 'Start a new session', run: () => { isAsked = true; start() } })
+  connection.banner({ tone: 'stop', title, text: `${text} Nothing is sent from here until you start a new one.`, action: 'Start a new session', run: () => { isAsked = true; start() } })
   draw()
 }
 

@@ -7,11 +7,11 @@ import type { DeskState, Entry, Phase } from './desk.js'
 export const byId = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E
 
 const PHASES: Record<Phase, string> = {
-  queued: 'waits for the connection',
-  sending: 'sending',
+  queued: 'not sent yet',
+  sending: 'no answer yet',
   recorded: 'recorded',
   refused: 'refused',
-  unsent: 'not sent',
+  unsent: 'never sent',
   unknown: 'outcome unknown'
 }
 const VERBS = { approved: 'Approved', rejected: 'Rejected' } as const
@@ -76,11 +76,9 @@ function createQueueRow (draft: Draft, onSelect: (id: number) => void): HTMLElem
 
 function createLogRow (entry: Entry): HTMLElement {
   const row = document.createElement('li')
-  const head = make('p', 'line')
-  head.append(make('span', 'verdict'), make('span', 'topic', entry.topic))
   const status = make('p', 'status')
-  status.append(make('span', 'phase'), make('span', 'detail'))
-  row.append(head, status, make('p', 'reason'), make('p', 'entry-note'))
+  status.append(make('span', 'verdict'), make('span', 'phase'), make('span', 'detail'))
+  row.append(make('p', 'topic', entry.topic), status, make('p', 'reason'), make('p', 'entry-note'))
   row.dataset['entry'] = String(entry.key)
   row.dataset['draft'] = String(entry.draft)
   return row
@@ -91,8 +89,14 @@ function detailOf (entry: Entry, nowMs: number): string {
     return Number.isNaN(entry.startedAtMs) ? 'since before the reload' : duration(Math.floor((nowMs - entry.startedAtMs) / 100) * 100)
   }
   if (entry.phase !== 'recorded') return ''
-  const parts = [entry.isMine ? '' : 'by another session', entry.latencyMs === null ? '' : `in ${duration(entry.latencyMs)}`, entry.isMine && entry.command !== null ? `command ${entry.command}` : '', entry.isLate ? 'learned after the outage' : '']
-  return parts.filter(each => each !== '').join(' · ')
+  const parts = [
+    entry.isMine ? '' : 'by another session',
+    entry.latencyMs === null ? '' : duration(entry.latencyMs),
+    entry.isMine && entry.command !== null ? `command ${entry.command}` : '',
+    entry.isLate ? 'after the outage' : ''
+  ]
+  // Lines break between the parts only, behind a dot.
+  return parts.filter(each => each !== '').map(each => each.replaceAll(' ', '\u00a0')).join('\u00a0· ')
 }
 
 function updateLogRow (row: HTMLElement, entry: Entry, nowMs: number): void {
@@ -110,9 +114,11 @@ function updateLogRow (row: HTMLElement, entry: Entry, nowMs: number): void {
 }
 
 export interface View {
-  draw (state: DeskState, canDecide: boolean): void
+  draw (state: DeskState, connection: { canDecide: boolean, isLive: boolean }): void
   /** Redraws what changes by itself: ages and running times. */
   tick (state: DeskState): void
+  /** Brings the draft into view where the list is below it. */
+  showDraft (): void
 }
 
 export function createView (onSelect: (id: number) => void): View {
@@ -144,7 +150,7 @@ export function createView (onSelect: (id: number) => void): View {
     byId('draft-bar').setAttribute('width', String(draft.confidence * 100))
     byId('draft-flags').replaceChildren(...draft.flags.map(flag => make('li', 'flag', flag)))
     byId('draft').dataset['draft'] = String(draft.id)
-    document.querySelector('.reader')?.scrollTo(0, 0)
+    byId('reader').scrollTo(0, 0)
   }
 
   function drawNote (draft: Draft, entries: readonly Entry[]): void {
@@ -156,7 +162,7 @@ export function createView (onSelect: (id: number) => void): View {
   }
 
   return {
-    draw (state, canDecide) {
+    draw (state, { canDecide, isLive }) {
       latest = state
       const { waiting, entries, selected } = state
       text(byId('queue-count'), String(waiting.length))
@@ -170,8 +176,8 @@ export function createView (onSelect: (id: number) => void): View {
         drawDraft(selected)
         drawNote(selected, entries)
       } else if (state.isLoaded) {
-        text(byId('empty-title'), 'All drafts are decided')
-        text(byId('empty-text'), 'The next one appears here as soon as the platform has it.')
+        text(byId('empty-title'), isLive ? 'All drafts are decided' : 'Nothing is left to decide here')
+        text(byId('empty-text'), isLive ? 'The next one appears here as soon as the platform has it.' : 'What the platform has meanwhile comes with the connection.')
       }
       shown = selected
       for (const id of ['approve', 'reject']) byId<HTMLButtonElement>(id).disabled = !canDecide
@@ -183,6 +189,10 @@ export function createView (onSelect: (id: number) => void): View {
       drawQueue(state.waiting)
       drawLog(state.entries)
       if (state.selected !== undefined) text(byId('draft-age'), age(Date.now() - state.selected.at))
+    },
+
+    showDraft () {
+      if (byId('reader').getBoundingClientRect().top < 0) byId('reader').scrollIntoView()
     }
   }
 }
