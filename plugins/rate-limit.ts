@@ -16,6 +16,12 @@ export interface RateLimitOptions {
 
 export default fp<RateLimitOptions>(async function rateLimit (fastify, options) {
   if (fastify.hasDecorator('rateLimit')) return
+  // A peer that reset behind its request has no address any more, which the library does not expect; it needs no answer either.
+  fastify.addHook('onRequest', async (request, reply) => {
+    if ((request.ip as string | undefined) !== undefined) return
+    reply.hijack()
+    request.raw.socket?.destroy?.()
+  })
   await fastify.register(rateLimitLibrary, {
     global: false,
     max: options.requestsPerMinute,

@@ -135,10 +135,6 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
 
   await fastify.register(async function socketRoute (scope) {
-    // A peer that reset behind its handshake has no address any more, and whatever asks for it would fail loudly.
-    scope.addHook('onRequest', async request => {
-      if (request.raw.socket?.destroyed === true) throw new HoldfastError('BAD_HANDSHAKE')
-    })
     scope.route({
       method: 'GET',
       url: path,

@@ -22,7 +22,9 @@ export function errorBody (error: HoldfastError): ErrorBody {
 /** `setErrorHandler` of a scope takes it. */
 export function answerError (error: FastifyError | HoldfastError, request: FastifyRequest, reply: FastifyReply): void {
   const shown = toShownError(error)
-  if (shown.statusCode >= 500) request.log.error({ err: error, code: shown.code }, 'request failed')
+  // A refusal for now is no failure: a reconnect storm against a draining node must not fill the log with stacks.
+  if (shown.statusCode === 500) request.log.error({ err: error, code: shown.code }, 'request failed')
+  else if (shown.statusCode > 500) request.log.debug({ code: shown.code }, 'request refused')
   if (shown.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(shown.retryAfterMs / 1000))
   reply.code(shown.statusCode).send(errorBody(shown))
 }

@@ -58,6 +58,8 @@ type Outcome =
   | { readonly kind: 'failed', readonly error: Error }
   | { readonly kind: 'repeat', readonly why: object, readonly retryAfterMs: Millis | undefined, readonly cause: unknown }
 
+const DEADLINE_GRACE_MS = 1000
+
 /**
  * A Platform Core that is reached over HTTP. Opens no connection until it is used.
  *
@@ -84,7 +86,8 @@ export function createHttpCore (options: HttpCoreOptions): PlatformCore {
     for (let repeat = 0; ; repeat++) {
       signal.throwIfAborted()
       if (closing !== undefined) throw new HoldfastError('CORE_UNAVAILABLE')
-      const limitMs = Math.max(1, Math.min(timeoutMs, deadline - clock.now()))
+      // A little beyond the command's own time, so that it is the dispatcher that ends a silent core's command, as COMMAND_TIMEOUT (P-19).
+      const limitMs = Math.min(timeoutMs, deadline - clock.now() + DEADLINE_GRACE_MS)
       const reply = await commands.post({ id: key, body, limitMs, signal })
       signal.throwIfAborted()
       const outcome = readReply(reply, { sid: session.id, key, attempt: repeat + 1 })

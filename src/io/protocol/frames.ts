@@ -19,7 +19,6 @@ const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const NamedSession = Type.Optional(Type.Unknown())
 
 export const CommandFrame = Type.Object({
-  type: Type.Optional(Type.Literal('command')),
   sessionId: NamedSession,
   command: Type.String({ minLength: 1, maxLength: 128 }),
   payload: Type.Optional(Type.Unknown()),

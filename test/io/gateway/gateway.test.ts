@@ -27,8 +27,14 @@ t.test('P-5 the server speaks first: session_created of the full profile has exa
   t.strictSame(first, {
     type: 'session_created',
     payload: {
-      sessionId: 's2', userId: 'ann', protocol: 'holdfast.v1', resumeToken: peer.welcome.resumeToken, resumeWindowMs: 600_000, idleTimeoutMs: 3_600_000,
-      heartbeatMs: 25_000, limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64 }
+      sessionId: 's2',
+      userId: 'ann',
+      protocol: 'holdfast.v1',
+      resumeToken: peer.welcome.resumeToken,
+      resumeWindowMs: 600_000,
+      idleTimeoutMs: 3_600_000,
+      heartbeatMs: 25_000,
+      limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64 }
     }
   })
 })
@@ -81,7 +87,7 @@ t.test('P-6 nesting of 32 in all, names of 128 characters and the largest id are
   const { peer } = createWorld()
   peer.send(`{"command":"echo","payload":${'['.repeat(31)}${']'.repeat(31)},"id":1}`)
   peer.send({ command: 'x'.repeat(128), id: 'y'.repeat(128) })
-  peer.send({ type: 'command', command: 'echo', sessionId: peer.welcome.sessionId, ack: 0 })
+  peer.send({ command: 'echo', sessionId: peer.welcome.sessionId, ack: 0 })
   peer.send({ command: 'echo', id: Number.MAX_SAFE_INTEGER })
   t.strictSame(peer.take().map(frame => frame.code ?? frame.type).sort(), ['COMMAND_GAP', 'UNKNOWN_COMMAND', 'result', 'result'])
 })
@@ -348,6 +354,28 @@ t.test('P-44 unsequenced frames for a socket that does not drain are bounded: 41
   t.ok(many.transport.bufferedBytes < 1200)
 })
 
+t.test('P-44 many large unsequenced frames in one turn go out in steps, and none is lost on a healthy socket', async t => {
+  const { peer } = createWorld()
+  for (let id = 1; id <= 5; id++) peer.send({ command: 'echo', id, payload: 'x'.repeat(30_000) })
+  peer.take()
+  const before = peer.transport.writes.length
+  for (let id = 1; id <= 5; id++) peer.send({ command: 'echo', id })
+  t.strictSame(peer.take().map(frame => frame.seq), [1, 2, 3, 4, 5])
+  t.strictSame(peer.transport.writes.slice(before).map(write => Math.round(write.length / 30_000)), [3, 2])
+})
+
+t.test('P-46 P-44 a connection that deserves two closes at once gets one', async t => {
+  const { peer, gateway, events } = createWorld({ dispatcher: { commandsPerSecond: 5 }, gateway: { maxBufferedBytes: 10_000 } })
+  for (let n = 0; n < 45; n++) peer.send({ command: 'echo' })
+  peer.take()
+  peer.transport.bufferedBytes = 10_000
+  peer.connection.crowded = true
+  for (let n = 0; n < 65; n++) peer.send({ command: 'echo' })
+  t.equal(peer.transport.closed?.code, 4101, 'the hundredth refusal finds no room')
+  t.strictSame([...gateway.closes], [[4101, 1]])
+  t.strictSame(events.map(event => event.type), ['created', 'attached', 'detached'])
+})
+
 t.test('P-44 a socket that drains again is written to again, in order', async t => {
   const { peer, manager } = createWorld({ gateway: { maxBufferedBytes: 300 } })
   peer.transport.stall()
@@ -491,6 +519,15 @@ t.test('P-42 goodbye comes in the same turn, before the close, also on a socket 
   t.strictSame(peer.frames().at(-1), goodbye(4001, 'ended_by_operator', 'stop'))
   peer.transport.unstall()
   t.strictSame(peer.frames().at(-1), goodbye(4001, 'ended_by_operator', 'stop'), 'and nothing after it')
+})
+
+t.test('P-39 a handler that detaches its own session is answered after the resume', async t => {
+  const { peer, dispatcher, manager, resume } = createWorld()
+  dispatcher.command('leave', {}, ({ session }) => manager.detachSession(session.id))
+  peer.send({ command: 'leave', id: 1 })
+  peer.send({ command: 'echo', id: 2 })
+  t.strictSame(peer.take(), [goodbye(4203, 'detached_by_operator', 'resume')])
+  t.match(resume(peer.welcome, 0).take(), [{ payload: { lastCommand: 1 } }, { seq: 1, payload: true }, { type: 'live' }])
 })
 
 t.test('P-42 after goodbye nothing is read', async t => {
