@@ -2,6 +2,8 @@
 
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { SignJWT } from 'jose'
@@ -83,6 +85,27 @@ t.test('with a heap of 64 MiB', async t => {
     const { hello } = await connectFull(server.wsUrl)
     t.equal(hello.type, 'session_created')
     t.equal(server.child.exitCode, null)
+  })
+
+  t.test('3000 connects that come and go leave memory as it was', async t => {
+    const churn = async (): Promise<number> => {
+      for (let i = 0; i < 50; i++) {
+        await Promise.all(Array.from({ length: 30 }, async (_, n) => {
+          const { raw } = await rawUpgrade(server.port, n % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
+          raw.write(wireFrame(n % 2 === 0 ? '{"command":"ping"}' : '{"type":"end"}'))
+          if (n % 2 === 0) raw.reset()
+          else await raw.closeCode().finally(() => { raw.reset() })
+        }))
+      }
+      return server.residentBytes()
+    }
+    const warm = await churn()
+    const grown = await churn() - warm
+    t.ok(grown < 24 * MIB, `${(grown / MIB).toFixed(1)} MiB`)
+    await eventually('no session left', async () => {
+      const { active } = await (await fetch(`${server.url}/sessions/stats`)).json() as { active: number }
+      return active <= 1
+    })
   })
 
   t.test('floods of acks, pings and handshakes do not delay another client: p99 below 250 ms', async t => {
@@ -180,6 +203,51 @@ t.test('with a secret for tokens', async t => {
     t.match(again.hello, { type: 'session_resumed', payload: { userId: 'ada' } })
     again.socket.ws.close()
   })
+})
+
+t.test('while the keys for tokens do not come, handshakes wait in bounds: resets harm nobody, and a shutdown answers the rest', async t => {
+  const issuer = createServer(() => {})
+  await new Promise<void>(resolve => { issuer.listen(0, '127.0.0.1', resolve) })
+  t.teardown(() => {
+    issuer.closeAllConnections()
+    issuer.close()
+  })
+  const server = await startServer({ HOLDFAST_JWKS_URL: `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/jwks`, HOLDFAST_DRAIN_SECONDS: '3' })
+  t.teardown(async () => { await server.stop('SIGKILL') })
+  const header = Buffer.from(JSON.stringify({ alg: 'RS256', kid: 'k' })).toString('base64url')
+  const claims = Buffer.from(JSON.stringify({ sub: 'ada', exp: 9_999_999_999 })).toString('base64url')
+  const knock = handshake({ Authorization: `Bearer ${header}.${claims}.${'A'.repeat(342)}` })
+  const before = server.openDescriptors()
+  for (let i = 0; i < 20; i++) {
+    const raw = await rawConnect(server.port)
+    raw.write(knock)
+    await delay(5)
+    raw.reset()
+  }
+  const waiting = await rawConnect(server.port)
+  waiting.write(knock)
+  await eventually('descriptors', () => server.openDescriptors() <= before + 4)
+  t.equal(waiting.isEnded, false)
+  const startedAt = Date.now()
+  const exit = server.stop('SIGTERM')
+  t.equal((await waiting.answer()).status, 503)
+  await waiting.ended
+  t.strictSame(await exit, { code: 0, signal: null })
+  t.ok(Date.now() - startedAt < 8000, `${Date.now() - startedAt} ms`)
+})
+
+t.test('behind a trusted proxy an address has the budget of its own, and cannot choose another', async t => {
+  const server = await startServer({ HOLDFAST_TRUST_PROXY: '127.0.0.1', HOLDFAST_UPGRADES_PER_MINUTE: '3' })
+  t.teardown(async () => { await server.stop('SIGKILL') })
+  const knock = async (forwarded: string): Promise<number> => {
+    const { raw, answer } = await rawUpgrade(server.port, { 'X-Forwarded-For': forwarded })
+    raw.reset()
+    return answer.status
+  }
+  const statuses: number[] = []
+  for (let i = 0; i < 4; i++) statuses.push(await knock(`10.9.8.${i}, 192.0.2.1`))
+  t.strictSame(statuses, [101, 101, 101, 429], 'what stands left of the last untrusted address is the client\'s own writing')
+  t.equal(await knock('192.0.2.2'), 101)
 })
 
 t.test('with a token for operators', async t => {
