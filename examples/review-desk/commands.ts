@@ -41,8 +41,8 @@ export type Decision = Static<typeof Decision>
 export type Desk = Static<typeof Desk>
 export type Verdict = Static<typeof Verdict>
 
-export const MIN_REASON = 3
-export const MAX_REASON = 400
+const MIN_REASON = 3
+const MAX_REASON = 400
 
 export const events = { 'draft.added': Draft, 'draft.decided': Decision }
 

@@ -3,14 +3,13 @@
 import type { EndReason } from '../../../src/io/types.js'
 import { byId, duration } from './view.js'
 
-export type Shown = 'connecting' | 'live' | 'reconnecting' | 'offline' | 'held' | 'replaced' | 'ended'
+export type Shown = 'connecting' | 'live' | 'reconnecting' | 'offline' | 'replaced' | 'ended'
 
 const LABELS: Record<Shown, string> = {
   connecting: 'Connecting',
   live: 'Live',
   reconnecting: 'Reconnecting',
   offline: 'Offline',
-  held: 'Disconnected',
   replaced: 'Replaced',
   ended: 'Ended'
 }
