@@ -536,7 +536,12 @@ t.test('the core executes what no handler here answers: messages in order, then 
   const world = createWorld({ core })
   world.peer.send({ command: 'core.it', id: 1, payload: { x: 1 } })
   t.match(core.requests, [{
-    key: `${world.peer.welcome.sessionId}.s1.1`, id: 1, command: 'core.it', payload: { x: 1 }, timeoutMs: 30_000, signal: AbortSignal,
+    key: `${world.peer.welcome.sessionId}.s1.1`,
+    id: 1,
+    command: 'core.it',
+    payload: { x: 1 },
+    timeoutMs: 30_000,
+    signal: AbortSignal,
     session: { id: world.peer.welcome.sessionId, userId: 'ann', createdAt: Number, lastActivityAt: Number, context: {} }
   }])
   core.answers[0]?.resolve({ payload: 'done', context: { a: 1, b: { c: null } }, messages: [{ event: 'one', payload: 1 }, { event: 'two', payload: 2 }] })

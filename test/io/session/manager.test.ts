@@ -1,7 +1,11 @@
+import { randomUUID } from 'node:crypto'
 import t from 'tap'
+import { createSessionManager } from '../../../src/io/session/manager.js'
 import type { LifecycleEvent } from '../../../src/io/types.js'
-import { START_WALL } from '../../helpers/clock.js'
+import { createMemoryStore } from '../../../src/stores/memory.js'
+import { createManualClock, START_WALL } from '../../helpers/clock.js'
 import { createDomain, LIMITS, type Domain } from '../../helpers/domain.js'
+import { createRecordingLog } from '../../helpers/log.js'
 
 const HOUR = 3_600_000
 
@@ -119,6 +123,17 @@ t.test('operators see all there is of a session, and no token', async t => {
   t.strictSame(Object.keys(view ?? {}).sort(), ['context', 'createdAt', 'detachedAt', 'dropped', 'id', 'inFlight', 'lastActivityAt', 'lastCommand', 'lastSeq',
     'outboxBytes', 'outboxMessages', 'profile', 'revision', 'state', 'userId'])
   t.equal(manager.peekSession('nobody'), undefined)
+})
+
+t.test('revisions go on rising while nobody listens', async t => {
+  const clock = createManualClock()
+  const manager = createSessionManager({ store: createMemoryStore({ clock }), clock, log: createRecordingLog(), limits: LIMITS, createId: randomUUID })
+  const { id } = manager.createSession('ann')
+  t.equal(manager.peekSession(id)?.revision, 1)
+  const heard: number[] = []
+  manager.subscribe(event => { heard.push(event.revision) })
+  manager.terminateSession(id)
+  t.strictSame(heard, [2])
 })
 
 t.test('a tombstone tells the reason and the note, and no token', async t => {
