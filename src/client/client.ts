@@ -361,8 +361,9 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     link.close(DETACH_CODE)
     timers.disarm()
     unwatch()
-    // A session that was taken over lives on, and so does what its new holder has saved.
-    if (!isReplaced) forget()
+    // A session that was taken over lives on. Where its new holder saves to the same place, that is now theirs; what is this tab's alone must not take
+    // the session back at the next reload.
+    if (!isReplaced || persistence?.isShared !== true) forget()
     lock.release()
     setState('ended')
     queue.end(reason)

@@ -66,6 +66,8 @@ export interface Persistence {
   load (): SavedSession | null | undefined | Promise<SavedSession | null | undefined>
   save (session: SavedSession): void
   clear (): void
+  /** Whether other clients may save to the same place; it is then left alone when one of them takes the session over. Default false. */
+  readonly isShared?: boolean
 }
 
 const BACKOFF_BASE_MS = 500

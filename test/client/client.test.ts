@@ -669,11 +669,18 @@ t.test('persistence', async t => {
     t.equal(locks.size, 0)
   })
 
-  t.test('P-35 leaves what is saved to the connection that took over', async t => {
+  t.test('P-35 forgets what this tab saved of a session that was taken over', async t => {
     const storage = new Map<string, string>()
     const { first } = await createLiveWorld(t, { page: createPage(storage) })
     first.drop(4003, 'replaced')
-    t.equal(storage.size, 1)
+    t.equal(storage.size, 0)
+  })
+
+  t.test('P-35 leaves a shared storage to the connection that took over', async t => {
+    const cleared: string[] = []
+    const { first } = await createLiveWorld(t, { persistence: { isShared: true, load: () => null, save: () => {}, clear: () => { cleared.push('cleared') } } })
+    first.drop(4003, 'replaced')
+    t.strictSame(cleared, [])
   })
 
   t.test('keeps no lock that is granted after the end', async t => {
