@@ -6,11 +6,11 @@
 // resolve to 127.0.0.1. Hence the checks of Host, of Origin and of Sec-Fetch-Site; and since a proxy on this machine makes everybody local, whatever
 // a proxy has forwarded is refused.
 
-import { BlockList, isIPv4, isIPv6 } from 'node:net'
 import bearerAuth from '@fastify/bearer-auth'
 import type {} from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
+import { isLoopbackAddress, isLoopbackHost, isLoopbackName } from '../src/loopback.js'
 import { HoldfastError } from '../src/io/errors.js'
 
 declare module 'fastify' {
@@ -33,10 +33,6 @@ const MINUTE_MS = 60_000
 /** Verbs that change nothing; a page of another site may send them, since without CORS it cannot read the answer. */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 const FORWARDING_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via'] as const
-
-const loopback = new BlockList()
-loopback.addSubnet('127.0.0.0', 8)
-loopback.addAddress('::1', 'ipv6')
 
 export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, options) {
   const { adminToken, host, requestsPerMinute } = options
@@ -115,20 +111,4 @@ function onlyHostOf ({ headers, raw }: FastifyRequest): string {
 function isFromOtherSite ({ origin, host, 'sec-fetch-site': site }: FastifyRequest['headers']): boolean {
   if (site !== undefined && site !== 'same-origin' && site !== 'none') return true
   return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase())
-}
-
-/** A Host header: a loopback name or address, with or without a port. */
-function isLoopbackHost (header: string): boolean {
-  const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::\d{1,5})?$/.exec(header) ?? []
-  return bracketed === undefined ? isLoopbackName(plain ?? '') && !isIPv6(plain ?? '') : isIPv6(bracketed) && isLoopbackAddress(bracketed)
-}
-
-function isLoopbackName (name: string): boolean {
-  return name.toLowerCase() === 'localhost' || isLoopbackAddress(name)
-}
-
-function isLoopbackAddress (address: string): boolean {
-  // A dual-stack socket shows IPv4 peers in this form.
-  const plain = address.startsWith('::ffff:') ? address.slice('::ffff:'.length) : address
-  return isIPv4(plain) ? loopback.check(plain) : isIPv6(plain) && loopback.check(plain, 'ipv6')
 }

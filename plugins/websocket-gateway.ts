@@ -47,6 +47,8 @@ export interface WebsocketGatewayOptions {
   authenticate: Authenticate
   /** Origins of browsers that may connect, beside the server's own; `*` allows every one. */
   allowedOrigins: string[]
+  /** Browsers have to call the server by a loopback name, unless their origin is allowed by name; for servers where nobody proves who he is. Default false. */
+  loopbackHostOnly?: boolean
   limits: GatewayLimits
   /** Handshakes per address; takes effect where @fastify/rate-limit is registered. */
   upgradesPerMinute: number
@@ -75,6 +77,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     sessionManager: fastify.sessionManager,
     authenticate: options.authenticate,
     allowedOrigins: options.allowedOrigins,
+    loopbackHostOnly: options.loopbackHostOnly ?? false,
     authTimeoutMs: options.authTimeoutMs ?? 10_000,
     clock,
     isDraining: () => draining

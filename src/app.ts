@@ -28,6 +28,7 @@ import type { PlatformCore } from './io/dispatcher/core.js'
 import type { SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
+import { isLoopbackName } from './loopback.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -94,6 +95,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(websocketGateway, {
     authenticate: overrides.authenticate ?? createAuthenticate(config),
     allowedOrigins: config.allowedOrigins,
+    loopbackHostOnly: placeholder && isLoopbackName(config.host),
     limits: limits.connections,
     upgradesPerMinute: config.upgradesPerMinute,
     clock

@@ -8,6 +8,7 @@ import { parseArgs, parseEnv } from 'node:util'
 import { Value } from 'typebox/value'
 import type { Static } from 'typebox'
 import { HoldfastError } from './io/errors.js'
+import { isLoopbackName } from './loopback.js'
 import { flagOf, OPTION_KEYS, OPTIONS, optionOf, type Option, type OptionKey } from './config-options.js'
 
 type Rows = typeof OPTIONS
@@ -33,17 +34,12 @@ type Draft = { [K in OptionKey]?: unknown }
 
 const ACTIONS: readonly Action[] = ['help', 'version', 'print-config']
 const PREFIX = 'HOLDFAST_'
-const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|\[::1\]|localhost)$/i
 /** Names of product plans that mean something only with other stores. */
 const OTHER_STORES = ['embedded', 'redis']
 
 /** The first of `--help`, `--version` and `--print-config` that is given, or `serve`. */
 export function readAction (argv: readonly string[]): Action {
   return ACTIONS.find(action => argv.includes(`--${action}`)) ?? 'serve'
-}
-
-export function isLoopback (host: string): boolean {
-  return LOOPBACK.test(host)
 }
 
 /**
@@ -148,7 +144,7 @@ export function rangeOf (row: Option): string {
 /** What no option can know by itself. */
 function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
   const { host, adminToken, jwtSecret, jwksUrl, coreUrl, outboxBytes, outboxTotalBytes } = config
-  if (!isLoopback(host) && adminToken === undefined && !given.has('adminToken')) {
+  if (!isLoopbackName(host) && adminToken === undefined && !given.has('adminToken')) {
     problems.push(`HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.`)
   }
   const needs = (keys: OptionKey[], present: boolean, what: string): void => {

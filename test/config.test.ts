@@ -1,7 +1,8 @@
 // The configuration as an operator meets it: what is set where, and what is said about what cannot be.
 
 import t from 'tap'
-import { configWith, isLoopback, loadConfig, readAction, type ConfigSources } from '../src/config.js'
+import { configWith, loadConfig, readAction, type ConfigSources } from '../src/config.js'
+import { isLoopbackName } from '../src/loopback.js'
 import { renderConfig, renderHelp } from '../src/config-help.js'
 import { flagOf, OPTION_KEYS, OPTIONS, optionOf } from '../src/config-options.js'
 import type { HoldfastError } from '../src/io/errors.js'
@@ -117,7 +118,7 @@ t.test('does not start beyond loopback without an operator token', async t => {
     t.match(problemsOf({ env: { HOST: host } }), [/anybody could read and end sessions/], host)
     t.same(problemsOf({ env: { HOST: host, HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' } }), [], host)
   }
-  for (const host of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) t.ok(isLoopback(host), host)
+  for (const host of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) t.ok(isLoopbackName(host), host)
 })
 
 t.test('refuses operator tokens that are short or could not be sent', async t => {

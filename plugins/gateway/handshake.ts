@@ -6,6 +6,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
+import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError } from '../../src/io/errors.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
@@ -23,6 +24,8 @@ export interface HandshakeOptions {
   sessionManager: SessionManager
   authenticate: Authenticate
   allowedOrigins: string[]
+  /** Browsers have to call the server by a loopback name; for servers that take everybody on this machine for the placeholder user. */
+  loopbackHostOnly: boolean
   clock: Clock
   /** How long `authenticate` may take: the socket is open meanwhile, and nobody owns it. */
   authTimeoutMs: Millis
@@ -86,7 +89,7 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
-    checkOrigin(headers.origin, headers.host, options.allowedOrigins)
+    checkOrigin(headers.origin, headers.host, options)
     return handshake
   }
 
@@ -173,9 +176,11 @@ function checkForm (raw: IncomingMessage): void {
 }
 
 /** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
-function checkOrigin (origin: string | undefined, host: string | undefined, allowed: string[]): void {
-  if (origin === undefined || allowed.includes('*') || allowed.includes(origin)) return
-  if (URL.canParse(origin) && new URL(origin).host === host) return
+function checkOrigin (origin: string | undefined, host: string | undefined, { allowedOrigins, loopbackHostOnly }: HandshakeOptions): void {
+  if (origin === undefined || allowedOrigins.includes('*') || allowedOrigins.includes(origin)) return
+  const isOwn = URL.canParse(origin) && new URL(origin).host === host?.toLowerCase()
+  // A page whose name was made to resolve to this machine is its own origin too.
+  if (isOwn && (!loopbackHostOnly || isLoopbackHost(host ?? ''))) return
   throw new HoldfastError('ORIGIN_FORBIDDEN')
 }
 

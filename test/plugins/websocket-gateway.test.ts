@@ -824,3 +824,12 @@ t.test('the upgrade is not retained by its connection', async t => {
 function connections (app: FastifyInstance): number {
   return (app.server as unknown as { _connections: number })._connections
 }
+
+t.test('where nobody proves who he is, a page that had its name resolve to this machine is refused', async t => {
+  const { port } = await listening(t, { options: { loopbackHostOnly: true } })
+  for (const [name, status] of [['evil.example', 403], ['localhost', 101], ['127.0.0.1', 101]] as const) {
+    const { raw, answer } = await rawUpgrade(port, { Host: `${name}:${port}`, Origin: `http://${name}:${port}` })
+    raw.reset()
+    t.equal(answer.status, status, name)
+  }
+})

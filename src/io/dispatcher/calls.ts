@@ -37,9 +37,9 @@ export function createSessionCalls (): SessionCalls {
 
   function mayStart (call: Call): boolean {
     if (running.size === 0) return true
-    if (call.serial) return false
-    for (const other of running) return !other.serial
-    return true
+    // A serial one runs alone, so the first one running tells.
+    const [first] = running
+    return !call.serial && first?.serial === false
   }
 
   function start (call: Call): void {
