@@ -163,3 +163,17 @@ t.test('P-47 asks for tokens as soon as a secret is set', async t => {
   const app = await buildTestApp(t, { config: { jwtSecret: 'x'.repeat(32) } })
   await t.rejects(app.injectWS('/ws', PEER), /401/)
 })
+
+t.test('leaves peers alone that are gone before they are looked at', async t => {
+  const { logStream, lines } = createLogCapture()
+  const { app, port } = await startTestApp(t, { config: { logLevel: 'info' }, logStream })
+  // What a reset before the first hook looks like; without an address there is no budget to count it in.
+  app.server.on('connection', (socket: Socket) => { Object.defineProperty(socket, 'remoteAddress', { value: undefined }) })
+  for (const text of ['GET /sessions HTTP/1.1\r\nHost: a\r\n\r\n', `GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${'A'.repeat(22)}==\r\n\r\n`]) {
+    const peer = await rawConnect(port)
+    peer.write(text)
+    await peer.ended
+    t.equal(peer.received.length, 0)
+  }
+  t.same(lines.filter(({ level }) => Number(level) >= 50), [])
+})
