@@ -6,6 +6,7 @@
 // budget of an address is that many times larger.
 
 import rateLimitLibrary from '@fastify/rate-limit'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
 
@@ -16,12 +17,7 @@ export interface RateLimitOptions {
 
 export default fp<RateLimitOptions>(async function rateLimit (fastify, options) {
   if (fastify.hasDecorator('rateLimit')) return
-  // A peer that reset behind its request has no address any more, which the library does not expect; it needs no answer either.
-  fastify.addHook('onRequest', async (request, reply) => {
-    if ((request.ip as string | undefined) !== undefined) return
-    reply.hijack()
-    request.raw.socket?.destroy?.()
-  })
+  fastify.addHook('onRequest', leaveTheGone)
   await fastify.register(rateLimitLibrary, {
     global: false,
     max: options.requestsPerMinute,
@@ -29,3 +25,11 @@ export default fp<RateLimitOptions>(async function rateLimit (fastify, options) 
     errorResponseBuilder: (_request, { ttl }) => new HoldfastError('TOO_MANY_REQUESTS', { retryAfterMs: ttl })
   })
 }, { name: 'holdfast/rate-limit', fastify: '5.x' })
+
+/** A peer that has reset its connection has no address any more: nothing to count it by, which the library does not expect, and nobody who waits for an answer. */
+async function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply): Promise<void> {
+  // injectWS has no socket at all.
+  if ((raw.socket as typeof raw.socket | undefined) === undefined || raw.socket.remoteAddress !== undefined) return
+  reply.hijack()
+  raw.socket.destroy()
+}

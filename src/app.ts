@@ -5,7 +5,7 @@
 // injectWS fails, whose requests are plain objects.
 
 import helmet from '@fastify/helmet'
-import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, { LogController, type FastifyInstance, type FastifyRequest } from 'fastify'
 import dispatcher from '../plugins/dispatcher.js'
 import health from '../plugins/health.js'
 import loadShedding from '../plugins/load-shedding.js'
@@ -67,12 +67,12 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   const clock = overrides.clock ?? systemClock
   const limits = limitsOf(config)
 
-  // First, so that every scope made below inherits them. The hook refuses nobody who could be answered, and ends the socket itself.
+  // First, so that every scope made below inherits it.
   app.setErrorHandler(answerError)
-  app.addHook('onRequest', leaveTheGone)
 
   // These look at routes when they are declared, so they come before the first one. None adds a hook that refuses before
-  // @fastify/websocket has marked upgrades: a refusal then would leave the upgraded socket open.
+  // @fastify/websocket has marked upgrades: a refusal then would leave the upgraded socket open. (rate-limit's hook answers nobody, and ends the
+  // socket of a peer that is gone itself.)
   await app.register(openapi, { version: overrides.version ?? '0.0.0' })
   await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute })
   await app.register(upgradeGuard)
@@ -140,14 +140,6 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
   })
-}
-
-/** A peer that has reset its connection has no address any more: nothing to count it by, and nobody who waits for an answer. */
-async function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply): Promise<void> {
-  // injectWS has no socket at all.
-  if ((raw.socket as typeof raw.socket | undefined) === undefined || raw.socket.remoteAddress !== undefined) return
-  reply.hijack()
-  raw.socket.destroy()
 }
 
 /** Without the query, where careless clients put tokens. */
