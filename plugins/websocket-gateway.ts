@@ -20,6 +20,7 @@ import { systemClock } from '../src/system-clock.js'
 import type {} from '@fastify/helmet'
 import type {} from './dispatcher.js'
 import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
+import { keepNextTickFast } from './gateway/next-tick.js'
 import { createTransport } from './gateway/transport.js'
 import type {} from './session-manager.js'
 
@@ -73,6 +74,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   const { path = '/ws', clock = systemClock, limits, closeTimeoutMs = 3000 } = options
   let draining = false
   let closing = false
+  keepNextTickFast()
   const handshake = createHandshakeCheck({
     sessionManager: fastify.sessionManager,
     authenticate: options.authenticate,
