@@ -1,29 +1,46 @@
 // A Transport (src/io/gateway/sender.ts) out of a ws socket and the stream below it. Frames are written to the stream as the sender made them; closing and pings
 // go through ws. Both write whole frames only, so they cannot cut each other in two.
+//
+// A class: a literal with a getter would get a hidden class of its own for each connection, and with five closures cost each as much as its session does.
 
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from '@fastify/websocket'
 import type { Transport } from '../../src/io/gateway/sender.js'
+import type { ByteString } from '../../src/io/types.js'
 
 /** RFC 6455's state, as ws numbers it. */
 const OPEN = 1
 
-export function createTransport (socket: WebSocket, stream: Duplex): Transport {
-  return {
-    write (frames) {
-      return socket.readyState !== OPEN || stream.write(frames)
-    },
-    get bufferedBytes () { return stream.writableLength },
-    onceDrained (callback) {
-      // A stream that was never told to wait does not say when it is done.
-      if (stream.writableNeedDrain) stream.once('drain', callback)
-      else setImmediate(callback)
-    },
-    ping () {
-      if (socket.readyState === OPEN) socket.ping()
-    },
-    close (code, reason) {
-      socket.close(code, reason)
-    }
+class SocketTransport implements Transport {
+  private readonly socket: WebSocket
+  private readonly stream: Duplex
+
+  constructor (socket: WebSocket, stream: Duplex) {
+    this.socket = socket
+    this.stream = stream
   }
+
+  write (frames: ByteString): boolean {
+    return this.socket.readyState !== OPEN || this.stream.write(frames, 'latin1')
+  }
+
+  get bufferedBytes (): number { return this.stream.writableLength }
+
+  onceDrained (callback: () => void): void {
+    // A stream that was never told to wait does not say when it is done.
+    if (this.stream.writableNeedDrain) this.stream.once('drain', callback)
+    else setImmediate(callback)
+  }
+
+  ping (): void {
+    if (this.socket.readyState === OPEN) this.socket.ping()
+  }
+
+  close (code: number, reason: string): void {
+    this.socket.close(code, reason)
+  }
+}
+
+export function createTransport (socket: WebSocket, stream: Duplex): Transport {
+  return new SocketTransport(socket, stream)
 }

@@ -109,12 +109,17 @@ export interface LifecycleEvent {
 export type Target = { sessionId: SessionId } | { userId: UserId } | { all: true }
 
 /**
+ * UTF-8 bytes, one per character (Web IDL's term; Node calls the encoding latin1). ASCII text is its own ByteString.
+ */
+export type ByteString = string
+
+/**
  * One output. `tail` is its JSON text without the leading `{"seq":<n>`, so a broadcast to many sessions shares one Output and only the number
  * differs.
  */
 export interface Output {
-  readonly tail: string
-  /** UTF-8 length of `tail`. */
+  readonly tail: ByteString
+  /** Length of `tail`. */
   readonly bytes: number
   /** The numbered command that this answers; 0 for anything else. */
   readonly commandId: number

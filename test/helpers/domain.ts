@@ -8,7 +8,8 @@ import type { Connection, Transport } from '../../src/io/gateway/sender.js'
 import { createSessionManager, type SessionLimits, type SessionManager } from '../../src/io/session/manager.js'
 import type { SessionRecord } from '../../src/io/session/record.js'
 import type { SessionStore } from '../../src/io/session/store.js'
-import type { LifecycleEvent, Output } from '../../src/io/types.js'
+import { toBytes } from '../../src/io/protocol/codec.js'
+import type { ByteString, LifecycleEvent, Output } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'
 import { createManualClock, START_WALL, type ManualClock } from './clock.js'
 import { createRecordingLog, type RecordingLog } from './log.js'
@@ -75,9 +76,9 @@ export class FakeTransport implements Transport {
   closed: { code: number, reason: string } | undefined
   #waiting: (() => void)[] = []
 
-  write (frames: Buffer): boolean {
+  write (frames: ByteString): boolean {
     if (this.closed !== undefined) throw new Error('a write after close')
-    this.writes.push(frames)
+    this.writes.push(Buffer.from(frames, 'latin1'))
     if (this.stalled) this.bufferedBytes += frames.length
     this.mostBuffered = Math.max(this.mostBuffered, this.bufferedBytes)
     return this.bufferedBytes === 0
@@ -279,7 +280,7 @@ function createPeer (domain: Domain, transport: FakeTransport, connection: Conne
 }
 
 export function buildOutput (tail: string = ',"type":"message","event":"e","payload":null}', commandId: number = 0): Output {
-  return { tail, bytes: Buffer.byteLength(tail), commandId }
+  return { tail: toBytes(tail), bytes: Buffer.byteLength(tail), commandId }
 }
 
 /** A record as the manager would make it. */

@@ -28,7 +28,7 @@ export function admit (session: SessionRecord, id: number | string | undefined, 
   if (!takeCredit(session, now, limits.commandsPerSecond)) {
     session.rateRefusals++
     // Not the moment of the next single credit: a client that took it at its word would be refused again for all but one command of its queue.
-    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil((1 - session.rateCredit) * 1000 / limits.commandsPerSecond))
+    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil((COMMAND - session.rateCredit) / limits.commandsPerSecond))
     return { kind: 'refused', refusal: new HoldfastError('RATE_LIMITED', { retryAfterMs }), abusive: session.rateRefusals >= MAX_RATE_REFUSALS }
   }
   if (typeof id === 'number') {
@@ -55,13 +55,16 @@ function duplicate (session: SessionRecord, id: number): Verdict {
   return seq === 0 ? refused(new HoldfastError('RESULT_EXPIRED')) : { kind: 'duplicate', seq }
 }
 
+/** Credit of one command. A command per second is a thousandth of one per millisecond, so whole milliseconds give whole numbers, which V8 keeps in the record itself. */
+const COMMAND = 1000
+
 /** A token bucket of two seconds' worth: two numbers per session and no timer. */
 function takeCredit (session: SessionRecord, now: Millis, perSecond: number): boolean {
-  const capacity = perSecond * 2
+  const capacity = perSecond * 2 * COMMAND
   if (session.rateCredit < 0) session.rateCredit = capacity
-  else if (now > session.rateFilledAt) session.rateCredit = Math.min(capacity, session.rateCredit + (now - session.rateFilledAt) * perSecond / 1000)
+  else if (now > session.rateFilledAt) session.rateCredit = Math.min(capacity, session.rateCredit + (now - session.rateFilledAt) * perSecond)
   session.rateFilledAt = now
-  if (session.rateCredit < 1) return false
-  session.rateCredit--
+  if (session.rateCredit < COMMAND) return false
+  session.rateCredit -= COMMAND
   return true
 }

@@ -75,7 +75,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   let visited = 0
   let owed = 0
   let badFrames = 0
-  let latest = clock.now()
+  /** Whole milliseconds: a fraction would be an object of its own in each connection. */
+  let latest = Math.floor(clock.now())
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
   const { maxMessageBytes, commandsPerSecond, maxInFlight } = limits
   const terms = `"idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
@@ -131,7 +132,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function accept (request: AcceptRequest): Connection {
-    latest = clock.now()
+    latest = Math.floor(clock.now())
     const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity)
     connection.place = live.push(connection) - 1
     let previous: Previous | undefined
@@ -185,8 +186,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function receive (connection: Connection, data: Buffer, isBinary: boolean): void {
-    const now = latest = clock.now()
-    connection.receivedAt = now
+    const now = clock.now()
+    connection.receivedAt = latest = Math.floor(now)
     const { session } = connection
     if (session === null || connection.closed) return
     if (connection.unheard) {
@@ -231,7 +232,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     // What has not been sent yet comes in its order anyway.
     if (verdict.seq === 0 || verdict.seq > connection.sentSeq || session.log === null) return
     const output = outputAt(session.log, verdict.seq)
-    if (output !== undefined) sender.sendText(connection, `{"seq":${verdict.seq}${output.tail}`)
+    if (output !== undefined) sender.sendAgain(connection, output, verdict.seq)
   }
 
   function closed (connection: Connection, code: number): void {
@@ -269,11 +270,11 @@ export function createGateway (options: GatewayOptions): Gateway {
     closed,
 
     pong (connection) {
-      connection.receivedAt = clock.now()
+      connection.receivedAt = Math.floor(clock.now())
     },
 
     sweep (elapsedMs) {
-      const now = latest = clock.now()
+      const now = latest = Math.floor(clock.now())
       owed = Math.min(owed + live.length * elapsedMs / roundMs, live.length)
       for (; owed >= 1; owed--) {
         // From the end to the front: removing the visited one moves only one that was visited already.

@@ -6,16 +6,16 @@
 // `maxBufferedBytes` and one write wait in a socket that does not drain (P-44).
 
 import type { CloseCode } from '../protocol/close-codes.js'
-import { LIVE_FRAME, goodbyeFrame } from '../protocol/codec.js'
+import { LIVE_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
 import type { AttachedConnection, SessionRecord } from '../session/record.js'
-import { firstSeq, outputAt } from '../session/replay-log.js'
-import type { Millis, Output, Profile, Seq } from '../types.js'
-import { outputFrameBytes, textFrameBytes, writeOutputFrame, writeTextFrame } from './frame-writer.js'
+import { firstSeq, outputAt, type ReplayLog } from '../session/replay-log.js'
+import type { ByteString, Millis, Output, Profile, Seq } from '../types.js'
+import { outputFrame, textFrame } from './frame-writer.js'
 
 /** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
 export interface Transport {
   /** Hands whole frames to the socket; they are sent in order of the calls. False when it holds so much that `bufferedBytes` is worth a look. */
-  write(frames: Buffer): boolean
+  write(frames: ByteString): boolean
   /** Bytes handed over that the kernel has not taken yet. */
   readonly bufferedBytes: number
   /** Calls back once, when what was handed over has been taken. */
@@ -31,48 +31,51 @@ export interface Transport {
  * gateway.ts; here it is only told where to turn.
  */
 export class Connection implements AttachedConnection {
-  readonly profile: Profile
-  readonly transport: Transport
-  readonly #owner: ConnectionOwner
+  // What each message touches comes first.
   /** Null once it has left its session, or not yet joined one. */
   session: SessionRecord | null = null
+  readonly profile: Profile
+  readonly transport: Transport
   sentSeq: Seq = 0
   /** `live` is due when this seq has been sent (P-30); -1 when it is not due. */
   liveAfterSeq: Seq = -1
   /** Unsequenced frames waiting; null when there are none. */
-  texts: string[] | null = null
-  textBytes = 0
+  texts: ByteString[] | null = null
   /** In the sender's list for this turn. */
   queued = false
-  /** In its list of slices. */
-  queuedBulk = false
   /** Waits for the socket to drain. */
   blocked = false
   /** The last write left something in the socket. */
   crowded = false
   /** Said goodbye, or closed by the peer: nothing is read or written any more. */
   closed = false
-  receivedAt: Millis
-  sentAt: Millis
-  badFrames = 0
   /** No frame has arrived yet on this connection (P-28). */
   unheard = true
+  /** Monotonic, whole ms. */
+  receivedAt: Millis
+  sentAt: Millis
+  private readonly owner: ConnectionOwner
+  /** In the sender's list of slices. */
+  queuedBulk = false
+  /** Bytes of `texts`. */
+  textBytes = 0
+  badFrames = 0
   /** Monotonic; Infinity for credentials that do not expire. */
   readonly credentialsExpireAt: Millis
   /** Position in the hub's list; -1 when it is not in it. */
   place = -1
 
   constructor (owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis) {
-    this.#owner = owner
+    this.owner = owner
     this.transport = transport
     this.profile = profile
     this.receivedAt = this.sentAt = now
     this.credentialsExpireAt = credentialsExpireAt
   }
 
-  wake (bulk: boolean): void { this.#owner.wake(this, bulk) }
-  flush (): void { this.#owner.flush(this) }
-  dismiss (code: CloseCode): void { this.#owner.dismiss(this, code) }
+  wake (bulk: boolean): void { this.owner.wake(this, bulk) }
+  flush (): void { this.owner.flush(this) }
+  dismiss (code: CloseCode): void { this.owner.dismiss(this, code) }
 }
 
 /** Who acts for a connection. */
@@ -102,6 +105,8 @@ export interface Sender {
   flush(connection: Connection): void
   /** Queues an unsequenced frame. */
   sendText(connection: Connection, text: string): void
+  /** Queues an output that was sent before, for a command that came again (P-12). */
+  sendAgain(connection: Connection, output: Output, seq: Seq): void
   /** Writes what the socket takes, then `goodbye`, then closes (P-42). */
   sayGoodbye(connection: Connection, close: CloseCode, retryAfterMs?: number): void
 }
@@ -112,6 +117,7 @@ const WRITE_BYTES = 65_536
 const SLICE = 256
 /** Unsequenced frames that may wait for one socket. */
 const MAX_TEXTS = 64
+const LIVE = textFrame(LIVE_FRAME)
 
 export function createSender (options: SenderOptions): Sender {
   const { maxBufferedBytes, defer, yieldTurn, now, onSent, onOverflow } = options
@@ -177,63 +183,48 @@ export function createSender (options: SenderOptions): Sender {
       return true
     }
     const { session } = connection
-    let bytes = 0
-    const log = session === null ? null : session.log
-    let to = connection.sentSeq
-    if (log !== null && session !== null) {
-      // What overflow dropped was either sent, or closed this connection (P-26), or fell into the gap the client was told of.
-      const from = Math.max(to + 1, firstSeq(log))
-      connection.sentSeq = to = from - 1
-      for (let seq = from; seq <= session.keptSeq && (bytes === 0 || bytes < maxBytes); seq++) {
-        const output = outputAt(log, seq)
-        if (output === undefined) break
-        bytes += outputFrameBytes(output, seq)
-        to = seq
-      }
-    }
-    const { liveAfterSeq } = connection
-    const isLive = liveAfterSeq !== -1 && to >= liveAfterSeq
-    if (isLive) bytes += textFrameBytes(LIVE_FRAME.length)
-    if (bytes === 0) return false
-
-    const frames = Buffer.allocUnsafe(bytes)
-    // `live` goes right behind the last output of the replay, or first if that was all sent before, however much is newer already (P-30).
-    let at = isLive && connection.sentSeq >= liveAfterSeq ? writeLive(frames, 0) : 0
-    if (log !== null) {
-      for (let seq = connection.sentSeq + 1; seq <= to; seq++) {
-        at = writeOutputFrame(frames, at, outputAt(log, seq) as Output, seq)
-        if (isLive && seq === liveAfterSeq) at = writeLive(frames, at)
-      }
-    }
-    if (isLive) connection.liveAfterSeq = -1
-    connection.sentSeq = to
+    const frames = session === null || session.log === null ? writeLive(connection) : writeOutputs(connection, session, session.log, maxBytes)
+    if (frames === '') return false
     connection.sentAt = now()
     connection.crowded = !connection.transport.write(frames)
-    if (connection.profile === 'basic' && session !== null) onSent(session, to)
+    if (connection.profile === 'basic' && session !== null) onSent(session, connection.sentSeq)
     return true
   }
 
-  /** Unsequenced frames go first, as many as fit and at least one. */
-  function writeTexts (connection: Connection, texts: string[], maxBytes: number): void {
+  function writeOutputs (connection: Connection, session: SessionRecord, log: ReplayLog, maxBytes: number): ByteString {
+    // What overflow dropped was either sent, or closed this connection (P-26), or fell into the gap the client was told of.
+    let seq = Math.max(connection.sentSeq, firstSeq(log) - 1)
+    connection.sentSeq = seq
+    // `live` goes right behind the last output of the replay, or first if that was all sent before, however much is newer already (P-30).
+    let frames = writeLive(connection)
     let bytes = 0
-    let count = 0
-    const lengths: number[] = []
-    for (; count < texts.length && (count === 0 || bytes < maxBytes); count++) {
-      const length = Buffer.byteLength(texts[count] as string)
-      lengths.push(length)
-      bytes += textFrameBytes(length)
+    while (seq < session.keptSeq && bytes < maxBytes) {
+      const output = outputAt(log, seq + 1)
+      if (output === undefined) break
+      connection.sentSeq = ++seq
+      bytes += output.bytes
+      frames += outputFrame(output, seq)
+      if (connection.liveAfterSeq !== -1) frames += writeLive(connection)
     }
-    const frames = Buffer.allocUnsafe(bytes)
-    let at = 0
-    for (let i = 0; i < count; i++) at = writeTextFrame(frames, at, texts[i] as string, lengths[i] as number)
-    for (const length of lengths) connection.textBytes -= length
-    connection.texts = count === texts.length ? null : texts.slice(count)
-    connection.sentAt = now()
-    connection.crowded = !connection.transport.write(frames)
+    return frames
   }
 
-  function writeLive (frames: Buffer, at: number): number {
-    return writeTextFrame(frames, at, LIVE_FRAME, LIVE_FRAME.length)
+  function writeLive (connection: Connection): ByteString {
+    const { liveAfterSeq, sentSeq } = connection
+    if (liveAfterSeq === -1 || sentSeq < liveAfterSeq) return ''
+    connection.liveAfterSeq = -1
+    return LIVE
+  }
+
+  /** Unsequenced frames go first, as many as fit and at least one. */
+  function writeTexts (connection: Connection, texts: ByteString[], maxBytes: number): void {
+    let frames = ''
+    let count = 0
+    for (; count < texts.length && frames.length < maxBytes; count++) frames += texts[count] as ByteString
+    connection.texts = count === texts.length ? null : texts.slice(count)
+    connection.textBytes -= frames.length
+    connection.sentAt = now()
+    connection.crowded = !connection.transport.write(frames)
   }
 
   function wake (connection: Connection, isBulk: boolean): void {
@@ -260,36 +251,38 @@ export function createSender (options: SenderOptions): Sender {
     return connection.texts !== null && (connection.texts.length >= MAX_TEXTS || connection.textBytes + bytes > maxBufferedBytes)
   }
 
+  function queue (connection: Connection, frame: ByteString): void {
+    // Many in one turn are no fault of a healthy socket; what it does not take then is.
+    if (isCrowded(connection, frame.length)) flush(connection)
+    if (isCrowded(connection, frame.length)) {
+      onOverflow(connection)
+      return
+    }
+    if (connection.texts === null) connection.texts = [frame]
+    else connection.texts.push(frame)
+    connection.textBytes += frame.length
+    wake(connection, false)
+  }
+
   return {
     flush,
     wake,
 
     sendText (connection, text) {
-      if (connection.closed) return
-      const bytes = Buffer.byteLength(text)
-      // Many in one turn are no fault of a healthy socket; what it does not take then is.
-      if (isCrowded(connection, bytes)) flush(connection)
-      if (isCrowded(connection, bytes)) {
-        onOverflow(connection)
-        return
-      }
-      if (connection.texts === null) connection.texts = [text]
-      else connection.texts.push(text)
-      connection.textBytes += bytes
-      wake(connection, false)
+      if (!connection.closed) queue(connection, textFrame(toBytes(text)))
+    },
+
+    sendAgain (connection, output, seq) {
+      if (!connection.closed) queue(connection, outputFrame(output, seq))
     },
 
     sayGoodbye (connection, close, retryAfterMs) {
       if (connection.closed) return
       flush(connection)
-      const text = goodbyeFrame(close, retryAfterMs)
-      const textBytes = Buffer.byteLength(text)
-      const frame = Buffer.allocUnsafe(textFrameBytes(textBytes))
-      writeTextFrame(frame, 0, text, textBytes)
       connection.closed = true
       connection.texts = null
       connection.textBytes = 0
-      connection.transport.write(frame)
+      connection.transport.write(textFrame(toBytes(goodbyeFrame(close, retryAfterMs))))
       connection.transport.close(close.code, close.reason)
     }
   }
