@@ -57,7 +57,7 @@ export interface SessionRecord extends WheelItem {
   /** SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28). */
   tokenHash: string | null
   previousTokenHash: string | null
-  /** Token bucket of commands (P-46): credit in commands, and when it was last filled. */
+  /** Token bucket of commands (P-46): credit in thousandths of a command, so that it stays a whole number; and when it was last filled. */
   rateCredit: number
   rateFilledAt: Millis
   /** Refusals for rate since the last accepted command. */
