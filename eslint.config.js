@@ -81,7 +81,7 @@ export default [
 ]
 
 function PLUGIN_BASE () {
-  return ['fastify-plugin', '@fastify/[\\w-]+', 'typebox(/\\w+)?', 'prom-client', 'node:.*']
+  return ['fastify-plugin', '@fastify/[\\w-]+', 'helmet', 'typebox(/\\w+)?', 'prom-client', 'node:.*']
 }
 
 /** Files import what matches one of `allowed`, and types of what matches one of `types`; nothing else. */

@@ -62,9 +62,9 @@ export default fp<LoadSheddingOptions>(async function loadShedding (fastify, opt
 
   histogram.enable()
   fastify.decorate('isUnderPressure', isUnderPressure)
-  fastify.addHook('onRequest', async request => {
-    if (!isUnderPressure() || request.routeOptions.config.shedLoad === false) return
-    throw new HoldfastError('SERVER_FULL', { message: 'The server is too busy to take more.', retryAfterMs: RETRY_AFTER_MS })
+  fastify.addHook('onRequest', (request, _reply, done) => {
+    if (!isUnderPressure() || request.routeOptions.config.shedLoad === false) done()
+    else done(new HoldfastError('SERVER_FULL', { message: 'The server is too busy to take more.', retryAfterMs: RETRY_AFTER_MS }))
   })
   fastify.addHook('onClose', async () => { histogram.disable() })
 }, { name: 'holdfast/load-shedding', fastify: '5.x', dependencies: ['holdfast/websocket-gateway'] })

@@ -27,9 +27,12 @@ export default fp<RateLimitOptions>(async function rateLimit (fastify, options) 
 }, { name: 'holdfast/rate-limit', fastify: '5.x' })
 
 /** A peer that has reset its connection has no address any more: nothing to count it by, which the library does not expect, and nobody who waits for an answer. */
-async function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply): Promise<void> {
+function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply, done: () => void): void {
   // injectWS has no socket at all.
-  if ((raw.socket as typeof raw.socket | undefined) === undefined || raw.socket.remoteAddress !== undefined) return
+  if ((raw.socket as typeof raw.socket | undefined) === undefined || raw.socket.remoteAddress !== undefined) {
+    done()
+    return
+  }
   reply.hijack()
   raw.socket.destroy()
 }

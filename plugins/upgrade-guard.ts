@@ -23,15 +23,15 @@ export default fp(async function upgradeGuard (fastify) {
   })
 
   // After every onRequest hook: by then @fastify/websocket has marked the request and ends its socket after the answer.
-  fastify.addHook('preValidation', async request => {
-    if (request.ws && !request.is404 && !socketRoutes.has(request.routeOptions.url ?? '')) {
-      throw new HoldfastError('BAD_HANDSHAKE', { message: 'This address does not speak WebSocket.' })
-    }
+  fastify.addHook('preValidation', (request, _reply, done) => {
+    const isMistaken = request.ws && !request.is404 && !socketRoutes.has(request.routeOptions.url ?? '')
+    done(isMistaken ? new HoldfastError('BAD_HANDSHAKE', { message: 'This address does not speak WebSocket.' }) : undefined)
   })
 
   // A refusal by a hook that runs before @fastify/websocket's own would leave the socket open for ever.
-  fastify.addHook('onResponse', async request => {
+  fastify.addHook('onResponse', (request, _reply, done) => {
     if (request.headers.upgrade !== undefined && !request.ws) request.raw.socket?.destroySoon?.()
+    done()
   })
 
   fastify.addHook('onReady', async () => { takeOver(fastify) })

@@ -17,7 +17,6 @@ import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gatew
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { systemClock } from '../src/system-clock.js'
-import type {} from '@fastify/helmet'
 import type {} from './dispatcher.js'
 import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
 import { keepNextTickFast } from './gateway/next-tick.js'
@@ -145,8 +144,6 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       url: path,
       exposeHeadRoute: false,
       config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 } },
-      // Headers for pages have no meaning on an upgrade and would cost it a tenth.
-      helmet: false,
       preValidation: handshake.check,
       // The last step before the upgrade: its answer and the first frame go out in one write. `connect` uncorks, and so does the end of a
       // socket that is refused after all.

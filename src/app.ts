@@ -4,7 +4,6 @@
 // The order matters; each line below says why it stands where it stands. No handlerTimeout and no onRequestAbort or onTimeout hook: with them
 // injectWS fails, whose requests are plain objects.
 
-import helmet from '@fastify/helmet'
 import Fastify, { LogController, type FastifyInstance, type FastifyRequest } from 'fastify'
 import dispatcher from '../plugins/dispatcher.js'
 import health from '../plugins/health.js'
@@ -14,6 +13,7 @@ import openapi from '../plugins/openapi.js'
 import operatorAuth from '../plugins/operator-auth.js'
 import rateLimit from '../plugins/rate-limit.js'
 import { answerError } from '../plugins/schemas/error-answer.js'
+import securityHeaders from '../plugins/security-headers.js'
 import sessionManager from '../plugins/session-manager.js'
 import sessionsApi from '../plugins/sessions-api.js'
 import upgradeGuard from '../plugins/upgrade-guard.js'
@@ -102,7 +102,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
     clock
   })
 
-  await app.register(helmet, { hsts: false, contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+  await app.register(securityHeaders)
   await app.register(loadShedding, { maxEventLoopDelayMs: toMs(config.maxEventLoopDelaySeconds), clock })
 
   // Operators. Measuring comes before the routes that are measured, the decision who is an operator before those that ask for it.
