@@ -25,6 +25,7 @@ function build () {
     clock,
     log: silent,
     createId: randomUUID,
+    yieldTurn: setImmediate,
     limits: { idleTimeoutMs: 3_600_000, resumeWindowMs: 3_600_000, maxSessions: 1e6, maxSessionsPerUser: 1e6, outboxMessages: 1000, outboxBytes: 1 << 20, outboxTotalBytes: 1 << 28 }
   })
   const dispatcher = createDispatcher({ manager, clock, log: silent, limits })
@@ -36,7 +37,6 @@ function build () {
     clock,
     log: silent,
     defer: callback => turn.push(callback),
-    yieldTurn: callback => turn.push(callback),
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
   const transport = { write: () => true, bufferedBytes: 0, onceDrained () {}, ping () {}, close () {} }
@@ -80,7 +80,7 @@ const stages: [string, number][] = [
   ['two looks at the clock', quickest(same(0), () => clock.now() + clock.now())],
   ['print the answer, count its bytes', quickest(same(payload), value => resultOutput(12_345, value))],
   ['number, bound, hold, commit; ack of the one before', quickest(same(output), one => {
-    world.manager.delivery.append(world.session, one, false, 1)
+    world.manager.delivery.append(world.session, one, 1)
     world.manager.delivery.acknowledge(world.session, world.session.log?.lastSeq ?? 0)
   })],
   ['frame: header, seq and text', quickest(same(output), one => outputFrame(one, 12_345))]

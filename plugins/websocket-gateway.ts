@@ -89,8 +89,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     clock,
     log: fastify.log,
     limits,
-    defer: process.nextTick,
-    yieldTurn: setImmediate
+    defer: process.nextTick
   })
 
   async function drain (deadlineMs: Millis): Promise<void> {

@@ -155,7 +155,7 @@ export interface Domain {
   resume(welcome: Welcome, lastSeq: number, options?: ConnectOptions): Peer
   /** What `process.nextTick` does: runs everything deferred. */
   turn(): void
-  /** Runs one round of what yielded; returns how many callbacks there were. */
+  /** Runs one round of what yielded, to the end of its turn; returns how many callbacks there were. */
   slice(): number
   /** Promises settle, then the turn ends. */
   settle(): Promise<void>
@@ -176,25 +176,25 @@ export function createDomain (options: DomainOptions = {}): Domain {
   const log = createRecordingLog()
   const store = options.makeStore?.(clock) ?? createMemoryStore({ clock })
   let ids = 0
+  let yielded: (() => void)[] = []
   const manager = createSessionManager({
     store,
     clock,
     log,
     limits: { ...LIMITS, ...options.session },
     createId: options.createId ?? (() => `s${++ids}`),
+    yieldTurn: callback => { yielded.push(callback) },
     ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
   })
   const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536, ...options.dispatcher }
   const dispatcher = createDispatcher({ manager, clock, log, limits: dispatcherLimits, ...(options.core === undefined ? {} : { core: options.core }) })
   let deferred: (() => void)[] = []
-  let yielded: (() => void)[] = []
   const gateway = createGateway({
     manager,
     dispatcher,
     clock,
     log,
     defer: callback => { deferred.push(callback) },
-    yieldTurn: callback => { yielded.push(callback) },
     limits: {
       maxMessageBytes: 65_536,
       maxBufferedBytes: 1_048_576,
@@ -236,6 +236,7 @@ export function createDomain (options: DomainOptions = {}): Domain {
       const callbacks = yielded
       yielded = []
       for (const callback of callbacks) callback()
+      domain.turn()
       return callbacks.length
     },
     async settle () {
@@ -301,6 +302,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     log: null,
     keptSeq: 0,
     calls: null,
+    fanOut: 0,
     tokenHash: null,
     previousTokenHash: null,
     rateCredit: -1,

@@ -145,7 +145,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 
   function answerError (session: SessionRecord, id: number | string | undefined, code: string, message: string): void {
-    manager.delivery.append(session, errorOutput(id, code, message), false, Math.floor(clock.now()))
+    manager.delivery.append(session, errorOutput(id, code, message), Math.floor(clock.now()))
   }
 
   /** Answers with a value, or with the error that it is none. Counts it. */
@@ -165,7 +165,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       answerError(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
       return false
     }
-    if (manager.delivery.append(session, output, false, now)) return true
+    if (manager.delivery.append(session, output, now)) return true
     answerError(session, id, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
     return false
   }

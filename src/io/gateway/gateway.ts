@@ -23,7 +23,6 @@ export interface GatewayOptions {
   log: Log
   /** See SenderOptions. */
   defer: (callback: () => void) => void
-  yieldTurn: (callback: () => void) => void
   limits: GatewayLimits
 }
 
@@ -85,7 +84,6 @@ export function createGateway (options: GatewayOptions): Gateway {
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
     defer: options.defer,
-    yieldTurn: options.yieldTurn,
     // Heartbeats ask for no more than the time of the last event.
     now: () => latest,
     onSent: manager.delivery.releaseSent,
@@ -114,6 +112,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   /** The server ends the connection; the session is kept if it can be (P-39). */
   function leave (connection: Connection, code: CloseCode, retryAfterMs?: number): void {
     const { session } = connection
+    if (session !== null) manager.delivery.catchUp(session, latest)
     sender.flush(connection)
     connection.session = null
     if (session !== null) manager.detach(session, connection, code.reason, null)

@@ -55,8 +55,6 @@ export class Connection implements AttachedConnection {
   receivedAt: Millis
   sentAt: Millis
   private readonly owner: ConnectionOwner
-  /** In the sender's list of slices. */
-  queuedBulk = false
   /** Bytes of `texts`. */
   textBytes = 0
   badFrames = 0
@@ -73,14 +71,14 @@ export class Connection implements AttachedConnection {
     this.credentialsExpireAt = credentialsExpireAt
   }
 
-  wake (bulk: boolean): void { this.owner.wake(this, bulk) }
+  wake (): void { this.owner.wake(this) }
   flush (): void { this.owner.flush(this) }
   dismiss (code: CloseCode): void { this.owner.dismiss(this, code) }
 }
 
 /** Who acts for a connection. */
 export interface ConnectionOwner {
-  wake(connection: Connection, bulk: boolean): void
+  wake(connection: Connection): void
   flush(connection: Connection): void
   dismiss(connection: Connection, code: CloseCode): void
 }
@@ -90,8 +88,6 @@ export interface SenderOptions {
   maxBufferedBytes: number
   /** Runs a callback after the present turn and its microtasks. */
   defer: (callback: () => void) => void
-  /** Runs a callback after other events had their turn. */
-  yieldTurn: (callback: () => void) => void
   now: () => Millis
   /** Basic profile: what was written is not kept (P-24). */
   onSent: (session: SessionRecord, seq: Seq) => void
@@ -100,8 +96,8 @@ export interface SenderOptions {
 }
 
 export interface Sender {
-  /** Puts the connection on the list for the end of this turn, or for the slices after it. */
-  wake(connection: Connection, bulk: boolean): void
+  /** Puts the connection on the list for the end of this turn. */
+  wake(connection: Connection): void
   flush(connection: Connection): void
   /** Queues an unsequenced frame. */
   sendText(connection: Connection, text: string): void
@@ -113,19 +109,14 @@ export interface Sender {
 
 /** Largest single write; a replay goes out in steps of this, and other connections in between. */
 const WRITE_BYTES = 65_536
-/** Connections written per slice of a fan-out: about two milliseconds. */
-const SLICE = 256
 /** Unsequenced frames that may wait for one socket. */
 const MAX_TEXTS = 64
 const LIVE = textFrame(LIVE_FRAME)
 
 export function createSender (options: SenderOptions): Sender {
-  const { maxBufferedBytes, defer, yieldTurn, now, onSent, onOverflow } = options
+  const { maxBufferedBytes, defer, now, onSent, onOverflow } = options
   let due: Connection[] = []
-  const bulk: Connection[] = []
-  let bulkFrom = 0
   let deferred = false
-  let slicing = false
 
   function flushDue (): void {
     deferred = false
@@ -134,21 +125,6 @@ export function createSender (options: SenderOptions): Sender {
     for (const connection of batch) {
       connection.queued = false
       flush(connection)
-    }
-  }
-
-  function flushSlice (): void {
-    const to = Math.min(bulkFrom + SLICE, bulk.length)
-    for (; bulkFrom < to; bulkFrom++) {
-      const connection = bulk[bulkFrom] as Connection
-      connection.queuedBulk = false
-      flush(connection)
-    }
-    if (bulkFrom < bulk.length) {
-      yieldTurn(flushSlice)
-    } else {
-      bulk.length = bulkFrom = 0
-      slicing = false
     }
   }
 
@@ -227,18 +203,8 @@ export function createSender (options: SenderOptions): Sender {
     connection.crowded = !connection.transport.write(frames)
   }
 
-  function wake (connection: Connection, isBulk: boolean): void {
+  function wake (connection: Connection): void {
     if (connection.queued || connection.blocked || connection.closed) return
-    if (isBulk) {
-      if (connection.queuedBulk) return
-      connection.queuedBulk = true
-      bulk.push(connection)
-      if (!slicing) {
-        slicing = true
-        yieldTurn(flushSlice)
-      }
-      return
-    }
     connection.queued = true
     due.push(connection)
     if (!deferred) {
@@ -261,7 +227,7 @@ export function createSender (options: SenderOptions): Sender {
     if (connection.texts === null) connection.texts = [frame]
     else connection.texts.push(frame)
     connection.textBytes += frame.length
-    wake(connection, false)
+    wake(connection)
   }
 
   return {

@@ -4,10 +4,11 @@
 // Order: make room → append → commit → wake the connection. An output that the store has not kept never leaves (S-2). Room is made by dropping
 // the oldest outputs, but never one that an attached connection has yet to send: that connection is too slow, and goes first (P-26).
 
-import type { Log, MaybePromise, Millis, Output, Seq } from '../types.js'
+import type { Log, MaybePromise, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
+import { createFanOuts } from './fan-out.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
-import { acknowledge, append, createReplayLog, dropOldest, firstSeq, releaseThrough, type ReplayLog } from './replay-log.js'
+import { acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, releaseThrough, type ReplayLog } from './replay-log.js'
 import type { SessionStore } from './store.js'
 
 export interface DeliveryLimits {
@@ -23,11 +24,20 @@ export interface DeliveryOptions {
   limits: DeliveryLimits
   /** Ends the attached connection; the session is kept if it can be. */
   dismiss: (session: SessionRecord, code: CloseCode) => void
+  /** Runs a callback after other events had their turn. */
+  yieldTurn: (callback: () => void) => void
+  now: () => Millis
 }
 
 export interface Delivery {
   /** Appends an output and wakes the connection. False when it is larger than an outbox; nothing happens then, nor for an ended session. */
-  append(session: SessionRecord, output: Output, bulk: boolean, now: Millis): boolean
+  append(session: SessionRecord, output: Output, now: Millis): boolean
+  /** Appends an output to each of many sessions, a slice of them per turn; no larger than an outbox. See fan-out.ts. */
+  fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
+  /** Number of the latest fan-out, from which a new session starts. */
+  readonly latestFanOut: number
+  /** Appends what the session is to get of the fan-outs under way; for one that is about to part from its connection. */
+  catchUp(session: SessionRecord, now: Millis): void
   /** False for an ack of the future, which changes nothing (P-22). */
   acknowledge(session: SessionRecord, seq: Seq): boolean
   /** Lets go of what was written: the basic profile keeps nothing (P-24). */
@@ -35,7 +45,7 @@ export interface Delivery {
   /** The session ended: its outputs are no longer held. */
   discard(session: SessionRecord): void
   /** Has the store keep the record as it is now, then wakes the connection. */
-  commit(session: SessionRecord, bulk: boolean): void
+  commit(session: SessionRecord): void
   /** Bytes of outputs held over all sessions. */
   readonly heldBytes: number
   readonly outputs: number
@@ -43,7 +53,8 @@ export interface Delivery {
 }
 
 export function createDelivery (options: DeliveryOptions): Delivery {
-  const { store, log, limits, dismiss } = options
+  const { store, log, limits, dismiss, yieldTurn, now } = options
+  const fanOuts = createFanOuts({ append, yieldTurn, now })
   let heldBytes = 0
   let outputs = 0
   let dropped = 0
@@ -68,7 +79,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     }
   }
 
-  function commit (session: SessionRecord, bulk: boolean): void {
+  function commit (session: SessionRecord): void {
     let kept: MaybePromise<void>
     try {
       kept = store.commit(session)
@@ -78,22 +89,38 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     }
     if (kept === undefined) {
       session.keptSeq = lastSeqOf(session)
-      session.connection?.wake(bulk)
+      session.connection?.wake()
     } else {
-      sendWhenKept(session, kept, bulk)
+      sendWhenKept(session, kept)
     }
   }
 
-  function sendWhenKept (session: SessionRecord, kept: Promise<void>, bulk: boolean): void {
+  function sendWhenKept (session: SessionRecord, kept: Promise<void>): void {
     const seq = lastSeqOf(session)
     kept.then(() => {
       if (session.keptSeq < seq) session.keptSeq = seq
-      session.connection?.wake(bulk)
+      session.connection?.wake()
     }, error => {
       // What was not kept must not be seen. The client comes back and is told what there is.
       log.error({ err: error, sid: session.id }, 'session store refused a commit')
       dismiss(session, CLOSE.internal)
     })
+  }
+
+  function append (session: SessionRecord, output: Output, at: Millis): boolean {
+    if (output.bytes > limits.outboxBytes) return false
+    if (session.ended) return true
+    const held = session.log ??= createReplayLog()
+    if (isFull(held, output.bytes)) {
+      makeRoom(session, held, output.bytes)
+      if (session.ended) return true
+    }
+    hold(held, output)
+    heldBytes += output.bytes
+    outputs++
+    session.lastActiveAt = at
+    commit(session)
+    return true
   }
 
   return {
@@ -102,21 +129,14 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     get dropped () { return dropped },
     commit,
 
-    append (session, output, bulk, now) {
-      if (output.bytes > limits.outboxBytes) return false
-      if (session.ended) return true
-      const held = session.log ??= createReplayLog()
-      if (isFull(held, output.bytes)) {
-        makeRoom(session, held, output.bytes)
-        if (session.ended) return true
-      }
-      append(held, output)
-      heldBytes += output.bytes
-      outputs++
-      session.lastActiveAt = now
-      commit(session, bulk)
-      return true
+    append (session, output, at) {
+      fanOuts.catchUp(session, at)
+      return append(session, output, at)
     },
+
+    fanOut: fanOuts.start,
+    get latestFanOut () { return fanOuts.latest },
+    catchUp: fanOuts.catchUp,
 
     acknowledge (session, seq) {
       if (session.log === null) return seq === 0

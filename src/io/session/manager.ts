@@ -9,7 +9,7 @@
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { HoldfastError } from '../errors.js'
 import type {
-  Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Profile, Seq, Session, SessionId,
+  Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Output, Profile, Seq, Session, SessionId,
   SessionState, SessionView, Target, Tombstone, UserId
 } from '../types.js'
 import { messageOutput } from '../protocol/codec.js'
@@ -37,6 +37,8 @@ export interface SessionManagerOptions {
   limits: SessionLimits
   /** Gives session ids: at least 122 random bits, URL- and header-safe. */
   createId: () => SessionId
+  /** Runs a callback after other events had their turn. */
+  yieldTurn: (callback: () => void) => void
   /** A user to whom `maxSessionsPerUser` does not apply: the placeholder, who is everybody. */
   unlimitedUserId?: UserId
 }
@@ -138,8 +140,8 @@ export interface SessionManager {
   snapshot(session: SessionRecord): Session
 }
 
-/** Fan-outs to more sessions than this are written in slices, so that answers to commands go between them. */
-const BULK_FROM = 64
+/** Up to so many sessions get an output in the turn; more get it in slices, so that answers to commands go between them. */
+const MOST_AT_ONCE = 64
 const WHEEL_TICK_MS = 1000
 const WHEEL_BUCKETS = 4096
 const END_CLOSE: Record<EndReason, CloseCode> = {
@@ -153,7 +155,7 @@ const END_CLOSE: Record<EndReason, CloseCode> = {
 }
 
 export function createSessionManager (options: SessionManagerOptions): SessionManager {
-  const { store, clock, log, limits, createId, unlimitedUserId } = options
+  const { store, clock, log, limits, createId, yieldTurn, unlimitedUserId } = options
   const listeners = new Set<(event: LifecycleEvent) => void>()
   const epoch = createId().slice(0, 8)
   const totals: SessionTotals = {
@@ -168,7 +170,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
   let active = 0
   const toWall = createWallTime(clock)
-  const delivery = createDelivery({ store, log, limits, dismiss })
+  const delivery = createDelivery({ store, log, limits, dismiss, yieldTurn, now })
   const wheel = createTimingWheel<SessionRecord>({ deadlineOf, tickMs: WHEEL_TICK_MS, buckets: WHEEL_BUCKETS, now: now() })
 
   function now (): Millis {
@@ -219,6 +221,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       log: null,
       keptSeq: 0,
       calls: null,
+      fanOut: delivery.latestFanOut,
       tokenHash: null,
       previousTokenHash: null,
       rateCredit: -1,
@@ -242,7 +245,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   function end (session: SessionRecord, reason: EndReason, note?: string): void {
     if (session.ended) return
     // What was sent before the end arrives before the goodbye.
-    session.connection?.flush()
+    if (session.connection !== null) {
+      delivery.catchUp(session, now())
+      session.connection?.flush()
+    }
     if (session.ended) return
     session.ended = true
     wheel.remove(session)
@@ -364,19 +370,38 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     const plan = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
     // Before anybody hears of it: what a listener sends must come behind the first frame (P-5, P-30).
     begin({ resumeToken, lastSeq: lastSeqOf(session), ...plan })
-    if (session.keptSeq < lastSeqOf(session)) delivery.commit(session, false)
+    if (session.keptSeq < lastSeqOf(session)) delivery.commit(session)
     emit('attached', session)
     return true
   }
 
-  function targets (target: Target): Iterable<SessionRecord> {
-    if ('userId' in target) return store.ofUser(target.userId)
-    if ('all' in target) return store.all()
-    const session = store.get(target.sessionId)
-    if (session !== undefined) return [session]
-    const tombstone = store.tombstone(target.sessionId)
-    if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
-    throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
+  function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
+    const session = store.get(id)
+    if (session === undefined) {
+      const tombstone = store.tombstone(id)
+      if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
+      throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
+    }
+    delivery.append(session, output, now())
+    // It ended instead of taking the output: a basic connection that did not drain.
+    if (session.ended) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
+    return { sessions: 1, seq: lastSeqOf(session) }
+  }
+
+  function sendToMany (userId: UserId | null, output: Output): { sessions: number, seq: null } {
+    const count = userId === null ? store.count() : store.countOfUser(userId)
+    const sessions = userId === null ? store.all() : store.ofUser(userId)
+    if (count > MOST_AT_ONCE) {
+      delivery.fanOut(sessions, userId, output)
+      return { sessions: count, seq: null }
+    }
+    const at = now()
+    let taken = 0
+    for (const session of sessions) {
+      delivery.append(session, output, at)
+      if (!session.ended) taken++
+    }
+    return { sessions: taken, seq: null }
   }
 
   return {
@@ -459,21 +484,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     send (target, event, payload) {
       const output = messageOutput(event, payload)
       if (output.bytes > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
-      const bulk = 'all' in target || ('userId' in target && store.countOfUser(target.userId) > BULK_FROM)
-      const at = now()
-      let sessions = 0
-      let seq: Seq | null = null
-      for (const session of targets(target)) {
-        delivery.append(session, output, bulk, at)
-        if (session.ended) {
-          // It ended instead of taking the output: a basic connection that did not drain.
-          if ('sessionId' in target) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
-          continue
-        }
-        sessions++
-        if ('sessionId' in target) seq = lastSeqOf(session)
-      }
-      return { sessions, seq }
+      if ('sessionId' in target) return sendToOne(target.sessionId, output)
+      return sendToMany('userId' in target ? target.userId : null, output)
     },
 
     subscribe (listener) {
@@ -488,7 +500,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     setContext (session, context) {
       if (session.ended) throw new HoldfastError('SESSION_ENDED')
       session.context = context
-      delivery.commit(session, false)
+      delivery.commit(session)
     }
   }
 }

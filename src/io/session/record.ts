@@ -11,8 +11,8 @@ import type { WheelItem } from './timing-wheel.js'
 export interface AttachedConnection {
   /** Highest seq written to the socket by this connection. */
   readonly sentSeq: Seq
-  /** There is output to send: at the end of this turn, or for `bulk` in slices after it. */
-  wake(bulk: boolean): void
+  /** There is output to send at the end of this turn. */
+  wake(): void
   /** Writes what the socket takes, now. */
   flush(): void
   /** Says goodbye and closes; the connection has left the session by then. */
@@ -54,6 +54,8 @@ export interface SessionRecord extends WheelItem {
   /** Highest seq the store has kept; nothing above it leaves the node. */
   keptSeq: Seq
   calls: CallState | null
+  /** The latest fan-out it was given, or that came before it (fan-out.ts). */
+  fanOut: number
   /** SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28). */
   tokenHash: string | null
   previousTokenHash: string | null

@@ -127,7 +127,7 @@ t.test('operators see all there is of a session, and no token', async t => {
 
 t.test('revisions go on rising while nobody listens', async t => {
   const clock = createManualClock()
-  const manager = createSessionManager({ store: createMemoryStore({ clock }), clock, log: createRecordingLog(), limits: LIMITS, createId: randomUUID })
+  const manager = createSessionManager({ store: createMemoryStore({ clock }), clock, log: createRecordingLog(), limits: LIMITS, createId: randomUUID, yieldTurn: setImmediate })
   const { id } = manager.createSession('ann')
   t.equal(manager.peekSession(id)?.revision, 1)
   const heard: number[] = []
