@@ -185,8 +185,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   function emit (type: LifecycleEventType, session: SessionRecord, reason?: string): void {
     session.revision++
     if (listeners.size === 0) return
-    const base = { type, sessionId: session.id, userId: session.userId, revision: session.revision, at: clock.wall() }
-    const event: LifecycleEvent = reason === undefined ? base : { ...base, reason }
+    const { id: sessionId, userId, revision } = session
+    const at = clock.wall()
+    // Written out: a literal that begins with a spread is slow in V8, and a connection has four events.
+    const event: LifecycleEvent = reason === undefined ? { type, sessionId, userId, revision, at } : { type, sessionId, userId, revision, at, reason }
     for (const listener of listeners) {
       try {
         listener(event)
