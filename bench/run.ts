@@ -8,14 +8,7 @@ import { GENERATOR_CPU, pin } from './lib/pin.js'
 import { table } from './lib/report.js'
 import { KINDS, isBuilt } from './lib/servers.js'
 import type { Row } from './lib/turns.js'
-import { connectLoad } from './loads/connect.js'
-import { echoLoads } from './loads/echo.js'
-import { idleLoads } from './loads/idle.js'
-import { interferenceLoads } from './loads/interference.js'
-import { pushLoad } from './loads/push.js'
-import { resumeLoads } from './loads/resume.js'
-
-const LOADS: readonly Load[] = [...echoLoads, pushLoad, connectLoad, ...idleLoads, ...resumeLoads, ...interferenceLoads]
+import { LOADS } from './loads/all.js'
 
 const USAGE = `npm run build && npm run bench -- [options]
 

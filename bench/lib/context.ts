@@ -1,7 +1,7 @@
 // What every load is given, and what a load is.
 
-import type { ServerKind } from './servers.js'
-import type { Row } from './turns.js'
+import type { Server, ServerKind } from './servers.js'
+import type { Row, Turn } from './turns.js'
 
 export interface Context {
   /** Servers to compare, in order; `ws`, the yardstick, is never among them. */
@@ -15,12 +15,21 @@ export interface Context {
   say(text: string): void
 }
 
+/** A server with its crowd, warm. */
+export interface Ready {
+  readonly server: Server
+  readonly turn: Turn
+  finish(): Promise<void>
+}
+
 export interface Load {
   readonly name: string
   readonly question: string
   /** Names of the servers it makes sense for. */
   readonly servers: readonly string[]
   run(context: Context): Promise<Row[]>
+  /** For compare.ts, in loads that come in turns. */
+  prepare?(kind: ServerKind, isQuick: boolean): Promise<Ready>
 }
 
 /** Around 110 bytes as a pushed message, 150 to 170 as a command. */

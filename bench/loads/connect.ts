@@ -57,5 +57,9 @@ export const connectLoad: Load = {
   name: 'connect',
   question: 'connect, open a session and receive its first frame, 5,000 times, 64 at once',
   servers: ['fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic'],
-  run
+  run,
+  async prepare (kind, isQuick) {
+    const server = await startServer(kind)
+    return { server, turn: createTurn(server, isQuick ? QUICK_CONNECTIONS : CONNECTIONS, []), finish: () => server.stop() }
+  }
 }

@@ -2,11 +2,11 @@
 // outstanding, or all together at a steady pace.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { KIB_PAYLOAD, SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
+import { KIB_PAYLOAD, SMALL_PAYLOAD, type Context, type Load, type Ready } from '../lib/context.js'
 import type { Conversation } from '../lib/conversation.js'
 import { profileTurns } from '../lib/cpu-profile.js'
-import { startServer, type Server, type ServerKind } from '../lib/servers.js'
-import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
+import { startServer, type ServerKind } from '../lib/servers.js'
+import { measure, pairedTurns, summarise, type Measured, type Row } from '../lib/turns.js'
 import { checkCrowd, closedLoop, dropCrowd, openCrowd, pacedLoop, type Work } from '../load.js'
 
 type Loop = (crowd: readonly Conversation[], durationMs: number) => Promise<Work>
@@ -35,24 +35,20 @@ const TURN_MS = 700
 const QUICK_TURN_MS = 200
 const WARM_UP_MS = 1500
 
-interface Ready {
-  server: Server
-  crowd: Conversation[]
-  turn: Turn
-}
-
 async function prepare (kind: ServerKind, { connections, loop, payload }: EchoOptions, isQuick: boolean): Promise<Ready> {
   const server = await startServer(kind)
   const crowd = await openCrowd(server, connections, { payload })
   await checkCrowd(crowd, payload)
   await loop(crowd, isQuick ? QUICK_TURN_MS : WARM_UP_MS)
   const turnMs = isQuick ? QUICK_TURN_MS : TURN_MS
-  return { server, crowd, turn: () => measure(server, () => loop(crowd, turnMs)) }
-}
-
-async function finish ({ server, crowd }: Ready): Promise<void> {
-  await dropCrowd(crowd)
-  await server.stop()
+  return {
+    server,
+    turn: () => measure(server, () => loop(crowd, turnMs)),
+    async finish () {
+      await dropCrowd(crowd)
+      await server.stop()
+    }
+  }
 }
 
 async function runEcho (name: string, options: EchoOptions, context: Context): Promise<Row[]> {
@@ -65,10 +61,10 @@ async function runEcho (name: string, options: EchoOptions, context: Context): P
     baseline.push(...pairs.yardstick)
     rows.push({ server: kind.name, figures: summarise(pairs.candidate, pairs.yardstick) })
     await profileTurns(name, candidate.server, candidate.turn, context)
-    await finish(candidate)
+    await candidate.finish()
   }
   await profileTurns(name, yardstick.server, yardstick.turn, context)
-  await finish(yardstick)
+  await yardstick.finish()
   return [{ server: context.yardstick.name, figures: summarise(baseline, baseline) }, ...rows]
 }
 
@@ -77,7 +73,8 @@ function echo (name: string, question: string, options: EchoOptions): Load {
     name,
     question,
     servers: ['fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute'],
-    run: context => runEcho(name, options, context)
+    run: context => runEcho(name, options, context),
+    prepare: (kind, isQuick) => prepare(kind, options, isQuick)
   }
 }
 

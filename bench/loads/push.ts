@@ -2,10 +2,10 @@
 // acknowledgements, until the server has dealt with them.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
+import { SMALL_PAYLOAD, type Context, type Load, type Ready } from '../lib/context.js'
 import { profileTurns } from '../lib/cpu-profile.js'
-import { startServer, type Server, type ServerKind } from '../lib/servers.js'
-import { measure, pairedTurns, summarise, type Measured, type Row, type Turn } from '../lib/turns.js'
+import { startServer, type ServerKind } from '../lib/servers.js'
+import { measure, pairedTurns, summarise, type Measured, type Row } from '../lib/turns.js'
 import { broadcastTo, dropCrowd, openCrowd } from '../load.js'
 
 const SESSIONS = 5000
@@ -13,12 +13,6 @@ const QUICK_SESSIONS = 500
 const BROADCASTS = 10
 /** Acknowledgements leave after the delivery they answer; the server is given this long to read them. */
 const SETTLE_MS = 30
-
-interface Ready {
-  server: Server
-  turn: Turn
-  finish(): Promise<void>
-}
 
 async function prepare (kind: ServerKind, ackEvery: number, isQuick: boolean): Promise<Ready> {
   const server = await startServer(kind)
@@ -65,5 +59,6 @@ export const pushLoad: Load = {
   name: 'push5000',
   question: 'one message to each of 5,000 sessions, per delivery; latency is the time to the last client',
   servers: ['fastify', 'socketio', 'socketio-acks', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute'],
-  run
+  run,
+  prepare: (kind, isQuick) => prepare(kind, ackChoices(kind).at(-1) ?? 0, isQuick)
 }
