@@ -21,7 +21,9 @@ class SocketTransport implements Transport {
   }
 
   write (frames: ByteString): boolean {
-    return this.socket.readyState !== OPEN || this.stream.write(frames, 'latin1')
+    if (this.socket.readyState !== OPEN) return true
+    // What the kernel does not take now waits outside of the heap, which peers that do not read could fill otherwise.
+    return this.stream.writableLength === 0 ? this.stream.write(frames, 'latin1') : this.stream.write(Buffer.from(frames, 'latin1'))
   }
 
   get bufferedBytes (): number { return this.stream.writableLength }

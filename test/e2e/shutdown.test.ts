@@ -140,6 +140,8 @@ t.test('T6 upgrades that arrive all through the shutdown neither crash nor delay
   const exit = server.stop('SIGTERM')
   void exit.then(() => { isOver = true })
   const startedAt = Date.now()
+  // A handshake that overtakes the signal is let in rightly.
+  await eventually('draining', async () => server.output.includes('draining'))
   await eventually('over', async () => {
     if (isOver) return true
     try {
