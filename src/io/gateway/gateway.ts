@@ -112,7 +112,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   /** The server ends the connection; the session is kept if it can be (P-39). */
   function leave (connection: Connection, code: CloseCode, retryAfterMs?: number): void {
     const { session } = connection
-    if (session !== null) manager.delivery.catchUp(session, latest)
+    if (session !== null) manager.delivery.catchUp(session, Math.floor(clock.now()))
     sender.flush(connection)
     connection.session = null
     if (session !== null) manager.detach(session, connection, code.reason, null)
