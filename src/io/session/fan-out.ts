@@ -25,6 +25,8 @@ export interface FanOutOptions {
 
 /** Sessions per turn: about a millisecond and a half, writing included. */
 const SLICE = 128
+/** Fan-outs under way, since each append looks at them all. Whoever starts one more waits until the oldest is through. */
+const MOST = 16
 
 interface FanOut {
   readonly number: number
@@ -36,20 +38,25 @@ interface FanOut {
 export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOuts {
   const running: FanOut[] = []
   let latest = 0
+  /** An append under way may start another fan-out, by way of a listener; the list must not shrink under it. */
+  let appending = 0
 
   function catchUp (session: SessionRecord, at: Millis): void {
+    appending++
     for (const { number, userId, output } of running) {
       if (session.fanOut >= number) continue
       // First: an append may dismiss a connection, and whoever hears of that may send something.
       session.fanOut = number
       if (userId === null || userId === session.userId) append(session, output, at)
     }
+    appending--
   }
 
-  function slice (): void {
+  /** Gives the oldest to its next sessions. */
+  function give (count: number): void {
     const { sessions } = running[0] as FanOut
     const at = now()
-    for (let left = SLICE; left > 0; left--) {
+    for (let left = count; left > 0; left--) {
       const next = sessions.next()
       if (next.done === true) {
         running.shift()
@@ -57,6 +64,10 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
       }
       catchUp(next.value, at)
     }
+  }
+
+  function slice (): void {
+    give(SLICE)
     if (running.length > 0) yieldTurn(slice)
   }
 
@@ -64,6 +75,7 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
     get latest () { return latest },
 
     start (sessions, userId, output) {
+      if (running.length >= MOST && appending === 0) give(Infinity)
       running.push({ number: ++latest, sessions: sessions[Symbol.iterator](), userId, output })
       if (running.length === 1) yieldTurn(slice)
     },

@@ -86,6 +86,34 @@ t.test('G5 a client that resumes in the middle gets the fan-out once, whichever 
   }
 })
 
+t.test('G6 no more than sixteen are under way: one more waits until the oldest is through', async t => {
+  const domain = createCrowd()
+  for (let n = 1; n <= 16; n++) domain.manager.send({ all: true }, 'news', n)
+  t.equal(domain.manager.countSessions().outboxBytes, 0)
+  domain.manager.send({ all: true }, 'news', 17)
+  const [first] = domain.peers as [Peer]
+  t.equal(domain.manager.peekSession(first.welcome.sessionId)?.lastSeq, 16)
+  finish(domain)
+  t.ok(domain.peers.every(peer => events(peer).join() === Array.from({ length: 17 }, (_, i) => i + 1).join()))
+})
+
+t.test('a listener that sends to everybody while a fan-out ends a slow peer loses and doubles nothing', async t => {
+  const domain = createDomain({ session: { maxSessions: 2000, maxSessionsPerUser: 2000, outboxMessages: 4 }, gateway: { maxBufferedBytes: 1 } })
+  const stalled = domain.connect({ stalled: true })
+  const peers = Array.from({ length: MANY }, () => domain.connect())
+  let sent = 0
+  domain.manager.subscribe(({ type }) => { if (type === 'detached') { domain.manager.send({ all: true }, 'said', 'slow'); sent++ } })
+  for (let n = 1; n <= 16; n++) domain.manager.send({ all: true }, 'news', n)
+  while (domain.slice() > 0) for (const peer of peers) peer.send({ type: 'ack', seq: peer.frames().reduce((most, { seq = 0 }) => Math.max(most, seq), 0) })
+  t.equal(sent, 1)
+  t.not(stalled.transport.closed, undefined)
+  for (const peer of peers) {
+    const seqs = peer.frames().flatMap(({ seq }) => seq ?? [])
+    t.strictSame(seqs, Array.from({ length: 17 }, (_, i) => i + 1))
+    t.equal(new Set(events(peer)).size, 17)
+  }
+})
+
 t.test('whatever is sent to whomever while slices run arrives in the order it was sent in', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   const step = fc.oneof(
