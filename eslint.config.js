@@ -50,18 +50,18 @@ export default [
 
   // Plugins translate between Fastify and the domain. They meet as decorators, so of each other they import types only.
   imports('plugins/*.ts', {
-    allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|loopback|auth/authenticate)\\.js', '\\./(gateway|metrics|schemas)/[\\w-]+\\.js'],
+    allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|loopback|limits|config-options|option-checks|auth/authenticate)\\.js', '\\./(gateway|metrics|schemas)/[\\w-]+\\.js'],
     types: ['fastify', '\\./[\\w-]+\\.js'],
     ignores: ['plugins/session-manager.ts']
   }),
-  imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|stores/memory)\\.js'], types: ['fastify'] }),
+  imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|limits|option-checks|stores/memory)\\.js'], types: ['fastify'] }),
   imports('plugins/*/*.ts', {
-    allowed: [...PLUGIN_BASE(), '\\.\\./\\.\\./src/(io/.*|system-clock|loopback|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'],
+    allowed: [...PLUGIN_BASE(), '\\.\\./\\.\\./src/(io/.*|system-clock|loopback|limits|config-options|option-checks|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'],
     types: ['fastify', '\\.\\./[\\w-]+\\.js']
   }),
 
   // The process. Only server.ts reads the environment and writes to the terminal.
-  imports('src/config*.ts', { allowed: ['typebox(/\\w+)?', 'node:(net|util)', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./io/errors\\.js'] }),
+  imports('src/config*.ts', { allowed: ['typebox(/\\w+)?', 'node:(net|util)', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/errors\\.js'] }),
   {
     files: [ts('src'), ts('plugins')],
     ignores: ['src/server.ts'],

@@ -7,6 +7,8 @@ import type { PlatformCore } from '../src/io/dispatcher/core.js'
 import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../src/io/dispatcher/dispatcher.js'
 import { HoldfastError } from '../src/io/errors.js'
 import type { Clock } from '../src/io/types.js'
+import { completeCommandLimits, type Given } from '../src/limits.js'
+import { aBoolean, aClock, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './session-manager.js'
 
@@ -18,7 +20,8 @@ declare module 'fastify' {
 }
 
 export interface DispatcherPluginOptions {
-  limits: DispatcherLimits
+  /** Default: the server's, each of those that are not given. */
+  limits?: Given<DispatcherLimits>
   /** Executes the commands that no handler of this process answers. */
   core?: PlatformCore
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
@@ -29,9 +32,18 @@ export interface DispatcherPluginOptions {
 /** How late a COMMAND_TIMEOUT may be. */
 const SWEEP_EVERY_MS = 100
 
+const CHECKS: Record<keyof DispatcherPluginOptions, OptionCheck> = {
+  limits: anObject,
+  core: anObjectWith(['execute', 'notify', 'close'], 'a Platform Core'),
+  builtinCommands: aBoolean,
+  clock: aClock
+}
+
 export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, options) {
   if (fastify.hasDecorator('dispatcher')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
-  const { limits, core, clock = systemClock } = options
+  checkOptions('holdfast/dispatcher', options, CHECKS)
+  const limits = completeCommandLimits(options.limits)
+  const { core, clock = systemClock } = options
   const created = createDispatcher({
     manager: fastify.sessionManager, clock, log: fastify.log, limits, ...(core === undefined ? {} : { core })
   })

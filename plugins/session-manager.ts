@@ -7,6 +7,8 @@ import { HoldfastError } from '../src/io/errors.js'
 import { createSessionManager, type SessionLimits, type SessionManager } from '../src/io/session/manager.js'
 import type { SessionStore } from '../src/io/session/store.js'
 import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
+import { completeSessionLimits, type Given } from '../src/limits.js'
+import { aClock, aText, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock } from '../src/system-clock.js'
 
@@ -18,7 +20,8 @@ declare module 'fastify' {
 }
 
 export interface SessionManagerPluginOptions {
-  limits: SessionLimits
+  /** Default: the server's, each of those that are not given. */
+  limits?: Given<SessionLimits>
   /** Default: the memory store. */
   store?: SessionStore
   /** The placeholder user, who is everybody and has no quota. */
@@ -31,9 +34,18 @@ const SWEEP_EVERY_MS = 250
 /** Sessions ended per turn: about five milliseconds. The rest of a large purge goes between other events. */
 const PURGE_SLICE = 1000
 
+const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
+  limits: anObject,
+  store: anObjectWith(['add', 'get', 'commit', 'remove', 'list', 'close'], 'a session store'),
+  unlimitedUserId: aText('a user id'),
+  clock: aClock
+}
+
 export default fp<SessionManagerPluginOptions>(async function sessionManager (fastify, options) {
   if (fastify.hasDecorator('sessionManager')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
-  const { limits, clock = systemClock, unlimitedUserId } = options
+  checkOptions('holdfast/session-manager', options, CHECKS)
+  const limits = completeSessionLimits(options.limits)
+  const { clock = systemClock, unlimitedUserId } = options
   const store = options.store ?? createMemoryStore({ clock })
   const manager = createSessionManager({
     store, clock, limits, log: fastify.log, createId: randomUUID, yieldTurn: setImmediate, ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })

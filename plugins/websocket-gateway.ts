@@ -16,6 +16,11 @@ import { HoldfastError } from '../src/io/errors.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
+import { OPTIONS } from '../src/config-options.js'
+import { completeConnectionLimits, likeOption, type Given } from '../src/limits.js'
+import {
+  aBoolean, aClock, aFunction, aText, anObject, checkOptions, milliseconds, type OptionCheck
+} from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './dispatcher.js'
 import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
@@ -45,13 +50,14 @@ export interface WebsocketGatewayOptions {
   /** Default `/ws`. */
   path?: string
   authenticate: Authenticate
-  /** Origins of browsers that may connect, beside the server's own; `*` allows every one. */
-  allowedOrigins: string[]
+  /** Origins of browsers that may connect, beside the server's own; `*` allows every one. Default: none. */
+  allowedOrigins?: string[]
   /** Browsers have to call the server by a loopback name, unless their origin is allowed by name; for servers where nobody proves who he is. Default false. */
   loopbackHostOnly?: boolean
-  limits: GatewayLimits
-  /** Handshakes per address; takes effect where @fastify/rate-limit is registered. */
-  upgradesPerMinute: number
+  /** Default: the server's, each of those that are not given. */
+  limits?: Given<GatewayLimits>
+  /** Handshakes per address; takes effect where @fastify/rate-limit is registered. Default: the server's. */
+  upgradesPerMinute?: number
   /** How long a peer may take to answer a close before its socket is destroyed; default 3000. */
   closeTimeoutMs?: Millis
   /** How long `authenticate` may take; default 10,000. */
@@ -59,6 +65,20 @@ export interface WebsocketGatewayOptions {
   /** Prefix of the route, as with every Fastify plugin. */
   prefix?: string
   clock?: Clock
+}
+
+const MAX_TIMEOUT_MS = 600_000
+const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
+  path: { is: value => typeof value === 'string' && value.startsWith('/'), expected: 'a path that begins with /' },
+  authenticate: { ...aFunction('that returns who the client is, such as placeholderAuthenticator()'), required: true },
+  allowedOrigins: { ...likeOption('allowedOrigins'), expected: 'an array of origins such as https://app.example' },
+  loopbackHostOnly: aBoolean,
+  limits: anObject,
+  upgradesPerMinute: likeOption('upgradesPerMinute'),
+  closeTimeoutMs: milliseconds(1, MAX_TIMEOUT_MS),
+  authTimeoutMs: milliseconds(1, MAX_TIMEOUT_MS),
+  prefix: aText('a path'),
+  clock: aClock
 }
 
 const SWEEP_EVERY_MS = 250
@@ -70,14 +90,16 @@ const DRAIN_RETRY_SPREAD_MS = 2000
 
 export default fp<WebsocketGatewayOptions>(async function websocketGateway (fastify, options) {
   if (fastify.hasDecorator('gateway')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/websocket-gateway is registered twice.' })
-  const { path = '/ws', clock = systemClock, limits, closeTimeoutMs = 3000 } = options
+  checkOptions('holdfast/websocket-gateway', options, CHECKS)
+  const limits = completeConnectionLimits(options.limits)
+  const { path = '/ws', clock = systemClock, closeTimeoutMs = 3000, upgradesPerMinute = OPTIONS.upgradesPerMinute.default } = options
   let draining = false
   let closing = false
   keepNextTickFast()
   const handshake = createHandshakeCheck({
     sessionManager: fastify.sessionManager,
     authenticate: options.authenticate,
-    allowedOrigins: options.allowedOrigins,
+    allowedOrigins: options.allowedOrigins ?? [],
     loopbackHostOnly: options.loopbackHostOnly ?? false,
     authTimeoutMs: options.authTimeoutMs ?? 10_000,
     clock,
@@ -142,7 +164,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       method: 'GET',
       url: path,
       exposeHeadRoute: false,
-      config: { rateLimit: { max: options.upgradesPerMinute, timeWindow: 60_000 } },
+      config: { rateLimit: { max: upgradesPerMinute, timeWindow: 60_000 } },
       preValidation: handshake.check,
       // The last step before the upgrade: its answer and the first frame go out in one write. `connect` uncorks, and so does the end of a
       // socket that is refused after all.

@@ -7,9 +7,9 @@
 import { parseArgs, parseEnv } from 'node:util'
 import { Value } from 'typebox/value'
 import type { Static } from 'typebox'
-import { HoldfastError } from './io/errors.js'
 import { isLoopbackName } from './loopback.js'
 import { flagOf, OPTION_KEYS, OPTIONS, optionOf, type Option, type OptionKey } from './config-options.js'
+import { refuseProblems, show, suggest } from './option-checks.js'
 
 type Rows = typeof OPTIONS
 type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D> ? (D extends undefined ? Static<S> | undefined : Static<S>) : never
@@ -57,13 +57,36 @@ export function loadConfig (sources: ConfigSources): Config {
   }
   const config = complete(draft)
   checkTogether(config, given, problems)
-  if (problems.length > 0) throw new HoldfastError('CONFIG_INVALID', { message: problems.join('\n') })
+  refuseProblems(problems)
   return config
 }
 
-/** The configuration with nothing set, changed in the members given: for tests and for applications that have their own ways. */
-export function configWith (changes: Partial<Config> = {}): Config {
-  return complete({ ...loadConfig({ env: {}, argv: [] }), resumeWindowSeconds: undefined, ...changes })
+/**
+ * The configuration with nothing set, changed in the members given: for tests and for applications
+ * that have their own ways. A member that is undefined counts as absent.
+ *
+ * @throws CONFIG_INVALID  the message lists every problem, one a line
+ */
+export function configWith (changes: { [K in keyof Config]?: Config[K] | undefined } = {}): Config {
+  const problems: string[] = []
+  const given = new Map<OptionKey, Given>()
+  const draft: Draft = {}
+  for (const name of Object.keys(changes)) {
+    if (!OPTION_KEYS.includes(name as OptionKey)) problems.push(`${name} is not an option${suggest(name, OPTION_KEYS)}.`)
+  }
+  for (const key of OPTION_KEYS) {
+    const value = changes[key] ?? optionOf(key).default
+    draft[key] = value
+    if (changes[key] === undefined) continue
+    given.set(key, { text: String(value), place: key })
+    const row = optionOf(key)
+    const problem = Value.Check(row.schema, value) ? row.problem?.(value as never) : `Expected ${rangeOf(row)}`
+    if (problem !== undefined) problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
+  }
+  const config = complete(draft)
+  if (problems.length === 0) checkTogether(config, given, problems)
+  refuseProblems(problems)
+  return config
 }
 
 function complete (draft: Draft): Config {
@@ -158,23 +181,4 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   if (outboxBytes > outboxTotalBytes) {
     problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows for all sessions together.`)
   }
-}
-
-function suggest (name: string, known: readonly string[]): string {
-  const [nearest] = known.map(each => ({ each, distance: editDistance(name, each) })).sort((a, b) => a.distance - b.distance)
-  return nearest === undefined || nearest.distance > Math.max(3, name.length / 2) ? '' : `; did you mean ${nearest.each}?`
-}
-
-/** Levenshtein's: letters to insert, remove or replace. */
-function editDistance (a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1))
-    }
-    row = next
-  }
-  return row[b.length] as number
 }

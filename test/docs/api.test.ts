@@ -5,6 +5,8 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { Registry } from 'prom-client'
 import t from 'tap'
+import { OPTIONS } from '../../src/config-options.js'
+import { OPTION_OF_LIMIT } from '../../src/limits.js'
 import { buildTestApp } from '../helpers/app.js'
 import { readBlocks, readHeadings, readTables, tableUnder } from '../helpers/markdown.js'
 import { buildRestApp } from '../helpers/rest.js'
@@ -86,6 +88,11 @@ t.test('every plugin is documented with what it needs, and nothing else', async 
     t.equal(meta.name, `holdfast/${name}`)
     t.same(splitNames(needs).map(need => `holdfast/${need}`).sort(), [...meta.dependencies ?? []].sort(), name)
   }
+})
+
+t.test('every limit of a plugin is documented with the option of the server that it is', async t => {
+  const documented = tableUnder(doc, "Options of the domain's plugins").rows.map(([, name, option]) => [name, option])
+  t.same(documented, Object.entries(OPTION_OF_LIMIT).map(([name, key]) => [name, OPTIONS[key].env]))
 })
 
 t.test('every documented member of a decorator exists', async t => {

@@ -199,8 +199,6 @@ export function createDomain (options: DomainOptions = {}): Domain {
       maxMessageBytes: 65_536,
       maxBufferedBytes: 1_048_576,
       heartbeatMs: 25_000,
-      commandsPerSecond: dispatcherLimits.commandsPerSecond,
-      maxInFlight: dispatcherLimits.maxInFlight,
       ...options.gateway
     }
   })

@@ -7,11 +7,14 @@ import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { placeholderAuthenticator } from '../../src/auth/authenticate.js'
-import dispatcher, { type DispatcherPluginOptions } from '../../plugins/dispatcher.js'
-import sessionManager, { type SessionManagerPluginOptions } from '../../plugins/session-manager.js'
+import type { DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
+import type { GatewayLimits } from '../../src/io/gateway/gateway.js'
+import type { SessionLimits } from '../../src/io/session/manager.js'
+import dispatcher from '../../plugins/dispatcher.js'
+import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway, { type WebsocketGatewayOptions } from '../../plugins/websocket-gateway.js'
 
-export const SESSION_LIMITS: SessionManagerPluginOptions['limits'] = {
+export const SESSION_LIMITS: SessionLimits = {
   idleTimeoutMs: 3_600_000,
   resumeWindowMs: 3_600_000,
   maxSessions: 1000,
@@ -20,18 +23,18 @@ export const SESSION_LIMITS: SessionManagerPluginOptions['limits'] = {
   outboxBytes: 1_048_576,
   outboxTotalBytes: 268_435_456
 }
-export const DISPATCHER_LIMITS: DispatcherPluginOptions['limits'] = {
+export const DISPATCHER_LIMITS: DispatcherLimits = {
   commandsPerSecond: 1000, maxInFlight: 32, commandTimeoutMs: 30_000, maxContextBytes: 65_536
 }
-export const GATEWAY_LIMITS: WebsocketGatewayOptions['limits'] = {
-  maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000, commandsPerSecond: 1000, maxInFlight: 32
+export const GATEWAY_LIMITS: GatewayLimits = {
+  maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000
 }
 
 export interface PluginAppOptions {
   server?: FastifyServerOptions
-  sessions?: Partial<SessionManagerPluginOptions['limits']>
-  dispatcher?: Partial<DispatcherPluginOptions['limits']>
-  gateway?: Partial<WebsocketGatewayOptions['limits']>
+  sessions?: Partial<SessionLimits>
+  dispatcher?: Partial<DispatcherLimits>
+  gateway?: Partial<GatewayLimits>
   options?: Partial<WebsocketGatewayOptions>
   unlimitedUserId?: string
   /** Runs before the plugins are registered. */

@@ -766,7 +766,7 @@ t.test('close', async t => {
 
 t.test('frames in one packet', async t => {
   t.test('P-46 refusals of a burst are all answered, and only a client that goes on is closed with 4102', async t => {
-    const { port } = await listening(t, { dispatcher: { commandsPerSecond: 5 }, gateway: { commandsPerSecond: 5 } })
+    const { port } = await listening(t, { dispatcher: { commandsPerSecond: 5 } })
     const { raw } = await rawUpgrade(port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
     await raw.nextFrame()
     raw.write(Buffer.concat(Array.from({ length: 90 }, (_, i) => wireFrame(JSON.stringify({ command: 'ping', id: `c${i}` })))))

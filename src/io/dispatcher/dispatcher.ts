@@ -47,6 +47,7 @@ export interface CommandStats {
 export const DURATION_BOUNDS_MS = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000] as const
 
 export interface Dispatcher {
+  readonly limits: DispatcherLimits
   /**
    * Registers a command. `payload` is checked before the handler runs, `result` after it; the handler's types follow from both.
    *
@@ -276,6 +277,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 
   return {
+    limits,
     stats,
     refusals,
     get inFlight () { return inFlight },

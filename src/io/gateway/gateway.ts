@@ -31,8 +31,6 @@ export interface GatewayLimits {
   /** Bytes that may wait in one socket before it is left alone until it drains. */
   maxBufferedBytes: number
   heartbeatMs: Millis
-  commandsPerSecond: number
-  maxInFlight: number
 }
 
 export interface AcceptRequest {
@@ -77,7 +75,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   /** Whole milliseconds: a fraction would be an object of its own in each connection. */
   let latest = Math.floor(clock.now())
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
-  const { maxMessageBytes, commandsPerSecond, maxInFlight } = limits
+  const { maxMessageBytes } = limits
+  const { commandsPerSecond, maxInFlight } = dispatcher.limits
   const terms = `"idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
     `"limits":${JSON.stringify({ maxMessageBytes, commandsPerSecond, maxInFlight })}`
 

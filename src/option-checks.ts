@@ -1,0 +1,103 @@
+// Checks options that are given in code, as config.ts checks those of the environment: whatever is
+// wrong is found when the application starts, all of it at once, and named.
+//
+// Invariants: a bad value is never replaced by a default; an unknown name is a bad value, since a
+// typo would otherwise be silent; an option that is undefined counts as absent.
+
+import { HoldfastError } from './io/errors.js'
+
+export interface OptionCheck {
+  readonly is: (value: unknown) => boolean
+  /** Completes "Expected …". */
+  readonly expected: string
+  readonly required?: true
+}
+
+/** What every Fastify plugin may be given beside its own options. */
+const OPTIONS_OF_FASTIFY = new Set(['prefix', 'logLevel', 'logSerializers'])
+
+/** @throws CONFIG_INVALID  the message lists every problem, one a line */
+export function checkOptions (plugin: string, options: object, checks: Record<string, OptionCheck>): void {
+  const problems: string[] = []
+  for (const name of Object.keys(options)) {
+    if (name in checks || OPTIONS_OF_FASTIFY.has(name)) continue
+    problems.push(`${name} is not an option of ${plugin}${suggest(name, Object.keys(checks))}.`)
+  }
+  for (const [name, { is, expected, required }] of Object.entries(checks)) {
+    const value = (options as Record<string, unknown>)[name]
+    if (value === undefined && required) problems.push(`${name} of ${plugin} is missing. Expected ${expected}.`)
+    if (value !== undefined && !is(value)) {
+      problems.push(`${name} of ${plugin}: ${show(value)} is not valid. Expected ${expected}.`)
+    }
+  }
+  refuseProblems(problems)
+}
+
+/** @throws CONFIG_INVALID  if there are any */
+export function refuseProblems (problems: readonly string[]): void {
+  if (problems.length > 0) throw new HoldfastError('CONFIG_INVALID', { message: problems.join('\n') })
+}
+
+export const aBoolean: OptionCheck = { is: value => typeof value === 'boolean', expected: 'true or false' }
+export const anObject: OptionCheck = { is: isObject, expected: 'an object' }
+export const aFunction = (what: string): OptionCheck => ({ is: isFunction, expected: `a function ${what}` })
+export const aText = (what: string): OptionCheck => ({ is: isText, expected: what })
+
+/** Something with these methods, such as a store. */
+export function anObjectWith (methods: readonly string[], what: string): OptionCheck {
+  return {
+    is: value => isObject(value) && methods.every(name => isFunction((value as Record<string, unknown>)[name])),
+    expected: `${what}, with the methods ${methods.join(', ')}`
+  }
+}
+
+export function milliseconds (minimum: number, maximum: number): OptionCheck {
+  return {
+    is: value => Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum,
+    expected: `${minimum} to ${maximum} milliseconds`
+  }
+}
+
+export const aClock = anObjectWith(['now', 'wall'], 'a clock')
+
+/** `; did you mean …?`, where one of the known names is near. */
+export function suggest (name: string, known: readonly string[]): string {
+  const [nearest] = known.map(each => ({ each, distance: editDistance(name, each) }))
+    .sort((a, b) => a.distance - b.distance)
+  const isNear = nearest !== undefined && nearest.distance <= Math.max(3, name.length / 2)
+  return isNear ? `; did you mean ${nearest.each}?` : ''
+}
+
+/** A value in a message; bounded, since somebody may have handed in a document. */
+export function show (value: unknown): string {
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value)
+  if (isObject(value)) return Array.isArray(value) ? 'an array' : 'an object'
+  return (JSON.stringify(value) ?? String(value)).slice(0, 80)
+}
+
+function isObject (value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
+function isFunction (value: unknown): boolean {
+  return typeof value === 'function'
+}
+
+function isText (value: unknown): boolean {
+  return typeof value === 'string' && value !== ''
+}
+
+/** Levenshtein's: letters to insert, remove or replace. */
+function editDistance (a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1))
+    }
+    row = next
+  }
+  return row[b.length] as number
+}
