@@ -22,6 +22,10 @@ export type ClientErrorCode =
   | 'SESSION_ENDED'
   /** The session was lost between the command and its answer. It may have run, or not. */
   | 'OUTCOME_UNKNOWN'
+  /** Another user is signed in than the one who queued the command. It was not sent. */
+  | 'USER_CHANGED'
+  /** `dispose()` was called. If the command had been sent, its answer comes to the next `connect()` as `orphanResult`. */
+  | 'DISPOSED'
 
 /** The one way in which a promise of `send` is rejected. */
 export class CommandError extends Error {
@@ -43,6 +47,35 @@ export class CommandError extends Error {
  */
 export type ClientState = 'connecting' | 'live' | 'detached' | 'ended'
 
+/**
+ * Why a connection or a session is gone. The first block is the client's own finding, the second what the server says (docs/protocol.md
+ * section 10); a newer server, or a gateway, may say others.
+ */
+export type Reason =
+  /** The page is offline. */
+  | 'offline'
+  /** An open connection broke. */
+  | 'connection_lost'
+  /** No connection came about, and the runtime does not tell why. Of a session: `maxAttempts` went by. */
+  | 'unreachable'
+  /** Something answered the upgrade with another HTTP status than 401 or 403. */
+  | 'refused'
+  /** Nothing came from the server in time. */
+  | 'heartbeat_missed'
+  /** `token()` failed or did not answer. */
+  | 'token_failed'
+  /** What came breaks the protocol. */
+  | 'malformed_frame' | 'seq_jump' | 'bad_frame'
+  /** The page is hidden for good, or is in the back/forward cache. */
+  | 'page_hidden'
+  | 'detached_by_client' | 'ended_by_client' | 'disposed'
+  /** No socket can be made of the address or the token. */
+  | 'handshake_invalid'
+  | 'unauthenticated' | 'forbidden' | 'credentials_expired' | 'quota' | 'overloaded' | 'draining' | 'rate_limited' | 'slow_consumer'
+  | 'internal' | 'detached_by_operator' | 'ended_by_operator' | 'replaced' | 'idle' | 'resume_window' | 'unknown_session' | 'state_lost'
+  | 'session_invalid' | 'shutdown' | 'unknown'
+  | (string & {})
+
 /** A range of seqs, both ends included. */
 export interface SeqRange { readonly from: Seq, readonly to: Seq }
 
@@ -52,15 +85,20 @@ export interface SessionEvents {
   /** `attempt`: how many came before it for nothing, or for a few seconds only. `resuming`: a session is offered to the server. */
   connecting: { readonly attempt: number, readonly resuming: boolean }
   live: { readonly sessionId: SessionId, readonly userId: UserId, readonly resumed: boolean }
-  /** The socket is gone, the session is kept. `retryInMs` is null if nothing happens before `connect()` is called. */
-  detached: { readonly code: number, readonly reason: string, readonly retryInMs: Millis | null }
+  /**
+   * The socket is gone, the session is kept. `retryInMs` is null if nothing happens before `connect()` is called; the event comes again when
+   * the time changes. `message`: what the runtime says of the loss.
+   */
+  detached: { readonly code: number, readonly reason: Reason, readonly retryInMs: Millis | null, readonly message?: string | undefined }
   resumed: { readonly sessionId: SessionId, readonly lastCommand: number, readonly replay: SeqRange | null, readonly gap: SeqRange | null }
   /** Outputs that will never come (P-32). Whatever is built from outputs is to be loaded afresh. */
   gap: SeqRange
   /** Another connection took the session over (P-35). Final. */
   replaced: { readonly sessionId: SessionId | undefined }
   /** The session is over. `renewing`: a new one follows by itself; otherwise final. */
-  ended: { readonly sessionId: SessionId | undefined, readonly reason: string, readonly renewing: boolean }
+  ended: { readonly sessionId: SessionId | undefined, readonly reason: Reason, readonly renewing: boolean }
+  /** Another user is signed in than before. What the first one had queued is settled; what the page shows of theirs should go. */
+  userChanged: { readonly userId: UserId, readonly previous: UserId }
   /** Something failed that belongs to no promise. Nothing has to be done to go on. */
   error: { readonly code: string, readonly message: string, readonly cause?: unknown }
   /** Every message, also those with a handler of their own, before it. */
@@ -120,4 +158,9 @@ export interface Session<C extends CommandMap = CommandMap, E extends EventMap =
   detach (): void
   /** Ends the session, here and, if a socket is open, at the server. Unanswered commands settle. */
   close (): void
+  /**
+   * Gives up socket, timers, listeners and locks, and leaves the session as it is, saved and at the server: for the cleanup of a component or a
+   * module. Promises settle with `DISPOSED`; the next `connect()` of the same place resumes, and hears the answers as `orphanResult`.
+   */
+  dispose (): void
 }

@@ -162,8 +162,8 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   async function restore (): Promise<void> {
     try {
       const saved = await persistence?.load()
-      if (!isSavedSession(saved) || !await lock.acquire(saved.sessionId)) return
-      ({ sessionId, resumeToken, lastSeq } = saved)
+      if (!isSavedSession(saved) || state === 'ended' || !await lock.acquire(saved.sessionId)) return
+      ({ sessionId, userId, resumeToken, lastSeq } = saved)
       queue.restore(saved.commands)
     } catch (cause) {
       emit('error', { code: 'PERSISTENCE_FAILED', message: 'The saved session cannot be read.', cause })
@@ -172,7 +172,7 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
 
   function save (): void {
     try {
-      if (resumeToken !== undefined) persistence?.save({ sessionId: sessionId!, resumeToken, lastSeq, commands: queue.saved() })
+      if (resumeToken !== undefined) persistence?.save({ sessionId: sessionId!, userId: userId!, resumeToken, lastSeq, commands: queue.saved() })
     } catch (cause) {
       // A storage that is full now would bring back an older state later, which is worse than none.
       forget()
@@ -233,10 +233,15 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   function created (given: SessionPayload): void {
     const turn = link.turn()
     const old = sessionId
+    const previousUser = userId
     const wasOver = isOver
     const reason = given.previous?.reason ?? 'unknown'
     isAttached = true
     queue.renew(given.previous?.lastCommand)
+    if (previousUser !== undefined && previousUser !== given.userId) {
+      queue.disown()
+      emit('userChanged', { userId: given.userId, previous: previousUser })
+    }
     if (turn === link.turn() && old !== undefined && options.renew === false) {
       link.close(1000)
       end(reason)
@@ -289,7 +294,8 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
   }
 
   function orphan (id: number, command: string | undefined, outcome: Outcome): void {
-    emit('orphanResult', { id, command, ...outcome })
+    // The next `connect()` hears of what this one leaves.
+    if (outcome.error?.code !== 'DISPOSED') emit('orphanResult', { id, command, ...outcome })
   }
 
   function refusal (frame: ServerFrame): void {
@@ -358,17 +364,21 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
 
   function end (reason: string, isReplaced = false): void {
     if (state === 'ended') return
-    link.close(DETACH_CODE)
-    timers.disarm()
-    unwatch()
     // A session that was taken over lives on. Where its new holder saves to the same place, that is now theirs; what is this tab's alone must not take
     // the session back at the next reload.
     if (!isReplaced || persistence?.isShared !== true) forget()
-    lock.release()
+    leave()
     setState('ended')
-    queue.end(reason)
+    queue.end('SESSION_ENDED', reason)
     if (isReplaced) emit('replaced', { sessionId })
     else emit('ended', { sessionId, reason, renewing: false })
+  }
+
+  function leave (): void {
+    link.close(DETACH_CODE)
+    timers.disarm()
+    unwatch()
+    lock.release()
   }
 
   const send = (command: string, payload?: unknown, sendOptions?: object): Promise<unknown> => queue.send(command, payload, sendOptions)
@@ -399,6 +409,14 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
         link.close(1000)
       }
       end('ended_by_client')
+    },
+    dispose () {
+      if (state === 'ended') return
+      save()
+      leave()
+      setState('ended')
+      queue.end('DISPOSED', 'disposed')
+      emit('ended', { sessionId, reason: 'disposed', renewing: false })
     }
   }
 }

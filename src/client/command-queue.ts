@@ -44,7 +44,10 @@ export interface CommandQueue {
   refuse (id: number, retryAfterMs: Millis, expected?: number): boolean
   /** The session is lost. `watermark` undefined: nobody knows what it accepted. What it surely did not waits for the new session. */
   renew (watermark: number | undefined): void
-  end (reason: string): void
+  /** Another user is signed in: what waits is not sent any more. */
+  disown (): void
+  /** No command will be sent any more; those that were not yet end with `code`, as later ones do. */
+  end (code: 'SESSION_ENDED' | 'DISPOSED', reason: string): void
   saved (): SavedSession['commands']
   restore (commands: SavedSession['commands']): void
 }
@@ -91,7 +94,7 @@ export function createCommandQueue (port: CommandQueuePort): CommandQueue {
   let limits: Limits | undefined
   let blockedUntil = 0
   let isDoubtful = false
-  let ended: string | undefined
+  let ended: ((command: string) => Outcome) | undefined
 
   const failure = (code: ClientErrorCode, message: string, command: string, cause?: unknown): Outcome =>
     ({ error: new CommandError(code, message, command, cause) })
@@ -112,7 +115,7 @@ export function createCommandQueue (port: CommandQueuePort): CommandQueue {
       if (error === undefined) resolve(payload)
       else reject(error)
     }
-    if (ended !== undefined) return cancel('SESSION_ENDED', `The session has ended: ${ended}.`)
+    if (ended !== undefined) return item.settle(ended(item.command))
     if (signal?.aborted === true) return onAbort()
     if (waiting.size >= port.maxQueue) return cancel('QUEUE_FULL', `${port.maxQueue} commands are waiting already.`)
     signal?.addEventListener('abort', onAbort)
@@ -243,15 +246,20 @@ export function createCommandQueue (port: CommandQueuePort): CommandQueue {
       isDoubtful = false
       settleAll(sent.filter(item => item.id > 0), unknownOutcome)
     },
-    end (reason) {
+    disown () {
+      const unsent = [...waiting]
+      waiting.clear()
+      settleAll(unsent, command => failure('USER_CHANGED', 'Another user is signed in now.', command))
+    },
+    end (code, reason) {
       pause()
-      ended = reason
-      const sent = [...numbered.values()]
+      ended = command => failure(code, `The session has ended: ${reason}.`, command)
+      const sent = [...numbered.values()].filter(({ settle }) => settle !== undefined)
       const unsent = [...waiting]
       numbered.clear()
       waiting.clear()
-      settleAll(sent, unknownOutcome)
-      settleAll(unsent, command => failure('SESSION_ENDED', `The session has ended: ${reason}.`, command))
+      settleAll(sent, code === 'DISPOSED' ? ended : unknownOutcome)
+      settleAll(unsent, ended)
     },
     saved () {
       let chars = 0

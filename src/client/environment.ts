@@ -3,7 +3,7 @@
 // Every type here is the smallest slice of the real thing, so that neither DOM types nor a driver is needed and tests pass their own.
 // Nothing here knows the protocol. A page without one of these things lacks only what depends on it.
 
-import type { Millis, Seq, SessionId } from '../io/types.js'
+import type { Millis, Seq, SessionId, UserId } from '../io/types.js'
 
 export interface Timing {
   /** Milliseconds that are never set back. Default: `performance.now`. */
@@ -52,6 +52,8 @@ interface Locks {
 /** What outlives a page. JSON; the next command id is not in it, since the server's watermark tells it at the resume (P-31). */
 export interface SavedSession {
   readonly sessionId: SessionId
+  /** Whose it is; missing from what version 0.1 saved. */
+  readonly userId?: UserId
   readonly resumeToken: string
   readonly lastSeq: Seq
   /** Numbered and unanswered, lowest id first. `body` is the frame up to its id. */

@@ -347,3 +347,18 @@ t.test('lost sessions', async t => {
     t.equal(await outcome(unsent), 'SESSION_ENDED')
   })
 })
+
+// What one user had queued offline was sent in the session of the next one, and ran as theirs.
+t.test('never sends what one user queued as another', async t => {
+  const { first, session, clock, peer, events } = await createLiveWorld(t)
+  const sent = session.send('a')
+  first.drop()
+  const unsent = session.send('payment.approve')
+  await clock.advance(500)
+  const second = await peer()
+  second.created({ sessionId: 's2', userId: 'bob', previous: { sessionId: 's1', reason: 'unknown' } })
+  t.equal(await outcome(sent), 'OUTCOME_UNKNOWN')
+  t.equal(await outcome(unsent), 'USER_CHANGED')
+  t.strictSame(events('userChanged'), [{ userId: 'bob', previous: 'ann' }])
+  t.strictSame(second.sent, [])
+})

@@ -132,7 +132,7 @@ export interface World {
   peer (): Promise<Peer>
 }
 
-const EVENTS = ['connecting', 'live', 'detached', 'resumed', 'gap', 'replaced', 'ended', 'error', 'orphanResult', 'message'] as const
+const EVENTS = ['connecting', 'live', 'detached', 'resumed', 'gap', 'replaced', 'ended', 'userChanged', 'error', 'orphanResult', 'message'] as const
 
 /** A client in a world of its own; closed when the test ends. */
 export function createWorld (t: { teardown (run: () => void): unknown }, options: ConnectOptions = {}, clock = createClock()): World {
