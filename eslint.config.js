@@ -31,7 +31,10 @@ export default [
   imports('src/io/types.ts', { allowed: [] }),
   imports('src/io/errors.ts', { allowed: [] }),
   imports('src/io/protocol/*.ts', { allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
-  imports('src/io/session/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./protocol/[\\w-]+\\.js'] }),
+  imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
+  imports('src/io/session/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|protocol)/[\\w-]+\\.js']
+  }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
   imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
   imports('src/io/gateway/*.ts', {

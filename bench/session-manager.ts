@@ -30,6 +30,7 @@ function createManager (clock: HandClock, sessions: number): SessionManager {
     clock,
     log: { debug: ignore, info: ignore, warn: ignore, error: ignore },
     createId: randomUUID,
+    defer: process.nextTick,
     yieldTurn: setImmediate,
     limits: {
       idleTimeoutMs: IDLE_TIMEOUT_MS,

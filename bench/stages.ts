@@ -20,23 +20,25 @@ const silent = { debug () {}, info () {}, warn () {}, error () {} }
 const limits = { commandsPerSecond: 1_000_000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536 }
 
 function build () {
+  const turn: (() => void)[] = []
+  const defer = (callback: () => void): void => { turn.push(callback) }
   const manager = createSessionManager({
     store: createMemoryStore({ clock }),
     clock,
     log: silent,
     createId: randomUUID,
+    defer,
     yieldTurn: setImmediate,
     limits: { idleTimeoutMs: 3_600_000, resumeWindowMs: 3_600_000, maxSessions: 1e6, maxSessionsPerUser: 1e6, outboxMessages: 1000, outboxBytes: 1 << 20, outboxTotalBytes: 1 << 28 }
   })
-  const dispatcher = createDispatcher({ manager, clock, log: silent, limits })
+  const dispatcher = createDispatcher({ manager, clock, log: silent, limits, defer })
   dispatcher.commands(BUILTIN_COMMANDS)
-  const turn: (() => void)[] = []
   const gateway = createGateway({
     manager,
     dispatcher,
     clock,
     log: silent,
-    defer: callback => turn.push(callback),
+    defer,
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
   const transport = { write: () => true, bufferedBytes: 0, onceDrained () {}, ping () {}, close () {} }

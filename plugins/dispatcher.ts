@@ -45,7 +45,7 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
   const limits = completeCommandLimits(options.limits)
   const { core, clock = systemClock } = options
   const created = createDispatcher({
-    manager: fastify.sessionManager, clock, log: fastify.log, limits, ...(core === undefined ? {} : { core })
+    manager: fastify.sessionManager, clock, log: fastify.log, limits, defer: process.nextTick, ...(core === undefined ? {} : { core })
   })
   if (options.builtinCommands ?? core === undefined) created.commands(BUILTIN_COMMANDS)
   if (core !== undefined) fastify.sessionManager.subscribe(event => core.notify(event))

@@ -48,7 +48,14 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   const { clock = systemClock, unlimitedUserId } = options
   const store = options.store ?? createMemoryStore({ clock })
   const manager = createSessionManager({
-    store, clock, limits, log: fastify.log, createId: randomUUID, yieldTurn: setImmediate, ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
+    store,
+    clock,
+    limits,
+    log: fastify.log,
+    createId: randomUUID,
+    defer: process.nextTick,
+    yieldTurn: setImmediate,
+    ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
   })
   const log = fastify.log.child({ module: 'sessions' })
   manager.subscribe(event => logEvent(event))

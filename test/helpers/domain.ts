@@ -149,6 +149,7 @@ export interface Domain {
   readonly manager: SessionManager
   readonly dispatcher: Dispatcher
   readonly gateway: Gateway
+  /** What a subscriber heard by now; ends the turn first. */
   readonly events: LifecycleEvent[]
   connect(options?: ConnectOptions): Peer
   /** Resumes as the holder of the welcome would. */
@@ -177,24 +178,26 @@ export function createDomain (options: DomainOptions = {}): Domain {
   const store = options.makeStore?.(clock) ?? createMemoryStore({ clock })
   let ids = 0
   let yielded: (() => void)[] = []
+  let deferred: (() => void)[] = []
+  const defer = (callback: () => void): void => { deferred.push(callback) }
   const manager = createSessionManager({
     store,
     clock,
     log,
     limits: { ...LIMITS, ...options.session },
     createId: options.createId ?? (() => `s${++ids}`),
+    defer,
     yieldTurn: callback => { yielded.push(callback) },
     ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
   })
   const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536, ...options.dispatcher }
-  const dispatcher = createDispatcher({ manager, clock, log, limits: dispatcherLimits, ...(options.core === undefined ? {} : { core: options.core }) })
-  let deferred: (() => void)[] = []
+  const dispatcher = createDispatcher({ manager, clock, log, limits: dispatcherLimits, defer, ...(options.core === undefined ? {} : { core: options.core }) })
   const gateway = createGateway({
     manager,
     dispatcher,
     clock,
     log,
-    defer: callback => { deferred.push(callback) },
+    defer,
     limits: {
       maxMessageBytes: 65_536,
       maxBufferedBytes: 1_048_576,
@@ -212,7 +215,10 @@ export function createDomain (options: DomainOptions = {}): Domain {
     manager,
     dispatcher,
     gateway,
-    events,
+    get events () {
+      domain.turn()
+      return events
+    },
     connect (connectOptions = {}) {
       const { stalled = false, sameTurn = false, profile = 'full', userId = 'ann', ...rest } = connectOptions
       const transport = new FakeTransport()

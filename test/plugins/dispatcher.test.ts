@@ -1,4 +1,5 @@
 import Fastify, { type FastifyInstance } from 'fastify'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
 import { Type } from 'typebox'
 import type { PlatformCore } from '../../src/io/dispatcher/core.js'
@@ -68,6 +69,7 @@ t.test('wiring', async t => {
     await app.register(dispatcher, { limits: DISPATCHER_LIMITS, core })
     const { id } = app.sessionManager.createSession('ada')
     app.sessionManager.terminateSession(id)
+    await nextTurn()
     t.match(core.events, [{ type: 'created', sessionId: id, revision: 1 }, { type: 'ended', sessionId: id, revision: 2, reason: 'ended_by_operator' }])
     await app.close()
     t.equal(core.closed, 1)

@@ -1,4 +1,5 @@
 import Fastify, { type FastifyInstance } from 'fastify'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
 import type { SessionStore } from '../../src/io/session/store.js'
 import type { Clock } from '../../src/io/types.js'
@@ -162,6 +163,7 @@ t.test('a lifecycle listener that throws harms nobody', async t => {
   app.sessionManager.subscribe(() => { throw new Error('listener broke') })
   app.sessionManager.subscribe(event => { seen.push(event.type) })
   app.sessionManager.terminateSession(app.sessionManager.createSession('a').id)
+  await nextTurn()
   t.strictSame(seen, ['created', 'ended'])
   t.ok(lines.some(line => line.includes('lifecycle listener failed')))
 })

@@ -29,6 +29,8 @@ export interface DispatcherOptions {
   clock: Clock
   log: Log
   limits: DispatcherLimits
+  /** Runs a callback after the present turn: listeners of aborted signals are the platform's code, and hear when all is final. */
+  defer: (callback: () => void) => void
   /** Executes what no handler here answers. */
   core?: PlatformCore
 }
@@ -113,7 +115,7 @@ class HandlerContext implements CommandContext<unknown> {
 const MAX_TIMEOUT_MS = 3_600_000
 
 export function createDispatcher (options: DispatcherOptions): Dispatcher {
-  const { manager, clock, log, limits, core } = options
+  const { manager, clock, log, limits, defer, core } = options
   const ports = { manager, maxContextBytes: limits.maxContextBytes }
   const registry = new Map<string, Entry>()
   const stats: CommandStats[] = []
@@ -192,6 +194,10 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     return undefined
   }
 
+  function abortLater (context: HandlerContext, code: 'COMMAND_TIMEOUT' | 'SESSION_ENDED'): void {
+    defer(() => controllerOf(context).abort(new HoldfastError(code)))
+  }
+
   function createCall (session: SessionRecord, calls: SessionCalls, entry: Entry, context: HandlerContext, startedAt: Millis): Call & { follow(outcome: Promise<unknown>): void } {
     function settle (): boolean {
       if (call.settled) return false
@@ -230,13 +236,13 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       },
       expire () {
         if (!settle()) return
-        controllerOf(context).abort(new HoldfastError('COMMAND_TIMEOUT'))
+        abortLater(context, 'COMMAND_TIMEOUT')
         answerError(session, context.id, 'COMMAND_TIMEOUT', ERRORS.COMMAND_TIMEOUT.message)
         count(entry, 'timeout', clock.now() - startedAt)
         finish()
       },
       abandon () {
-        if (settle()) controllerOf(context).abort(new HoldfastError('SESSION_ENDED'))
+        if (settle()) abortLater(context, 'SESSION_ENDED')
       }
     }
     inFlight++
@@ -262,7 +268,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       if (outcome === undefined) return
       // The handler may have ended its own session before it gave the promise.
       if (session.ended) {
-        controllerOf(context).abort(new HoldfastError('SESSION_ENDED'))
+        abortLater(context, 'SESSION_ENDED')
         outcome.catch(() => {})
         return
       }

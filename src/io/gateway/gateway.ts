@@ -157,23 +157,18 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function welcome (connection: Connection, session: SessionRecord, previous: Previous | undefined): void {
     connection.session = session
-    const isAttached = manager.attach(session, connection, null, attachment => {
-      const former = previous === undefined ? '' : `,"previous":${JSON.stringify(previous)}`
-      sender.sendText(connection, `{"type":"session_created","payload":{${introduction(session, attachment.resumeToken)}${former}}}`)
-    })
-    if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
+    const { resumeToken } = manager.attach(session, connection, null)
+    const former = previous === undefined ? '' : `,"previous":${JSON.stringify(previous)}`
+    sender.sendText(connection, `{"type":"session_created","payload":{${introduction(session, resumeToken)}${former}}}`)
   }
 
   function welcomeBack (connection: Connection, session: SessionRecord, lastSeen: Seq): void {
     connection.session = session
-    const isAttached = manager.attach(session, connection, lastSeen, attachment => {
-      const { replay, gap, lastSeq } = attachment
-      connection.sentSeq = replay === null ? lastSeq : replay.from - 1
-      connection.liveAfterSeq = lastSeq
-      sender.sendText(connection, `{"type":"session_resumed","payload":{${introduction(session, attachment.resumeToken)},` +
-        `"lastCommand":${watermarkOf(session)},"replay":${JSON.stringify(replay)},"gap":${JSON.stringify(gap)}}}`)
-    })
-    if (!isAttached) owner.dismiss(connection, CLOSE.unknownSession)
+    const { replay, gap, lastSeq, resumeToken } = manager.attach(session, connection, lastSeen)
+    connection.sentSeq = replay === null ? lastSeq : replay.from - 1
+    connection.liveAfterSeq = lastSeq
+    sender.sendText(connection, `{"type":"session_resumed","payload":{${introduction(session, resumeToken)},` +
+      `"lastCommand":${watermarkOf(session)},"replay":${JSON.stringify(replay)},"gap":${JSON.stringify(gap)}}}`)
   }
 
   /** The members that both first frames share. Printed by hand around the part that is the same for every connection: a deploy prints thousands. */

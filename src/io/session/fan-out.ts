@@ -38,18 +38,14 @@ interface FanOut {
 export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOuts {
   const running: FanOut[] = []
   let latest = 0
-  /** An append under way may start another fan-out, by way of a listener; the list must not shrink under it. */
-  let appending = 0
 
   function catchUp (session: SessionRecord, at: Millis): void {
-    appending++
     for (const { number, userId, output } of running) {
       if (session.fanOut >= number) continue
-      // First: an append may dismiss a connection, and whoever hears of that may send something.
+      // First: an append may dismiss a connection, whose goodbye catches up as well.
       session.fanOut = number
       if (userId === null || userId === session.userId) append(session, output, at)
     }
-    appending--
   }
 
   /** Gives the oldest to its next sessions. */
@@ -75,7 +71,7 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
     get latest () { return latest },
 
     start (sessions, userId, output) {
-      if (running.length >= MOST && appending === 0) give(Infinity)
+      if (running.length >= MOST) give(Infinity)
       running.push({ number: ++latest, sessions: sessions[Symbol.iterator](), userId, output })
       if (running.length === 1) yieldTurn(slice)
     },

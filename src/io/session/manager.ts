@@ -12,6 +12,7 @@ import type {
   Clock, EndReason, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Millis, Output, Profile, Seq, Session, SessionId,
   SessionState, SessionView, Target, Tombstone, UserId
 } from '../types.js'
+import { createFeed } from '../events/feed.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
@@ -37,6 +38,8 @@ export interface SessionManagerOptions {
   limits: SessionLimits
   /** Gives session ids: at least 122 random bits, URL- and header-safe. */
   createId: () => SessionId
+  /** Runs a callback after the present turn; lifecycle events are told then (events/feed.ts). */
+  defer: (callback: () => void) => void
   /** Runs a callback after other events had their turn. */
   yieldTurn: (callback: () => void) => void
   /** A user to whom `maxSessionsPerUser` does not apply: the placeholder, who is everybody. */
@@ -116,7 +119,7 @@ export interface SessionManager {
    * @throws PAYLOAD_TOO_LARGE                 larger than an outbox
    */
   send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
-  /** Calls back for every lifecycle event from now on; returns the end of it. A listener that throws is logged and harms nobody. */
+  /** Calls back for every lifecycle event from now on, at the end of its turn; returns a function that unsubscribes. */
   subscribe(listener: (event: LifecycleEvent) => void): () => void
   readonly totals: SessionTotals
   readonly limits: SessionLimits
@@ -127,8 +130,8 @@ export interface SessionManager {
   open(userId: UserId, profile: Profile): SessionRecord
   /** Decides a resume; the session is attached by `attach`. Takes the session over from its present connection, if any (P-35). */
   resume(request: ResumeRequest): ResumeAnswer
-  /** Joins connection and session. Calls `begin` once, before anybody else hears of it. False for a session that has ended meanwhile. */
-  attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null, begin: (attachment: Attachment) => void): boolean
+  /** Joins connection and session. `lastSeen` is null for a new session. Outputs leave at the end of the turn, behind the first frame. */
+  attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment
   /** The connection is gone. `end` when its way of going terminates the session (P-37, P-38), or null. */
   detach(session: SessionRecord, connection: AttachedConnection, reason: string, end: EndReason | null): void
   /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
@@ -155,8 +158,8 @@ const END_CLOSE: Record<EndReason, CloseCode> = {
 }
 
 export function createSessionManager (options: SessionManagerOptions): SessionManager {
-  const { store, clock, log, limits, createId, yieldTurn, unlimitedUserId } = options
-  const listeners = new Set<(event: LifecycleEvent) => void>()
+  const { store, clock, log, limits, createId, defer, yieldTurn, unlimitedUserId } = options
+  const feed = createFeed({ log, defer })
   const epoch = createId().slice(0, 8)
   const totals: SessionTotals = {
     created: 0,
@@ -184,18 +187,14 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
   function emit (type: LifecycleEventType, session: SessionRecord, reason?: string): void {
     session.revision++
-    if (listeners.size === 0) return
+    if (!feed.isHeard) return
     const { id: sessionId, userId, revision } = session
     const at = clock.wall()
     // Written out: a literal that begins with a spread is slow in V8, and a connection has four events.
-    const event: LifecycleEvent = reason === undefined ? { type, sessionId, userId, revision, at } : { type, sessionId, userId, revision, at, reason }
-    for (const listener of listeners) {
-      try {
-        listener(event)
-      } catch (error) {
-        log.error({ err: error, sid: session.id, event: type }, 'lifecycle listener failed')
-      }
-    }
+    const event: LifecycleEvent = reason === undefined
+      ? { type, sessionId, userId, revision, at }
+      : { type, sessionId, userId, revision, at, reason }
+    feed.append(event)
   }
 
   function checkQuota (userId: UserId): void {
@@ -251,6 +250,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       delivery.catchUp(session, now())
       session.connection?.flush()
     }
+    // A basic connection that did not drain took its session along (P-26).
     if (session.ended) return
     session.ended = true
     wheel.remove(session)
@@ -347,8 +347,6 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
     session.previousTokenHash = hash
     dismiss(session, CLOSE.replaced)
-    // A listener that heard of the detach may have ended it.
-    if (session.ended) return refuse(request, hash)
     totals.resumed++
     return { ok: true, session }
   }
@@ -357,8 +355,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     return now() - session.lastActiveAt > limits.idleTimeoutMs ? 'idle' : 'resume_window'
   }
 
-  function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null, begin: (attachment: Attachment) => void): boolean {
-    if (session.ended) return false
+  function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment {
     session.connection = connection
     session.detachedAt = -1
     active++
@@ -369,12 +366,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       session.tokenHash = hashResumeToken(resumeToken)
     }
     if (lastSeen !== null) delivery.acknowledge(session, lastSeen)
-    const plan = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
-    // Before anybody hears of it: what a listener sends must come behind the first frame (P-5, P-30).
-    begin({ resumeToken, lastSeq: lastSeqOf(session), ...plan })
+    const { replay, gap } = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
     if (session.keptSeq < lastSeqOf(session)) delivery.commit(session)
     emit('attached', session)
-    return true
+    return { resumeToken, lastSeq: lastSeqOf(session), replay, gap }
   }
 
   function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
@@ -490,10 +485,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       return sendToMany('userId' in target ? target.userId : null, output)
     },
 
-    subscribe (listener) {
-      listeners.add(listener)
-      return () => { listeners.delete(listener) }
-    },
+    subscribe: feed.subscribe,
 
     confirmAttach (session) {
       session.previousTokenHash = null

@@ -365,7 +365,8 @@ t.test('P-44 many large unsequenced frames in one turn go out in steps, and none
 })
 
 t.test('P-46 P-44 a connection that deserves two closes at once gets one', async t => {
-  const { peer, gateway, events } = createWorld({ dispatcher: { commandsPerSecond: 5 }, gateway: { maxBufferedBytes: 10_000 } })
+  const world = createWorld({ dispatcher: { commandsPerSecond: 5 }, gateway: { maxBufferedBytes: 10_000 } })
+  const { peer, gateway } = world
   for (let n = 0; n < 45; n++) peer.send({ command: 'echo' })
   peer.take()
   peer.transport.bufferedBytes = 10_000
@@ -373,7 +374,7 @@ t.test('P-46 P-44 a connection that deserves two closes at once gets one', async
   for (let n = 0; n < 65; n++) peer.send({ command: 'echo' })
   t.equal(peer.transport.closed?.code, 4101, 'the hundredth refusal finds no room')
   t.strictSame([...gateway.closes], [[4101, 1]])
-  t.strictSame(events.map(event => event.type), ['created', 'attached', 'detached'])
+  t.strictSame(world.events.map(event => event.type), ['created', 'attached', 'detached'])
 })
 
 t.test('P-44 a socket that drains again is written to again, in order', async t => {
@@ -459,14 +460,15 @@ const CLOSES: [number, string, string, string][] = [
 for (const [code, full, basic, reason] of CLOSES) {
   t.test(`P-37 P-38 P-39 a close by the peer with ${code}`, async t => {
     for (const profile of ['full', 'basic'] as const) {
-      const { connect, manager, gateway, events } = createDomain()
+      const domain = createDomain()
+      const { connect, manager, gateway } = domain
       const peer = connect({ profile })
       const { sessionId } = peer.welcome
       peer.close(code)
       peer.close(code)
       const outcome = profile === 'full' ? full : basic
       t.equal(manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason, outcome === 'kept' ? 'detached' : outcome, profile)
-      t.equal(events.find(event => event.type === 'detached')?.reason, reason)
+      t.equal(domain.events.find(event => event.type === 'detached')?.reason, reason)
       t.equal(gateway.connections, 0)
       t.strictSame([...gateway.closes.keys()], [code < 3000 ? code : 0], 'what a client makes up is counted as one')
       t.strictSame(peer.frames().map(frame => frame.type), ['session_created'])
