@@ -30,10 +30,13 @@ export default [
   pure('src/io'),
   imports('src/io/types.ts', { allowed: [] }),
   imports('src/io/errors.ts', { allowed: [] }),
-  imports('src/io/protocol/*.ts', { allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
+  imports('src/io/names/*.ts', { allowed: ['ipaddr\\.js', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
+  imports('src/io/protocol/*.ts', {
+    allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./names/[\\w-]+\\.js']
+  }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
-    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|protocol)/[\\w-]+\\.js']
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
   }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
   imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
@@ -46,7 +49,7 @@ export default [
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/record\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'secure-json-parse', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
-  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),
+  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),
   imports('src/auth/jwt.ts', { allowed: ['jose', '\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'] }),
   // Runs in browsers.
   imports('src/client/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'], types: ['\\.\\./io/(types|dispatcher/command)\\.js'] }),

@@ -10,8 +10,8 @@ import type { Seq, SessionId } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
-  DEFAULT_PAGE, DoneAnswer, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, SessionAnswer, SessionIdQuery, SessionParams, StatsAnswer, Words, errorAnswers,
-  readTime, toIso, toSessionJson
+  DEFAULT_PAGE, DoneAnswer, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
+  readTime, readUserId, toIso, toSessionJson
 } from './schemas/rest.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
 
@@ -19,7 +19,7 @@ const MAX_IDLE_SECONDS = 365 * 24 * 3600
 
 const ListQueryString = Type.Object({
   state: Type.Optional(Words(['active', 'detached'])),
-  userId: Type.Optional(SessionIdQuery),
+  userId: Type.Optional(IdQuery),
   createdBefore: Type.Optional(Type.String({ format: 'date-time' })),
   createdAfter: Type.Optional(Type.String({ format: 'date-time' })),
   idleFor: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_IDLE_SECONDS, description: 'Seconds without activity, at least.' })),
@@ -43,6 +43,7 @@ export default fp(async function sessionsApi (fastify) {
   }, async ({ query }) => {
     const { idleFor, sort, limit = DEFAULT_PAGE, createdBefore, createdAfter, ...rest } = query
     const wanted: ListQuery = { ...rest, limit, newestFirst: sort === '-createdAt' }
+    if (rest.userId !== undefined) wanted.userId = readUserId('query', rest.userId)
     if (idleFor !== undefined) wanted.idleForMs = idleFor * 1000
     if (createdBefore !== undefined) wanted.createdBefore = readTime('createdBefore', createdBefore)
     if (createdAfter !== undefined) wanted.createdAfter = readTime('createdAfter', createdAfter)

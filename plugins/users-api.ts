@@ -1,14 +1,19 @@
 // REST for operators, many sessions at a time: all sessions of a user, and messages to a user or to everybody. The rules are those of sessions-api.ts.
-// A user without sessions is no error: whether the user exists at all is not known here.
+// A user without sessions is not an error: whether the user exists at all is not known here.
+//
+// Where a message goes must not depend on how an id is written: URL clients remove `.` and `..` from a path, and proxies merge slashes. With such an id
+// `/users/:userId/messages` becomes `/messages`, and `/sessions/:id/messages` becomes `/sessions/messages`. So the broadcast has a path that does not end as
+// those do, and nothing is ever sent on the paths they shrink to.
 
 import { setImmediate } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
+import { HoldfastError } from '../src/io/errors.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
 import {
-  DEFAULT_PAGE, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, SessionIdQuery, UserParams, errorAnswers, toSessionJson
+  DEFAULT_PAGE, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams, errorAnswers, readUserId, toSessionJson
 } from './schemas/rest.js'
 
 const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' })
@@ -27,7 +32,8 @@ export default fp(async function usersApi (fastify) {
       querystring: Type.Object({ limit: PageLimit, cursor: PageCursor }, { additionalProperties: false }),
       response: { 200: PageAnswer, ...errorAnswers() }
     }
-  }, async ({ params: { userId }, query: { limit = DEFAULT_PAGE, cursor } }) => {
+  }, async ({ params, query: { limit = DEFAULT_PAGE, cursor } }) => {
+    const userId = readUserId('path', params.userId)
     const page = manager.listSessions({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
     // A step looks at a bounded number of sessions, whosever they are; other events go between two of them.
     while (page.nextCursor !== null && page.data.length < limit) {
@@ -42,12 +48,14 @@ export default fp(async function usersApi (fastify) {
   scope.delete('/users/:userId/sessions', {
     schema: {
       summary: 'Ends the sessions of a user',
+      description: 'All, or all but `except`. If that is not a session of the user, the answer is 404 and nothing is ended.',
       tags: ['users'],
       params: UserParams,
-      querystring: Type.Object({ except: Type.Optional(SessionIdQuery), reason: Note }, { additionalProperties: false }),
-      response: { 200: EndedAnswer, ...errorAnswers() }
+      querystring: Type.Object({ except: Type.Optional(IdQuery), reason: Note }, { additionalProperties: false }),
+      response: { 200: EndedAnswer, ...errorAnswers(404) }
     }
-  }, async ({ params: { userId }, query: { except, reason }, log }) => {
+  }, async ({ params, query: { except, reason }, log }) => {
+    const userId = readUserId('path', params.userId)
     const ended = manager.terminateUser(userId, except, reason)
     log.info({ userId, except, note: reason, ended }, 'sessions of user ended by operator')
     return { ended }
@@ -64,12 +72,13 @@ export default fp(async function usersApi (fastify) {
       response: { 202: SentAnswer, ...errorAnswers(413) }
     },
     preHandler: refuseDeepPayload
-  }, async ({ params: { userId }, body: { event, payload = null } }, reply) => {
+  }, async ({ params, body: { event, payload = null } }, reply) => {
+    const userId = readUserId('path', params.userId)
     const { sessions } = manager.send({ userId }, event, payload)
     return reply.code(202).send({ sessions })
   })
 
-  scope.post('/messages', {
+  scope.post('/broadcast', {
     bodyLimit: bodyLimitOf(manager),
     schema: {
       summary: 'Sends a message to every session',
@@ -83,6 +92,12 @@ export default fp(async function usersApi (fastify) {
     const { sessions } = manager.send({ all: true }, event, payload)
     log.info({ sessions }, 'message sent to every session by operator')
     return reply.code(202).send({ sessions })
+  })
+
+  scope.post('/messages', { schema: { hide: true } }, async () => {
+    throw new HoldfastError('ROUTE_MOVED', {
+      message: 'A message to every session is POST /broadcast. A user whose id is made of dots cannot be named in a path.'
+    })
   })
 }, {
   name: 'holdfast/users-api',

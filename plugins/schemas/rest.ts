@@ -5,13 +5,13 @@
 import type { FastifyInstance } from 'fastify'
 import { Type, type Static, type TSchema } from 'typebox'
 import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
-import type { EndReason, JsonValue, Millis, SessionView } from '../../src/io/types.js'
+import { MAX_USER_ID, userIdProblem } from '../../src/io/names/ids.js'
+import type { EndReason, JsonValue, Millis, SessionView, UserId } from '../../src/io/types.js'
 
 /** `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document leaves it out. */
 export const SCHEMA_PREFIX = 'holdfast.'
 export const MAX_PAGE = 500
 export const DEFAULT_PAGE = 50
-const MAX_ID_CHARACTERS = 128
 const MAX_NOTE_CHARACTERS = 256
 
 const Time = (description: string) => Type.String({ format: 'date-time', description })
@@ -85,12 +85,12 @@ export const StatsAnswer = Type.Object({
   }, { description: 'Since this node started.' })
 }, { description: 'Counts of this node.' })
 
-export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
-export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS }) })
+export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_USER_ID }) })
+export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_USER_ID }) })
 export const Note = Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NOTE_CHARACTERS, description: 'Why, for the log and for the 410 that follows.' }))
 export const PageLimit = Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` }))
-export const PageCursor = Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same sort.' }))
-export const SessionIdQuery = Type.String({ minLength: 1, maxLength: MAX_ID_CHARACTERS })
+export const PageCursor = Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same filters and sort.' }))
+export const IdQuery = Type.String({ minLength: 1, maxLength: MAX_USER_ID })
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 
 export const MessageBody = Type.Object({
@@ -151,6 +151,13 @@ export function toSessionJson (view: SessionView): SessionJson {
 
 export function toIso (at: Millis): string {
   return new Date(at).toISOString()
+}
+
+/** @throws INVALID_REQUEST  for a text that nobody's id can be; an empty list would look like a user without sessions */
+export function readUserId (part: 'path' | 'query', userId: string): UserId {
+  const problem = userIdProblem(userId)
+  if (problem !== undefined) throw new HoldfastError('INVALID_REQUEST', { message: `The ${part} is not valid: /userId ${problem}.` })
+  return userId
 }
 
 /** @throws INVALID_REQUEST  for what has the form of a time and is none, such as a leap second */

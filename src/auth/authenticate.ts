@@ -4,6 +4,7 @@
 
 import type { IncomingHttpHeaders } from 'node:http'
 import { HoldfastError } from '../io/errors.js'
+import { userIdProblem } from '../io/names/ids.js'
 import type { MaybePromise, Millis, UserId } from '../io/types.js'
 
 export interface AuthRequest {
@@ -18,7 +19,7 @@ export interface AuthRequest {
 }
 
 export interface Principal {
-  /** 1–128 characters, none of them a control character. */
+  /** What src/io/names/ids.ts lets pass: 1–128 characters that can be seen, and no path segment of dots. */
   userId: UserId
   /** When the credential ends, in milliseconds since 1970-01-01 UTC; the connection is closed with 4202 then (P-47). Absent: never. */
   expiresAt?: Millis
@@ -31,10 +32,6 @@ export interface Principal {
  * @throws AUTH_UNAVAILABLE  it could not be decided; the same handshake may succeed later
  */
 export type Authenticate = (request: AuthRequest) => MaybePromise<Principal>
-
-const MAX_USER_ID = 128
-// Control characters would let a user id draw in an operator's terminal; halves of surrogate pairs do not survive UTF-8.
-const UNFIT_FOR_USER_ID = /[\p{Cc}\p{Cs}]/u
 
 /** Takes everyone for one and the same user; for trying things out until authentication is configured. */
 export function placeholderAuthenticator (userId: UserId = 'human_reviewer_1'): Authenticate {
@@ -49,9 +46,8 @@ export function placeholderAuthenticator (userId: UserId = 'human_reviewer_1'): 
  */
 export function checkPrincipal (principal: Principal): Principal {
   const { userId, expiresAt } = principal ?? {}
-  if (typeof userId !== 'string' || userId === '' || userId.length > MAX_USER_ID || UNFIT_FOR_USER_ID.test(userId)) {
-    throw new HoldfastError('UNAUTHENTICATED', { cause: new TypeError(`userId is not a text of 1 to ${MAX_USER_ID} characters without control characters`) })
-  }
+  const problem = userIdProblem(userId)
+  if (problem !== undefined) throw new HoldfastError('UNAUTHENTICATED', { cause: new TypeError(`userId ${problem}`) })
   if (expiresAt !== undefined && !Number.isFinite(expiresAt)) {
     throw new HoldfastError('UNAUTHENTICATED', { cause: new TypeError('expiresAt is not a finite number of milliseconds') })
   }

@@ -48,13 +48,14 @@ export const ERRORS = {
 
   // REST
   INVALID_REQUEST: { message: 'The request does not match its schema.', status: 400, retry: 'no', remedy: 'Correct the member that the sentence names.' },
-  INVALID_CURSOR: { message: 'The cursor is not one that this list gave.', status: 400, retry: 'no', remedy: 'Use nextCursor of the previous page, with the same sort.' },
+  INVALID_CURSOR: { message: 'The cursor is not one that this list gave.', status: 400, retry: 'no', remedy: 'Use nextCursor of the previous page, with the same filters and sort.' },
   OPERATOR_REQUIRED: { message: 'The operator API needs its token.', status: 401, retry: 'no', remedy: 'Send Authorization: Bearer with the value of HOLDFAST_ADMIN_TOKEN.' },
   HOST_FORBIDDEN: { message: 'Without a token the operator API answers only loopback addresses.', status: 403, retry: 'no', remedy: 'Use http://127.0.0.1, or set HOLDFAST_ADMIN_TOKEN.' },
   SESSION_NOT_FOUND: { message: 'No such session.', status: 404, retry: 'no', remedy: 'List the sessions with GET /sessions.' },
   SESSION_ENDED: { message: 'The session has ended.', status: 410, retry: 'no', remedy: 'The answer names the reason; a client starts a new session.' },
   NOT_ATTACHED: { message: 'The session has no connection.', status: 409, retry: 'no', remedy: 'Nothing is to be done: it is detached already.' },
   PAYLOAD_TOO_LARGE: { message: 'The message is larger than an outbox can hold.', status: 413, retry: 'no', remedy: 'Send less, or raise HOLDFAST_OUTBOX_BYTES.' },
+  ROUTE_MOVED: { message: 'This route has another path now.', status: 410, retry: 'no', remedy: 'Use the path that the sentence names.' },
   ROUTE_NOT_FOUND: { message: 'No such route.', status: 404, retry: 'no', remedy: 'See /openapi.json for the routes.' },
 
   // start

@@ -12,7 +12,7 @@ import { createPluginApp } from '../helpers/server.js'
 const TOKEN = 's3cret-token-of-32-characters-min'
 const ROUTES: Array<[NonNullable<InjectOptions['method']>, string]> = [
   ['GET', '/sessions'], ['GET', '/sessions/stats'], ['GET', '/sessions/x'], ['DELETE', '/sessions/x'], ['DELETE', '/sessions/x/connection'], ['POST', '/sessions/x/messages'],
-  ['GET', '/users/x/sessions'], ['DELETE', '/users/x/sessions'], ['POST', '/users/x/messages'], ['POST', '/messages'], ['GET', '/metrics'], ['HEAD', '/sessions']
+  ['GET', '/users/x/sessions'], ['DELETE', '/users/x/sessions'], ['POST', '/users/x/messages'], ['POST', '/broadcast'], ['POST', '/messages'], ['GET', '/metrics'], ['HEAD', '/sessions']
 ]
 
 t.test('with a token every route of operators is closed to everybody else', async t => {

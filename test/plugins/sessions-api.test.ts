@@ -3,6 +3,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import t from 'tap'
+import { isUserId } from '../../src/io/names/ids.js'
 import type { Clock } from '../../src/io/types.js'
 import { asker, buildRestApp, type Ask } from '../helpers/rest.js'
 import { injectSocket } from '../helpers/socket.js'
@@ -158,7 +159,7 @@ t.test('what is not exactly as the schema says is 400 and nothing is converted s
     const answer = await ask('GET', `/sessions?${query}`)
     t.match({ status: answer.statusCode, body: answer.json() }, { status: 400, body: { statusCode: 400, code: 'INVALID_REQUEST', error: 'Bad Request', message: String } }, query)
   }
-  const page = await ask('GET', '/sessions?limit=500&idleFor=0&userId=%00')
+  const page = await ask('GET', '/sessions?limit=500&idleFor=0&userId=%25')
   t.equal(page.statusCode, 200)
 })
 
@@ -329,12 +330,17 @@ t.test('all sessions of a user are listed, written to and ended, but for the exc
   t.equal((await ask('GET', `/sessions/${mine[0]}`)).json().note, 'logout')
 })
 
-t.test('a user without sessions is no error', async t => {
+t.test('a user without sessions is not an error, and a text that is nobody\'s id is', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
   t.same((await ask('GET', '/users/nobody/sessions')).json(), { data: [], nextCursor: null })
   t.same((await ask('DELETE', '/users/__proto__/sessions')).json(), { ended: 0 })
-  t.same((await ask('POST', '/users/%00/messages', { event: 'x' })).json(), { sessions: 0 })
+  for (const id of ['%00', '%E2%80%AEx', 'x%2F..%2F..', '%252e%252e', 'cafe%CC%81']) {
+    for (const [method, path, body] of [['GET', 'sessions', undefined], ['DELETE', 'sessions', undefined], ['POST', 'messages', { event: 'x' }]] as const) {
+      t.match((await ask(method, `/users/${id}/${path}`, body)).json(), { statusCode: 400, code: 'INVALID_REQUEST', message: /userId/ }, `${method} ${id}`)
+    }
+  }
+  t.equal((await ask('GET', '/sessions?userId=%E2%80%AEx')).statusCode, 400)
 })
 
 t.test('a message to everybody reaches every session once', async t => {
@@ -343,13 +349,103 @@ t.test('a message to everybody reaches every session once', async t => {
   const sockets = await Promise.all([1, 2, 3].map(() => injectSocket(app)))
   for (const socket of sockets) await socket.next()
   app.sessionManager.createSession('away')
-  const answer = await ask('POST', '/messages', { event: 'maintenance', payload: { at: 'noon' } })
+  const answer = await ask('POST', '/broadcast', { event: 'maintenance', payload: { at: 'noon' } })
   t.equal(answer.statusCode, 202)
   t.same(answer.json(), { sessions: 4 })
   for (const socket of sockets) {
     t.same(await socket.next(), { seq: 1, type: 'message', event: 'maintenance', payload: { at: 'noon' } })
     socket.ws.terminate()
   }
+})
+
+// URL clients remove dot segments, so `POST /users/%2e%2e/messages` was `POST /messages`: a message for one user went to everybody.
+t.test('no id makes a URL client write to, end or detach anything but what it names', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const bystander = app.sessionManager.createSession('bob').id
+  const templates: Array<['POST' | 'DELETE', (id: string) => string]> = [
+    ['POST', id => `/users/${id}/messages`], ['POST', id => `/sessions/${id}/messages`], ['DELETE', id => `/users/${id}/sessions`],
+    ['DELETE', id => `/sessions/${id}`], ['DELETE', id => `/sessions/${id}/connection`]
+  ]
+  for (const [method, path] of templates) {
+    for (const id of ['', '.', '..', '%2e', '%2e%2e', '.%2E', 'x%2f..%2f..', 'messages', 'stats', 'sessions', 'users', 'broadcast', '..%2fbroadcast']) {
+      const normalised = [new URL(path(id), 'http://127.0.0.1').pathname]
+      // Proxies decode a path, remove dot segments and merge slashes.
+      normalised.push(new URL(decodeURIComponent(normalised[0] as string).replaceAll(/\/+/g, '/'), 'http://127.0.0.1').pathname)
+      for (const url of normalised) {
+        const answer = await ask(method, url, method === 'POST' ? { event: 'private' } : undefined)
+        const harmless = answer.statusCode >= 400 || ['{"sessions":0}', '{"ended":0}'].includes(answer.body)
+        t.ok(harmless, `${method} ${path(id)} as ${url}: ${answer.statusCode} ${answer.body}`)
+      }
+    }
+  }
+  t.match(app.sessionManager.peekSession(bystander), { lastSeq: 0, state: 'detached' })
+})
+
+t.test('the former path of the broadcast says where it is, and sends nothing', async t => {
+  const app = await buildRestApp(t)
+  const { id } = app.sessionManager.createSession('bob')
+  const answer = await asker(app)('POST', '/messages', { event: 'x' })
+  t.match(answer.json(), { statusCode: 410, code: 'ROUTE_MOVED', error: 'Gone', message: /POST \/broadcast/ })
+  t.equal(app.sessionManager.peekSession(id)?.lastSeq, 0)
+})
+
+t.test('every id that a user may have reaches that user and nobody else', async t => {
+  const app = await buildRestApp(t, { sessions: { maxSessions: 100_000 } })
+  const ask = asker(app)
+  const bystander = app.sessionManager.createSession('bob').id
+  const part = fc.oneof(fc.constantFrom('.', '..', '/', '\\', '%', '%2e', '%2F', '?', '#', ';', '&', '+', ' ', ':', '@', 'é', '漢', '🙂'), fc.string({ minLength: 1, maxLength: 3, unit: 'grapheme' }))
+  const ids = fc.array(part, { minLength: 1, maxLength: 10 }).map(parts => parts.join('')).filter(id => isUserId(id) && id !== 'bob')
+  await fc.assert(fc.asyncProperty(ids, async userId => {
+    const { id } = app.sessionManager.createSession(userId)
+    const base = new URL(`/users/${encodeURIComponent(userId)}/`, 'http://127.0.0.1')
+    const path = (name: string): string => { const { pathname } = new URL(name, base); return pathname }
+    const list = await ask('GET', path('sessions'))
+    const byQuery = await ask('GET', `/sessions?userId=${encodeURIComponent(userId)}`)
+    const sent = await ask('POST', path('messages'), { event: 'x' })
+    const ended = await ask('DELETE', path('sessions'))
+    t.same([list.json().data?.map((session: { id: string }) => session.id), byQuery.json().data?.length, sent.json(), ended.json()], [[id], 1, { sessions: 1 }, { ended: 1 }], JSON.stringify(userId))
+  }), { numRuns: 200 })
+  t.equal(app.sessionManager.peekSession(bystander)?.lastSeq, 0)
+})
+
+// `except` with a wrong id ended every session of the user, the one that was to be spared among them.
+t.test('a session that is to be spared has to be the user\'s; otherwise it is 404 and none is ended', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const mine = app.sessionManager.createSession('ann').id
+  const ended = app.sessionManager.createSession('ann').id
+  app.sessionManager.terminateSession(ended)
+  const foreign = app.sessionManager.createSession('bob').id
+  for (const except of [foreign, ended, noSuch, 'x']) {
+    const answer = await ask('DELETE', `/users/ann/sessions?except=${except}`)
+    t.match(answer.json(), { statusCode: 404, code: 'SESSION_NOT_FOUND', message: /nothing was ended/ })
+  }
+  t.ok(app.sessionManager.peekSession(mine))
+  t.same((await ask('DELETE', `/users/ann/sessions?except=${mine}`)).json(), { ended: 0 })
+})
+
+// It was taken, and the walk went on at that place of another list: sessions were skipped without a word.
+t.test('a cursor of another list is INVALID_CURSOR', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  for (const user of ['ann', 'bob', 'ann', 'bob', 'ann', 'bob']) app.sessionManager.createSession(user)
+  const time = new Date(Date.now() + 60_000).toISOString()
+  const lists = ['/sessions?', '/sessions?sort=-createdAt&', '/sessions?userId=ann&', '/users/bob/sessions?', '/sessions?state=detached&', `/sessions?createdBefore=${time}&`, '/sessions?idleFor=0&']
+  for (const from of lists) {
+    const { nextCursor } = (await ask('GET', `${from}limit=1`)).json()
+    t.type(nextCursor, 'string', from)
+    for (const to of lists) {
+      const answer = await ask('GET', `${to}limit=2&cursor=${nextCursor as string}`)
+      t.equal(answer.statusCode, from === to ? 200 : 400, `${from} to ${to}`)
+      if (from !== to) t.equal(answer.json().code, 'INVALID_CURSOR')
+    }
+  }
+  const same = (await ask('GET', '/users/ann/sessions?limit=1')).json().nextCursor as string
+  t.equal((await ask('GET', `/sessions?userId=ann&cursor=${same}`)).statusCode, 200, 'the sessions of a user are one list, whichever route shows them')
+  const implied = (await ask('GET', '/sessions?limit=1')).json().nextCursor as string
+  t.equal((await ask('GET', `/sessions?sort=createdAt&limit=5&cursor=${implied}`)).statusCode, 200, 'a default may be said, and the limit changed')
+  t.equal((await ask('GET', `/sessions?cursor=${implied.split('.')[0]}`)).statusCode, 400)
 })
 
 t.test('the stats count sessions and what happened to them', async t => {

@@ -1,6 +1,7 @@
 // The subprotocol list of an upgrade, read (P-2, P-3, P-27). Browsers can set no headers on a WebSocket and URLs end up in logs, so this list carries
 // the credentials and the resume token. Nothing of it is ever echoed but the name of the protocol, nor logged.
 
+import { isSessionId } from '../names/ids.js'
 import type { Profile, Seq, SessionId } from '../types.js'
 import { SUBPROTOCOL } from './frames.js'
 
@@ -47,7 +48,7 @@ function readToken (value: string): string {
 function readResume (value: string): ResumeOffer | 'malformed' {
   const [sessionId = '', token = '', lastSeq = '', ...rest] = value.split('.')
   const seq = Number(lastSeq)
-  const wellFormed = rest.length === 0 && sessionId !== '' && sessionId.length <= 64 && token !== '' && token.length <= 128 &&
+  const wellFormed = rest.length === 0 && isSessionId(sessionId) && token !== '' && token.length <= 128 &&
     /^\d{1,16}$/.test(lastSeq) && Number.isSafeInteger(seq)
   return wellFormed ? { sessionId, token, lastSeq: seq } : 'malformed'
 }

@@ -13,9 +13,11 @@ import type {
   SessionState, SessionView, Target, Tombstone, UserId
 } from '../types.js'
 import { createFeed } from '../events/feed.js'
+import { userIdProblem } from '../names/ids.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
 import type { SessionStore, StoredTombstone } from './store.js'
@@ -87,7 +89,12 @@ export interface Attachment extends ReplayPlan {
 }
 
 export interface SessionManager {
-  /** Creates a session without a connection. It ends by its idle timeout unless a connection takes it up. @throws USER_QUOTA, SERVER_FULL */
+  /**
+   * Creates a session without a connection. It ends by its idle timeout unless a connection takes it up.
+   *
+   * @throws USER_QUOTA, SERVER_FULL
+   * @throws INVALID_REQUEST  for what cannot be a user id
+   */
   createSession(userId: UserId): Session
   /** The session, or undefined if there is none. Counts as activity. */
   getSession(id: SessionId): Session | undefined
@@ -110,7 +117,11 @@ export interface SessionManager {
   countSessions(): SessionCounts
   /** Drops the connection and keeps the session (basic profile: ends it). False if there is none attached. */
   detachSession(id: SessionId): boolean
-  /** Ends the sessions of a user; returns how many. */
+  /**
+   * Ends the sessions of a user; returns how many.
+   *
+   * @throws SESSION_NOT_FOUND  `except` is not a session of the user; nothing was ended
+   */
   terminateUser(userId: UserId, except?: SessionId, note?: string): number
   /**
    * Sends an output. Returns the number of sessions and, for a single one, the seq.
@@ -413,7 +424,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     snapshot: session => snapshotOf(session, toWall),
     delivery,
 
-    createSession: userId => snapshotOf(open(userId, 'full'), toWall),
+    createSession (userId) {
+      const problem = userIdProblem(userId)
+      if (problem !== undefined) throw new HoldfastError('INVALID_REQUEST', { message: `The user id ${problem}.` })
+      return snapshotOf(open(userId, 'full'), toWall)
+    },
 
     getSession (id) {
       const session = store.get(id)
@@ -449,11 +464,17 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
     get purgeBehind () { return wheel.behind },
 
-    listSessions ({ idleForMs, newestFirst = false, limit = 50, ...query }) {
+    listSessions ({ cursor, limit = 50, ...query }) {
+      const { idleForMs, newestFirst = false, ...filter } = query
+      const list = fingerprintOf(query)
       const page = store.list({
-        ...query, newestFirst, limit, ...(idleForMs === undefined ? {} : { activeBefore: now() - idleForMs + 1 })
+        ...filter,
+        newestFirst,
+        limit,
+        ...(idleForMs === undefined ? {} : { activeBefore: now() - idleForMs + 1 }),
+        ...(cursor === undefined ? {} : { cursor: unbindCursor(cursor, list) })
       })
-      return { data: page.records.map(view), nextCursor: page.nextCursor }
+      return { data: page.records.map(view), nextCursor: page.nextCursor === null ? null : bindCursor(page.nextCursor, list) }
     },
 
     sessionsOfUser: userId => Array.from(store.ofUser(userId), view),
@@ -469,6 +490,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     },
 
     terminateUser (userId, except, note) {
+      // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
+      if (except !== undefined && store.get(except)?.userId !== userId) {
+        throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
+      }
       let ended = 0
       for (const session of [...store.ofUser(userId)]) {
         if (session.id === except) continue
