@@ -1,7 +1,9 @@
-// The Platform Core that the kit plays: an HTTP server to which the server under test posts each command (HOLDFAST_CORE_URL). It can hold
-// an answer until a check opens its gate, fail in every way a core fails, send outputs along, and it counts executions, which is what
-// proves at-most-once from outside. A server may ask again under the same webhook-id when it got no answer: that is no execution, and is
-// given the first answer, as any core has to do. It keeps no session state; what a command means is in its payload.
+// The Platform Core that the kit plays: an HTTP server to which the server under test posts each
+// command (HOLDFAST_CORE_URL). It can hold an answer until a check opens its gate, fail in every
+// way a core fails, send outputs along, and it counts executions, which is what proves at-most-once
+// from outside. A server may ask again under the same webhook-id if it was told that the core
+// remembers them: that is not an execution, and is given the first answer. It keeps no session
+// state; what a command means is in its payload.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Failure } from './expect.js'
@@ -12,8 +14,10 @@ export interface Execution {
   readonly command: string
   readonly payload: any
   /** The webhook-id header: the idempotency key. */
-  readonly key: string | undefined
+  readonly key: string
   readonly startedAtMs: number
+  /** How often it was asked for: once, unless the server repeated the key. */
+  requests: number
 }
 
 interface Answer { status: number, body: unknown, drop?: boolean }
@@ -44,6 +48,8 @@ interface Order {
   body?: unknown
   /** Cuts the connection in place of an answer. */
   drop?: boolean
+  /** So often it is answered 503 with Retry-After, and not executed, before it is. */
+  busy?: number
   messages?: { event: string, payload: unknown }[]
   /** Sends this many outputs of so many bytes along. */
   produce?: { count: number, bytes: number }
@@ -56,7 +62,8 @@ export async function startCore (host: string, port: number, timeoutMs: number):
   let executions: Execution[] | undefined = []
   const gates = new Map<string, { promise: Promise<void>, open: () => void }>()
   const listeners: ((execution: Execution) => void)[] = []
-  const answers = new Map<string, Promise<Answer>>()
+  const answers = new Map<string, { execution: Execution | undefined, answer: Promise<Answer> }>()
+  const turnedAway = new Map<string, number>()
   let repeats = 0
 
   function gate (name: string) {
@@ -71,21 +78,35 @@ export async function startCore (host: string, port: number, timeoutMs: number):
   async function handle (request: IncomingMessage, response: ServerResponse) {
     const body = JSON.parse(await readBody(request))
     const key = request.headers['webhook-id']
-    const known = typeof key === 'string' ? answers.get(key) : undefined
-    if (known !== undefined) repeats++
-    const answer = known ?? execute(body, typeof key === 'string' ? key : undefined)
-    if (typeof key === 'string') answers.set(key, answer)
-    const { status, body: told, drop } = await answer
+    if (typeof key !== 'string') return response.writeHead(400).end()
+    const times = turnedAway.get(key) ?? 0
+    if (times < (body.data?.payload?.busy ?? 0)) {
+      turnedAway.set(key, times + 1)
+      return response.writeHead(503, { 'retry-after': '0' }).end()
+    }
+    const known = answers.get(key)
+    if (known !== undefined) {
+      repeats++
+      if (known.execution !== undefined) known.execution.requests++
+    }
+    const asked = known ?? start(body, key)
+    answers.set(key, asked)
+    const { status, body: told, drop } = await asked.answer
     if (drop === true) return request.socket.destroy()
     response.writeHead(status, { 'content-type': 'application/json' })
     response.end(told === undefined ? '' : JSON.stringify(told))
   }
-  async function execute ({ type, data }: any, key: string | undefined): Promise<Answer> {
-    if (type !== 'session.command') return { status: 204, body: undefined }
+  function start ({ type, data }: any, key: string): { execution: Execution | undefined, answer: Promise<Answer> } {
+    if (type !== 'session.command') {
+      return { execution: undefined, answer: Promise.resolve({ status: 204, body: undefined }) }
+    }
     const { session, id, command, payload } = data
-    const execution: Execution = { sessionId: session.id, id, command, payload, key, startedAtMs: performance.now() }
+    const execution = { sessionId: session.id, id, command, payload, key, startedAtMs: performance.now(), requests: 1 }
     executions?.push(execution)
     for (const listener of [...listeners]) listener(execution)
+    return { execution, answer: execute(execution) }
+  }
+  async function execute ({ command, payload }: Execution): Promise<Answer> {
     if (command === 'echo') return { status: 200, body: { payload } }
     if (command !== 'kit') return { status: 404, body: { code: 'UNKNOWN_COMMAND', message: 'The core of the kit knows echo and kit.' } }
     const order: Order = payload

@@ -169,7 +169,7 @@ function createCore (config: Config, app: FastifyInstance, clock: Clock): Platfo
     url: config.coreUrl,
     secret: config.coreSecret,
     timeoutMs: toMs(config.coreTimeoutSeconds),
-    retries: config.coreRetries,
+    idempotent: config.coreIdempotent,
     lifecycleEvents: config.lifecycleEvents,
     maxAnswerBytes: config.outboxBytes,
     log: app.log,

@@ -14,7 +14,7 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   /** Undefined: not set. */
   readonly default: D
   /** For numbers. */
-  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'attempts' | 'per second' | 'per minute'
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'per second' | 'per minute'
   /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
   readonly secret?: true
   /** What it decides, or which failure or attack it bounds. */
@@ -142,18 +142,20 @@ export const OPTIONS = {
     schema: seconds(0.001, 3600),
     unit: 'seconds',
     default: 10,
-    what: 'Most time for one attempt at the core; the time limit of the command cuts it short.',
-    hit: 'another attempt, then `CORE_UNAVAILABLE`',
-    tune: 'Raise for a core that thinks long; lower so that a hanging core leaves time for another attempt.'
+    what: 'Most time the core has to answer one request; the time limit of the command cuts it short.',
+    hit: '`OUTCOME_UNKNOWN`; for an idempotent command another attempt',
+    tune: 'Raise, up to the time limit of commands, for a core that thinks long; lower for an idempotent one, so that ' +
+      'a hanging request leaves time for another.'
   }),
-  coreRetries: option({
-    env: 'HOLDFAST_CORE_RETRIES',
-    schema: whole(0, 10),
-    unit: 'attempts',
-    default: 2,
-    what: 'Attempts beyond the first, with the same `webhook-id`, when the core does not answer or answers 5xx or 429.',
-    hit: '`CORE_UNAVAILABLE`',
-    tune: 'Lower to 0 for a core that does not remember `webhook-id`.'
+  coreIdempotent: option({
+    env: 'HOLDFAST_CORE_IDEMPOTENT',
+    schema: Type.Boolean(),
+    default: false,
+    what: 'Whether the core answers a repeated `webhook-id` from memory, for every command. Then a command that may ' +
+      'have been executed is sent again while its time lasts; otherwise it never is.',
+    hit: '`OUTCOME_UNKNOWN` when no attempt was answered',
+    tune: 'Set to `true` only for a core built as in docs/core.md; single commands are declared with ' +
+      '`idempotent: true` in code.'
   }),
   lifecycleEvents: option({
     env: 'HOLDFAST_LIFECYCLE_EVENTS',
@@ -340,6 +342,15 @@ export const OPTIONS = {
   })
 }
 
+/**
+ * Names of former options, and what to do in their place: a name that once had an effect is not
+ * just unknown.
+ */
+export const WITHDRAWN: Readonly<Record<string, string>> = {
+  HOLDFAST_CORE_RETRIES: 'commands that surely did not run are now repeated while their time limit lasts, and others ' +
+    'not at all unless HOLDFAST_CORE_IDEMPOTENT is true; remove it'
+}
+
 export type OptionKey = keyof typeof OPTIONS
 export const OPTION_KEYS = Object.keys(OPTIONS) as OptionKey[]
 
@@ -350,7 +361,12 @@ export function optionOf (key: OptionKey): Option {
 
 /** `HOLDFAST_MAX_SESSIONS` is `max-sessions`. */
 export function flagOf (key: OptionKey): string {
-  return OPTIONS[key].env.replace(/^HOLDFAST_/, '').toLowerCase().replaceAll('_', '-')
+  return flagOfName(OPTIONS[key].env)
+}
+
+/** The same, for a name of the environment. */
+export function flagOfName (env: string): string {
+  return env.replace(/^HOLDFAST_/, '').toLowerCase().replaceAll('_', '-')
 }
 
 function firstOf (items: string[], problem: (item: string) => string | undefined): string | undefined {

@@ -8,7 +8,9 @@ import { parseArgs, parseEnv } from 'node:util'
 import { Value } from 'typebox/value'
 import type { Static } from 'typebox'
 import { isLoopbackName } from './loopback.js'
-import { flagOf, OPTION_KEYS, OPTIONS, optionOf, type Option, type OptionKey } from './config-options.js'
+import {
+  flagOf, flagOfName, OPTION_KEYS, OPTIONS, optionOf, WITHDRAWN, type Option, type OptionKey
+} from './config-options.js'
 import { refuseProblems, show, suggest } from './option-checks.js'
 
 type Rows = typeof OPTIONS
@@ -100,7 +102,9 @@ function gather ({ env, argv, dotenv }: ConfigSources, problems: string[]): Map<
     for (const [name, text] of Object.entries(values)) {
       const key = OPTION_KEYS.find(each => OPTIONS[each].env === name)
       if (key !== undefined && text !== undefined) given.set(key, { text, place: `${name} in ${place}` })
-      else if (key === undefined && name.startsWith(PREFIX)) problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
+      else if (Object.hasOwn(WITHDRAWN, name)) {
+        problems.push(`${name} in ${place} has been withdrawn: ${WITHDRAWN[name]}.`)
+      } else if (key === undefined && name.startsWith(PREFIX)) problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
     }
   }
   gatherFlags(argv, given, problems)
@@ -121,7 +125,11 @@ function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, pro
     afterUnknown = false
     if (token.kind !== 'option' || ACTIONS.includes(token.name as Action)) continue
     const key = OPTION_KEYS.find(each => flagOf(each) === token.name)
-    if (key === undefined) {
+    const withdrawn = Object.keys(WITHDRAWN).find(name => flagOfName(name) === token.name)
+    if (withdrawn !== undefined) {
+      problems.push(`${token.rawName} has been withdrawn: ${WITHDRAWN[withdrawn]}.`)
+      afterUnknown = true
+    } else if (key === undefined) {
       problems.push(`${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`)
       afterUnknown = true
     } else if (optionOf(key).secret) problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; set ${OPTIONS[key].env}.`)
@@ -149,6 +157,7 @@ function parseValue (row: Option, text: string): unknown {
   const { type } = row.schema as { type?: string }
   if (type === 'integer') return /^\d{1,15}$/.test(text) ? Number(text) : undefined
   if (type === 'number') return /^\d{1,12}(\.\d{1,3})?$/.test(text) ? Number(text) : undefined
+  if (type === 'boolean') return text === 'true' ? true : text === 'false' ? false : undefined
   if (type === 'array') return text === '' ? [] : text.split(',').map(item => item.trim())
   return text
 }
@@ -160,6 +169,7 @@ export function rangeOf (row: Option): string {
   if (schema.enum !== undefined) return schema.enum.length === 1 ? `${schema.enum[0]}` : `one of ${schema.enum.join(', ')}`
   if (schema.type === 'integer') return `a whole number ${between}`
   if (schema.type === 'number') return `a number ${between}, with up to three decimals`
+  if (schema.type === 'boolean') return 'true or false'
   if (schema.type === 'array') return schema.items?.enum === undefined ? 'a list, separated by commas' : `a list, separated by commas, of ${schema.items.enum.join(', ')}`
   return `${schema.minLength} to ${schema.maxLength} characters`
 }
@@ -177,7 +187,8 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
     }
   }
   needs(['jwtIssuer', 'jwtAudience'], jwtSecret !== undefined || jwksUrl !== undefined, 'HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL')
-  needs(['coreSecret', 'coreTimeoutSeconds', 'coreRetries', 'lifecycleEvents'], coreUrl !== undefined, 'HOLDFAST_CORE_URL')
+  const ofCore: OptionKey[] = ['coreSecret', 'coreTimeoutSeconds', 'coreIdempotent', 'lifecycleEvents']
+  needs(ofCore, coreUrl !== undefined, 'HOLDFAST_CORE_URL')
   if (outboxBytes > outboxTotalBytes) {
     problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows for all sessions together.`)
   }

@@ -7,7 +7,7 @@ export { configWith, loadConfig, type Config, type ConfigSources } from './confi
 export { createHttpCore, type HttpCoreOptions } from './cores/http.js'
 export {
   defineCommand, type CommandContext, type CommandDefinition, type CommandHandler, type CommandMap, type CommandOptions, type CommandSession,
-  type EventMap, type PayloadOf, type ResultOf
+  type CoreCommandDefinition, type EventMap, type PayloadOf, type ResultOf
 } from './io/dispatcher/command.js'
 export type { CoreAnswer, CoreMessage, CoreRequest, PlatformCore } from './io/dispatcher/core.js'
 export type { CommandStats, Dispatcher, DispatcherLimits } from './io/dispatcher/dispatcher.js'

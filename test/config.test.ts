@@ -151,11 +151,31 @@ t.test('checks secrets and addresses before anything uses them', async t => {
 })
 
 t.test('refuses options that would have no effect', async t => {
-  t.match(problemsOf({ env: { HOLDFAST_JWT_ISSUER: 'me', HOLDFAST_CORE_RETRIES: '1' } }).sort(), [
-    /HOLDFAST_CORE_RETRIES has no effect without HOLDFAST_CORE_URL/,
+  t.match(problemsOf({ env: { HOLDFAST_JWT_ISSUER: 'me', HOLDFAST_CORE_IDEMPOTENT: 'true' } }).sort(), [
+    /HOLDFAST_CORE_IDEMPOTENT has no effect without HOLDFAST_CORE_URL/,
     /HOLDFAST_JWT_ISSUER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL/
   ])
   t.match(problemsOf({ env: { HOLDFAST_OUTBOX_TOTAL_BYTES: '2048' } }), [/HOLDFAST_OUTBOX_BYTES is 1048576, more than/])
+})
+
+// It counted repeats of commands that may have been executed. To ignore it would be silent, and "no
+// option" no help.
+t.test('says what became of options that were withdrawn', async t => {
+  t.match(problemsOf({ env: { HOLDFAST_CORE_RETRIES: '0' }, dotenv: 'HOLDFAST_CORE_RETRIES=2', argv: ['--core-retries', '2'] }), [
+    /^HOLDFAST_CORE_RETRIES in .env has been withdrawn: .*HOLDFAST_CORE_IDEMPOTENT.*remove it/,
+    /^HOLDFAST_CORE_RETRIES in the environment has been withdrawn/,
+    /^--core-retries has been withdrawn/
+  ])
+})
+
+t.test('takes true and false for what is one or the other, and nothing else', async t => {
+  const env = { HOLDFAST_CORE_URL: 'http://core.example' }
+  t.equal(load({ env }).coreIdempotent, false)
+  t.equal(load({ env: { ...env, HOLDFAST_CORE_IDEMPOTENT: 'true' } }).coreIdempotent, true)
+  t.equal(load({ env, argv: ['--core-idempotent', 'false'] }).coreIdempotent, false)
+  for (const text of ['1', 'yes', 'TRUE', '']) {
+    t.match(problemsOf({ env: { ...env, HOLDFAST_CORE_IDEMPOTENT: text } }), [/takes true or false/], text)
+  }
 })
 
 t.test('does not take secrets as flags', async t => {

@@ -99,16 +99,38 @@ export const coreChecks: readonly Check[] = [
       expect(right, `for HTTP ${status} of the core, a sequenced error OUT_OF_STOCK with its sentence`, answer)
     }
   }),
-  check('P-15', 'answers CORE_UNAVAILABLE if the core fails or goes away', BOTH, async (scope) => {
+  check('P-15', 'answers OUTCOME_UNKNOWN if the core fails when it has the command, and does not repeat it', BOTH, async (scope) => {
+    const { core } = scope
+    const peer = await scope.connect()
+    const orders = [{ status: 500, body: {} }, { status: 503, body: 'busy' }, { status: 302 }, { drop: true }]
+    for (const [n, order] of orders.entries()) {
+      const tag = scope.tag()
+      peer.command('kit', { ...order, tag }, n + 1)
+      const answer = await peer.answer(n + 1)
+      const right = answer.type === 'error' && answer.code === 'OUTCOME_UNKNOWN' && answer.seq === n + 1
+      expect(right, `for ${JSON.stringify(order)}, a sequenced error OUTCOME_UNKNOWN`, answer)
+      expectEqual(core.byTag(tag).map(({ requests }) => requests), [1], `requests for ${JSON.stringify(order)}`)
+    }
+    peer.command('echo', 'on', orders.length + 1)
+    expectEqual((await peer.answer(orders.length + 1)).payload, 'on', 'then, the answer to the next command')
+  }),
+  check('P-15', 'takes any 2xx of a core for its answer', BOTH, async (scope) => {
     void scope.core
     const peer = await scope.connect()
-    for (const [n, order] of [{ status: 500, body: {} }, { status: 503, body: 'busy' }, { drop: true }].entries()) {
-      peer.command('kit', order, n + 1)
+    const orders = [[200, { payload: 1 }, 1], [201, { payload: 1 }, 1], [202, {}, null], [202, undefined, null], [204, undefined, null]]
+    for (const [n, [status, body, payload]] of orders.entries()) {
+      peer.command('kit', { status, body }, n + 1)
       const answer = await peer.answer(n + 1)
-      expect(answer.type === 'error' && answer.code === 'CORE_UNAVAILABLE' && answer.seq === n + 1, `for ${JSON.stringify(order)}, a sequenced error CORE_UNAVAILABLE`, answer)
+      expectEqual([answer.type, answer.payload], ['result', payload], `for ${String(status)} with ${JSON.stringify(body)}`)
     }
-    peer.command('echo', 'on', 4)
-    expectEqual((await peer.answer(4)).payload, 'on', 'then, the answer to command 4')
+  }),
+  check('P-15', 'repeats a command that the core turned away, and runs it once', BOTH, async (scope) => {
+    const { core } = scope
+    const peer = await scope.connect()
+    const tag = scope.tag()
+    peer.command('kit', { tag, busy: 2, result: 'done' }, 1)
+    expectEqual((await peer.answer(1)).payload, 'done', 'for a command answered 503 with Retry-After twice, the answer')
+    expectEqual(core.byTag(tag).map(({ requests }) => requests), [1], 'its executions')
   }),
   check('P-16', 'accepts a command refused TOO_MANY_IN_FLIGHT when it is sent again', BOTH, async (scope) => {
     const { core, facts } = scope

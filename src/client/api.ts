@@ -20,7 +20,10 @@ export type ClientErrorCode =
   | 'MESSAGE_TOO_LARGE'
   /** The session ended before the command could be sent. It did not run. */
   | 'SESSION_ENDED'
-  /** The session was lost between the command and its answer. It may have run, or not. */
+  /**
+   * The session, or the answer of the server's core, was lost behind the command. It may have run,
+   * or not.
+   */
   | 'OUTCOME_UNKNOWN'
   /** Another user is signed in than the one who queued the command. It was not sent. */
   | 'USER_CHANGED'

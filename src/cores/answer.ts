@@ -1,6 +1,8 @@
-// What the body of a Platform Core's answer means. readAnswer is asked about a 200, readRefusal about a 4xx; nothing else parses what a
-// core sends. A core is trusted to decide but not to be well-formed: text that is not UTF-8 or not JSON, wrong types, prototype keys and deep
-// nesting end here as INVALID_RESULT, before anything of it can reach a session. Unknown members are ignored and not kept.
+// What the body of a Platform Core's answer means. readAnswer is asked about a 2xx, readRefusal
+// about a 4xx; nothing else parses what a core sends. A core is trusted to decide but not to be
+// well-formed: text that is not UTF-8 or not JSON, wrong types, prototype keys and deep nesting end
+// here as INVALID_RESULT, before anything of it can reach a session. Unknown members are ignored
+// and not kept.
 
 import { parse } from 'secure-json-parse'
 import { Type, type Static } from 'typebox'
@@ -26,16 +28,18 @@ const AnswerSchema = Type.Object({
 const answerValidator = Compile(AnswerSchema)
 
 /**
- * The answer in the body of a 200.
+ * The answer in the body of a 2xx.
  *
- * Shape: an absent payload is null, absent messages are an empty list, an absent context stays absent.
+ * Shape: an absent payload is null, absent messages are an empty list, an absent context stays
+ * absent. A body that is empty, or `null` as frameworks print the answer of a function that returns
+ * nothing, is an answer without members.
  *
  * @throws INVALID_RESULT  the cause says what is wrong and names the member, never a value
  */
 export function readAnswer (body: Uint8Array): CoreAnswer {
   let value: unknown
   try {
-    value = parseBody(body)
+    value = body.length === 0 ? {} : parseBody(body) ?? {}
   } catch (cause) {
     throw new HoldfastError('INVALID_RESULT', { cause })
   }

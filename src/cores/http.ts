@@ -1,30 +1,41 @@
-// The Platform Core behind a URL: each command is one signed POST (webhook.ts), its answer is checked (answer.ts), and lifecycle events
-// follow the same way (lifecycle-queue.ts). This file decides what an outcome means: what is the command's answer, what is an error of
-// the core, what is tried again and when it is given up. Every attempt carries the command's key as `webhook-id`; the contract with the core
-// is that a repeated key is not executed again, so an attempt of unknown fate may be repeated. A failing core costs the commands sent to
-// it and nothing else: every path settles within the command's own time, and memory is bounded per answer and per queue.
-// It keeps no state about sessions, follows no redirect, and logs neither payloads, contexts, command names nor the secret.
+// The Platform Core behind a URL: each command is one signed POST (webhook.ts), outcome.ts says
+// what came of it, and lifecycle events follow the same way (lifecycle-queue.ts). This file decides
+// what is tried again, how long, and what the command is answered in the end. docs/core.md is the
+// contract with the core.
+//
+// Invariants: what may have been executed is sent again only if the core, or the command, is
+// declared idempotent; every attempt of a command carries its key as `webhook-id`. An attempt that
+// surely executed nothing is repeated as long as the command's own time allows. A failing core
+// costs the commands sent to it and nothing else: every path settles within the command's time, and
+// memory is bounded per answer and per queue. No state about sessions is kept, no redirect is
+// followed, and neither payloads, contexts, command names nor the secret are logged.
 
 import type { CoreAnswer, CoreRequest, PlatformCore } from '../io/dispatcher/core.js'
 import { HoldfastError } from '../io/errors.js'
 import type { Clock, LifecycleEventType, Log, Millis } from '../io/types.js'
-import { readAnswer, readRefusal } from './answer.js'
 import { backoffMs, systemTiming, type RetryTiming } from './backoff.js'
 import { createLifecycleQueue } from './lifecycle-queue.js'
-import { createWebhookSender, type WebhookReply } from './webhook.js'
+import { readOutcome } from './outcome.js'
+import { createWebhookSender } from './webhook.js'
 
 export interface HttpCoreOptions {
   /** Where commands and events are POSTed: http or https, without credentials and fragment. */
   url: string
   /** Signs every request: `whsec_<base64>`, or the key itself as text; 24 bytes at least. Without it nothing is signed. */
   secret?: string | undefined
-  /** Most time for one attempt; a command's own limit cuts it short. 1 to 3,600,000 ms. */
+  /**
+   * Most time the core has to answer one attempt; a command's own limit cuts it short. 1 to
+   * 3,600,000 ms.
+   */
   timeoutMs: Millis
-  /** Attempts beyond the first, for commands as for events. 0 to 10. */
-  retries: number
+  /**
+   * The core recognises a repeated `webhook-id`, so every command of unknown fate may be sent to it
+   * again. Default false: only those that the dispatcher knows as idempotent.
+   */
+  idempotent?: boolean
   /** Events the core is told of: `session.created`, `session.attached`, `session.detached`, `session.ended`. */
   lifecycleEvents: readonly string[]
-  /** Most bytes of one answer; more is INVALID_RESULT. */
+  /** Most bytes of one answer; more is RESULT_TOO_LARGE. */
   maxAnswerBytes: number
   log: Log
   clock: Clock
@@ -50,15 +61,12 @@ const EVENT_CONCURRENCY = 8
 /** A failing core fails every command; of lines that say the same, one in this time is a warning and the rest are debug. */
 const WARN_EVERY_MS = 10_000
 
-type Received = Extract<WebhookReply, { kind: 'answer' | 'too_large' }>
-
-/** What one attempt came to: settled, or worth another one. */
-type Outcome =
-  | { readonly kind: 'answered', readonly answer: CoreAnswer }
-  | { readonly kind: 'failed', readonly error: Error }
-  | { readonly kind: 'repeat', readonly why: object, readonly retryAfterMs: Millis | undefined, readonly cause: unknown }
-
-const DEADLINE_GRACE_MS = 1000
+/**
+ * The dispatcher ends a command that the core is still executing, as COMMAND_TIMEOUT (P-19), so an
+ * attempt may outlast the command by this. One that waits for a connection ends up to this much
+ * earlier, so that the client hears that nothing was executed.
+ */
+const DEADLINE_MARGIN_MS = 1000
 
 /**
  * A Platform Core that is reached over HTTP. Opens no connection until it is used.
@@ -66,80 +74,81 @@ const DEADLINE_GRACE_MS = 1000
  * @throws CONFIG_INVALID  url, secret, or a name in lifecycleEvents is not as described above
  */
 export function createHttpCore (options: HttpCoreOptions): PlatformCore {
-  const { timeoutMs, retries, log, clock, timing = systemTiming } = options
+  const { timeoutMs, log, clock, timing = systemTiming } = options
   const wanted = readEventTypes(options.lifecycleEvents)
   const { url, secret, maxAnswerBytes } = options
-  const commands = createWebhookSender({ url, secret, maxAnswerBytes, clock, connections: options.connections ?? 128 })
+  const commands = createWebhookSender({
+    url, secret, maxAnswerBytes, clock, connections: options.connections ?? 128
+  })
   const events = createWebhookSender({ url, secret, maxAnswerBytes, clock, connections: EVENT_CONCURRENCY })
   const warn = createWarner(log, clock)
   const queue = createLifecycleQueue({
-    sender: events, maxEvents: options.maxQueuedEvents ?? 10_000, concurrency: EVENT_CONCURRENCY, retries, timeoutMs, timing, warn
+    sender: events,
+    maxEvents: options.maxQueuedEvents ?? 10_000,
+    concurrency: EVENT_CONCURRENCY,
+    timeoutMs,
+    clock,
+    timing,
+    warn
   })
   let closing: Promise<void> | undefined
-  /** Commands that failed for want of an answer since the last answer; above 0 the core counts as down. */
+  /** Attempts without an answer since the last answer; above 0 the core counts as down. */
   let unanswered = 0
 
   async function execute (request: CoreRequest): Promise<CoreAnswer> {
     const { key, session, signal } = request
     const deadline = clock.now() + request.timeoutMs
+    const mayRepeat = request.idempotent || options.idempotent === true
     const body = bodyOf(request, clock)
-    for (let repeat = 0; ; repeat++) {
+    /** What is known of the first attempt that may have been executed. */
+    let unknown: string | undefined
+    for (let attempt = 1; ; attempt++) {
       signal.throwIfAborted()
-      if (closing !== undefined) throw new HoldfastError('CORE_UNAVAILABLE')
-      // A little beyond the command's own time, so that it is the dispatcher that ends a silent core's command, as COMMAND_TIMEOUT (P-19).
-      const limitMs = Math.min(timeoutMs, deadline - clock.now() + DEADLINE_GRACE_MS)
-      const reply = await commands.post({ id: key, body, limitMs, signal })
+      const about = { sid: session.id, key, attempt }
+      const restMs = deadline - clock.now()
+      const reply = closing !== undefined
+        ? { kind: 'aborted' as const, sent: false }
+        : await commands.post({
+          id: key,
+          body,
+          startWithinMs: Math.max(1, restMs - Math.min(DEADLINE_MARGIN_MS, restMs / 10)),
+          answerWithinMs: Math.min(timeoutMs, restMs + DEADLINE_MARGIN_MS),
+          signal
+        })
       signal.throwIfAborted()
-      const outcome = readReply(reply, { sid: session.id, key, attempt: repeat + 1 })
-      if (outcome.kind === 'answered') return outcome.answer
-      if (outcome.kind === 'failed') throw outcome.error
-
-      const pauseMs = Math.max(backoffMs(repeat + 1, timing.random), outcome.retryAfterMs ?? 0)
-      // Waiting for an attempt that would have no time left helps nobody: the client hears of it now.
-      if (repeat >= retries || clock.now() + pauseMs >= deadline) {
-        unanswered++
-        warn({ sid: session.id, key, attempts: repeat + 1, ...outcome.why }, 'core unavailable')
-        throw unavailable(outcome.cause, outcome.retryAfterMs)
+      if (reply.kind === 'aborted') {
+        if (reply.sent) {
+          unknown ??= 'The server stopped while the Platform Core had the command; it may have been executed.'
+        }
+        throw failure(unknown, undefined, undefined)
       }
-      log.debug({ sid: session.id, key, attempt: repeat + 1, pauseMs: Math.round(pauseMs), ...outcome.why }, 'core attempt failed')
+      const outcome = readOutcome(reply)
+      if (outcome.kind === 'answered' || outcome.kind === 'refused') {
+        if (unanswered > 0) log.info({ unanswered }, 'core available again')
+        unanswered = 0
+      }
+      if (outcome.kind === 'answered') return outcome.answer
+      if (outcome.kind === 'refused') {
+        if (outcome.fault !== undefined) warn({ ...about, ...outcome.why }, outcome.fault)
+        // A refusal that says nothing of execution does not undo what an earlier attempt may have
+        // done.
+        if (unknown !== undefined && isRefusalWithoutCode(outcome.error)) {
+          throw failure(unknown, outcome.error, undefined)
+        }
+        throw outcome.error
+      }
+
+      unanswered++
+      if (outcome.kind === 'unknown') unknown ??= outcome.known
+      const repeats = outcome.kind === 'not_executed' || (mayRepeat && outcome.again)
+      const pauseMs = Math.max(backoffMs(attempt, timing.random), outcome.retryAfterMs ?? 0)
+      // Waiting for an attempt that would have no time left helps nobody: the client hears of it now.
+      if (!repeats || clock.now() + pauseMs >= deadline) {
+        warn({ ...about, ...outcome.why }, unknown === undefined ? 'core unavailable' : 'core outcome unknown')
+        throw failure(unknown, outcome.cause, outcome.retryAfterMs)
+      }
+      warn({ ...about, pauseMs: Math.round(pauseMs), ...outcome.why }, 'core attempt failed')
       await timing.sleep(pauseMs, signal)
-    }
-  }
-
-  function readReply (reply: WebhookReply, about: object): Outcome {
-    switch (reply.kind) {
-      case 'aborted': return { kind: 'failed', error: new HoldfastError('CORE_UNAVAILABLE') }
-      case 'failed': return { kind: 'repeat', why: { reason: reply.reason }, retryAfterMs: undefined, cause: reply.cause }
-      default: return readStatus(reply, about)
-    }
-  }
-
-  function readStatus (reply: Received, about: object): Outcome {
-    const { status } = reply
-    const retryAfterMs = reply.kind === 'answer' ? reply.retryAfterMs : undefined
-    if (status >= 500 || status === 429) return { kind: 'repeat', why: { status }, retryAfterMs, cause: undefined }
-    if (unanswered > 0) log.info({ unanswered }, 'core available again')
-    unanswered = 0
-    if (status === 204) return { kind: 'answered', answer: { payload: null, messages: [] } }
-    if (status === 200) return readBody(reply, about)
-    const refusal = status >= 400 && reply.kind === 'answer' ? readRefusal(reply.body) : undefined
-    if (refusal !== undefined) return { kind: 'failed', error: refusal }
-    // A redirect is not followed: it would carry the payload to where no operator sent it. Other statuses have no meaning here.
-    warn({ ...about, status }, 'core refused without a code')
-    return { kind: 'failed', error: new HoldfastError('CORE_REFUSED') }
-  }
-
-  function readBody (reply: Received, about: object): Outcome {
-    if (reply.kind === 'too_large') {
-      warn({ ...about, maxAnswerBytes }, 'core answer too large')
-      return { kind: 'failed', error: new HoldfastError('INVALID_RESULT') }
-    }
-    try {
-      return { kind: 'answered', answer: readAnswer(reply.body) }
-    } catch (error) {
-      const cause = error instanceof Error ? error.cause : undefined
-      warn({ ...about, fault: cause instanceof Error ? cause.message : undefined }, 'core answer not valid')
-      return { kind: 'failed', error: error as Error }
     }
   }
 
@@ -160,8 +169,16 @@ export function createHttpCore (options: HttpCoreOptions): PlatformCore {
   }
 }
 
-function unavailable (cause: unknown, retryAfterMs: Millis | undefined): HoldfastError {
+/**
+ * `unknown`: what is known of an attempt that may have been executed; undefined if there was none.
+ */
+function failure (unknown: string | undefined, cause: unknown, retryAfterMs: Millis | undefined): HoldfastError {
+  if (unknown !== undefined) return new HoldfastError('OUTCOME_UNKNOWN', { message: unknown, cause })
   return new HoldfastError('CORE_UNAVAILABLE', { cause, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+}
+
+function isRefusalWithoutCode (error: Error): boolean {
+  return error instanceof HoldfastError && error.code === 'CORE_REFUSED'
 }
 
 function bodyOf (request: CoreRequest, clock: Clock): string {

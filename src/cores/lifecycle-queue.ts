@@ -1,9 +1,14 @@
-// Tells the Platform Core about sessions: created, attached, detached, ended. `push` queues an event and returns; a few deliveries run at a
-// time, never two of one session, and each session's events go out by revision, so the core sees each session's life in order. The
-// queue is bounded: an event that finds it full is dropped, as is one that a core refuses or keeps failing to take. Whoever needs certainty
-// compares revisions, in which a dropped event leaves a hole. Nothing here survives the process.
+// Tells the Platform Core about sessions: created, attached, detached, ended. `push` queues an
+// event and returns; a few deliveries run at a time, never two of one session, and each session's
+// events go out by revision, so the core sees each session's life in order. An event that is not
+// taken is tried again, with pauses in which other sessions have their turn, until it is MAX_AGE_MS
+// old. It may arrive more than once: telling twice harms nobody who compares revisions.
+//
+// The queue is bounded: an event that finds it full is dropped, as is one that a core refuses or
+// does not take in time. Whoever needs certainty compares revisions, in which a dropped event
+// leaves a hole. Nothing here survives the process.
 
-import type { LifecycleEvent, Millis, SessionId } from '../io/types.js'
+import type { Clock, LifecycleEvent, Millis, SessionId } from '../io/types.js'
 import { backoffMs, systemTiming, type RetryTiming } from './backoff.js'
 import type { WebhookReply, WebhookSender } from './webhook.js'
 
@@ -13,10 +18,9 @@ export interface LifecycleQueueOptions {
   maxEvents: number
   /** Sessions whose events are delivered at the same time. */
   concurrency: number
-  /** Attempts per event beyond the first. */
-  retries: number
   /** Time for one attempt. */
   timeoutMs: Millis
+  clock: Clock
   timing: RetryTiming
   /** Takes one call per dropped event, however many there are. */
   warn: (fields: object, message: string) => void
@@ -31,13 +35,26 @@ export interface LifecycleQueue {
 
 /** A core that asks for more patience than this is asked again all the same. */
 const MAX_PAUSE_MS = 30_000
+/**
+ * An event that waited longer is dropped: long enough for a deploy of the core, and an end for what
+ * it never takes.
+ */
+const MAX_AGE_MS = 300_000
+
+interface Entry { readonly event: LifecycleEvent, readonly queuedAt: Millis }
+
+/**
+ * The events of one session, by revision. The first one is being delivered if `attempts` is above
+ * 0.
+ */
+interface Line { readonly entries: Entry[], attempts: number }
 
 export function createLifecycleQueue (options: LifecycleQueueOptions): LifecycleQueue {
-  const { sender, maxEvents, concurrency, retries, timeoutMs, timing, warn } = options
-  /** Per session its events by revision; a session is listed as long as it has any, the one under way included. */
-  const bySession = new Map<SessionId, LifecycleEvent[]>()
-  /** Sessions with events and without a delivery under way, longest waiting first. */
-  const ready = new Set<SessionId>()
+  const { sender, maxEvents, concurrency, timeoutMs, clock, timing, warn } = options
+  /** A session is listed as long as it has events, the one under way included. */
+  const lines = new Map<SessionId, Line>()
+  /** Lines that may have their next attempt, longest waiting first. */
+  const ready = new Set<Line>()
   const gaveUp = new AbortController()
   let queued = 0
   let delivering = 0
@@ -51,55 +68,65 @@ export function createLifecycleQueue (options: LifecycleQueueOptions): Lifecycle
       return
     }
     queued++
-    const events = bySession.get(event.sessionId)
-    if (events === undefined) {
-      bySession.set(event.sessionId, [event])
-      ready.add(event.sessionId)
+    const entry = { event, queuedAt: clock.now() }
+    const line = lines.get(event.sessionId)
+    if (line === undefined) {
+      const created = { entries: [entry], attempts: 0 }
+      lines.set(event.sessionId, created)
+      ready.add(created)
     } else {
-      insertByRevision(events, event, ready.has(event.sessionId) ? 0 : 1)
+      insertByRevision(line.entries, entry, line.attempts > 0 ? 1 : 0)
     }
     pump()
   }
 
   function pump (): void {
-    for (const sessionId of ready) {
+    for (const line of ready) {
       if (delivering >= concurrency) return
-      ready.delete(sessionId)
+      ready.delete(line)
       delivering++
-      void deliverNext(sessionId)
+      line.attempts++
+      void attempt(line)
     }
   }
 
-  async function deliverNext (sessionId: SessionId): Promise<void> {
-    const events = bySession.get(sessionId) ?? []
-    const event = events[0]
-    if (event !== undefined) await deliver(event)
-    events.shift()
+  async function attempt (line: Line): Promise<void> {
+    const { event, queuedAt } = line.entries[0] as Entry
+    const reply = await sender.post({
+      id: `${event.sessionId}.${event.revision}`,
+      body: bodyOf(event),
+      startWithinMs: timeoutMs,
+      answerWithinMs: timeoutMs,
+      signal: gaveUp.signal
+    })
     delivering--
-    queued--
-    if (events.length === 0) bySession.delete(sessionId)
-    else ready.add(sessionId)
     if (gaveUp.signal.aborted) return
+    const pauseMs = isTaken(reply) ? undefined : pauseAfter(reply, line.attempts)
+    if (pauseMs !== undefined && clock.now() + pauseMs < queuedAt + MAX_AGE_MS) {
+      pump()
+      await timing.sleep(pauseMs, gaveUp.signal)
+      // Let go of meanwhile: flush has given up.
+      if (gaveUp.signal.aborted) return
+    } else {
+      if (!isTaken(reply)) {
+        const fields = { ...about(event), ...faultOf(reply), attempts: line.attempts }
+        warn(fields, 'lifecycle event dropped, not taken')
+      }
+      line.entries.shift()
+      line.attempts = 0
+      queued--
+    }
+    if (line.entries.length === 0) lines.delete(event.sessionId)
+    else ready.add(line)
     pump()
     if (queued === 0) onIdle?.()
   }
 
-  async function deliver (event: LifecycleEvent): Promise<void> {
-    const body = bodyOf(event)
-    const id = `${event.sessionId}.${event.revision}`
-    for (let repeat = 0; ; repeat++) {
-      const reply = await sender.post({ id, body, limitMs: timeoutMs, signal: gaveUp.signal })
-      if (reply.kind === 'aborted' || isTaken(reply)) return
-      if (repeat === retries || !mayRepeat(reply)) {
-        const status = reply.kind === 'failed' ? undefined : reply.status
-        const reason = reply.kind === 'failed' ? reply.reason : undefined
-        warn({ ...about(event), status, reason, attempts: repeat + 1 }, 'lifecycle event dropped, not taken')
-        return
-      }
-      const pauseMs = backoffMs(repeat + 1, timing.random)
-      const askedMs = reply.kind === 'answer' ? reply.retryAfterMs ?? 0 : 0
-      await timing.sleep(Math.min(Math.max(pauseMs, askedMs), MAX_PAUSE_MS), gaveUp.signal)
-    }
+  /** How long to wait for the next attempt; undefined if there is no use in one. */
+  function pauseAfter (reply: WebhookReply, attempts: number): Millis | undefined {
+    if (!mayRepeat(reply)) return undefined
+    const askedMs = 'retryAfterMs' in reply ? reply.retryAfterMs ?? 0 : 0
+    return Math.min(Math.max(backoffMs(attempts, timing.random), askedMs), MAX_PAUSE_MS)
   }
 
   async function flush (ms: Millis): Promise<number> {
@@ -136,11 +163,17 @@ function mayRepeat (reply: WebhookReply): boolean {
   return reply.kind !== 'aborted' && (reply.status >= 500 || reply.status === 429)
 }
 
-// Events come in order but for rare races, so the search starts at the end. The first `fixed` entries are under way and stay in front.
-function insertByRevision (events: LifecycleEvent[], event: LifecycleEvent, fixed: number): void {
-  let at = events.length
-  while (at > fixed && (events[at - 1]?.revision ?? 0) > event.revision) at--
-  events.splice(at, 0, event)
+function faultOf (reply: WebhookReply): object {
+  if (reply.kind === 'failed') return { reason: reply.reason }
+  return reply.kind === 'aborted' ? {} : { status: reply.status }
+}
+
+// Events come in order but for rare races, so the search starts at the end. The first `fixed`
+// entries are under way and stay in front.
+function insertByRevision (entries: Entry[], entry: Entry, fixed: number): void {
+  let at = entries.length
+  while (at > fixed && (entries[at - 1]?.event.revision ?? 0) > entry.event.revision) at--
+  entries.splice(at, 0, entry)
 }
 
 function bodyOf (event: LifecycleEvent): string {

@@ -1,7 +1,10 @@
-// One signed POST to the Platform Core, after the Standard Webhooks specification. createWebhookSender opens a bounded pool of kept-alive
-// connections; `post` makes exactly one attempt and always settles within its limit: a peer that hangs, drips, resets, redirects or
-// answers too much costs that one call. It answers with data and never throws, since every outcome is expected here; whether to repeat
-// is decided by the caller (http.ts, lifecycle-queue.ts). Bodies, headers and secrets appear in no error and no log line.
+// One signed POST to the Platform Core, after the Standard Webhooks specification.
+// createWebhookSender opens a bounded pool of kept-alive connections; `post` makes exactly one
+// attempt and always settles within its limits: a peer that hangs, drips, resets, redirects or
+// answers too much costs that one call. It answers with data and never throws, since every outcome
+// is expected here. It says whether the request began to leave (`sent`), on which outcome.ts
+// decides what surely was not executed; whether to repeat is decided by http.ts and
+// lifecycle-queue.ts. Bodies, headers and secrets appear in no error and no log line.
 
 import { createHmac } from 'node:crypto'
 import { Pool, type Dispatcher } from 'undici'
@@ -24,20 +27,37 @@ export interface WebhookPost {
   /** The `webhook-id`: the same in every attempt of one delivery, which makes it the idempotency key. */
   id: string
   body: string
-  /** Most time for connecting, sending and reading the whole answer; above 0. */
-  limitMs: Millis
+  /** Most time to wait for a connection, a free one of the pool or a new one; above 0. */
+  startWithinMs: Millis
+  /** Most time from the first byte of the request to the last one of the answer; above 0. */
+  answerWithinMs: Millis
   signal?: AbortSignal | undefined
 }
 
 export type WebhookReply =
-  /** The core answered. `retryAfterMs` is the Retry-After header, if it was a number of seconds. */
-  | { readonly kind: 'answer', readonly status: number, readonly body: Uint8Array, readonly retryAfterMs: Millis | undefined }
+  /** The core answered. `retryAfterMs` is what its Retry-After header asks for, if it has one. */
+  | {
+    readonly kind: 'answer'
+    readonly status: number
+    readonly body: Uint8Array
+    readonly retryAfterMs: Millis | undefined
+  }
   /** The answer was given up because it is larger than maxAnswerBytes. */
-  | { readonly kind: 'too_large', readonly status: number }
-  /** Nothing came, or not all of it: refused, reset, timed out, no HTTP. `reason` is a code of undici or Node.js, or TIMEOUT. */
-  | { readonly kind: 'failed', readonly reason: string, readonly cause: unknown }
+  | { readonly kind: 'too_large', readonly status: number, readonly retryAfterMs: Millis | undefined }
+  /**
+   * No answer, or not all of it: refused, reset, timed out, not HTTP. `sent` is false if not a byte
+   * of the request was written. `status` is there if the head of the answer arrived. `reason` is a
+   * code of undici or Node.js, or TIMEOUT.
+   */
+  | {
+    readonly kind: 'failed'
+    readonly sent: boolean
+    readonly status: number | undefined
+    readonly reason: string
+    readonly cause: unknown
+  }
   /** `signal` was aborted, or the sender is closed. */
-  | { readonly kind: 'aborted' }
+  | { readonly kind: 'aborted', readonly sent: boolean }
 
 export interface WebhookSender {
   post(request: WebhookPost): Promise<WebhookReply>
@@ -66,33 +86,63 @@ export function createWebhookSender (options: WebhookSenderOptions): WebhookSend
     connect: { timeout: CONNECT_TIMEOUT_MS }
   })
 
-  async function post ({ id, body, limitMs, signal }: WebhookPost): Promise<WebhookReply> {
-    if (signal?.aborted || pool.destroyed) return { kind: 'aborted' }
-    const breakOff = new AbortController()
-    let timedOut = false
-    // undici's own timeouts restart with each byte and tick coarsely; this one bounds the whole attempt, a slow drip included.
-    const timer = setTimeout(() => { timedOut = true; breakOff.abort() }, limitMs)
-    const onAbort = (): void => { breakOff.abort() }
-    signal?.addEventListener('abort', onAbort, { once: true })
-    try {
-      const response = await pool.request({
-        method: 'POST',
-        path,
-        headers: headersOf(id, body),
-        body,
-        headersTimeout: limitMs,
-        bodyTimeout: limitMs,
-        signal: breakOff.signal
+  function post ({ id, body, startWithinMs, answerWithinMs, signal }: WebhookPost): Promise<WebhookReply> {
+    if (signal?.aborted || pool.destroyed) return Promise.resolve({ kind: 'aborted', sent: false })
+    return new Promise(resolve => {
+      const chunks: Buffer[] = []
+      let bytes = 0
+      let head: { status: number, retryAfterMs: Millis | undefined } | undefined
+      let controller: Dispatcher.DispatchController | undefined
+      let settled = false
+      // undici's own timeouts restart with each byte and tick coarsely; this one bounds the wait
+      // for a connection, and then the whole exchange, a slow drip included.
+      let timer = setTimeout(() => fail('TIMEOUT'), startWithinMs)
+
+      function settle (reply: WebhookReply): void {
+        if (settled) return
+        settled = true
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+        resolve(reply)
+        if (reply.kind !== 'answer') controller?.abort(new Error('given up'))
+      }
+      function fail (reason: string, cause?: unknown): void {
+        settle({ kind: 'failed', sent: controller !== undefined, status: head?.status, reason, cause })
+      }
+      function onAbort (): void {
+        settle({ kind: 'aborted', sent: controller !== undefined })
+      }
+      signal?.addEventListener('abort', onAbort, { once: true })
+      pool.dispatch({
+        method: 'POST', path, headers: headersOf(id, body), body, headersTimeout: 0, bodyTimeout: 0
+      }, {
+        // Called with a connection in hand, right before the first byte. Throwing here keeps a
+        // request that was given up while it waited from being sent. undici sends a POST once;
+        // should that change, the second time ends here.
+        onRequestStart (started) {
+          if (settled || controller !== undefined) throw new Error('given up')
+          controller = started
+          clearTimeout(timer)
+          timer = setTimeout(() => fail('TIMEOUT'), answerWithinMs)
+        },
+        onResponseStart (_, status, headers) {
+          // 1xx say that an answer will come.
+          if (status >= 200) head = { status, retryAfterMs: readRetryAfter(headers) }
+        },
+        onResponseData (_, chunk) {
+          bytes += chunk.length
+          if (bytes <= maxAnswerBytes) chunks.push(chunk)
+          else if (head !== undefined) settle({ kind: 'too_large', ...head })
+        },
+        onResponseEnd () {
+          if (head !== undefined) settle({ kind: 'answer', ...head, body: Buffer.concat(chunks, bytes) })
+        },
+        onResponseError (_, cause) {
+          if (pool.destroyed) onAbort()
+          else fail(reasonOf(cause), cause)
+        }
       })
-      return await readReply(response, breakOff)
-    } catch (cause) {
-      if (timedOut) return { kind: 'failed', reason: 'TIMEOUT', cause }
-      if (signal?.aborted || pool.destroyed) return { kind: 'aborted' }
-      return { kind: 'failed', reason: reasonOf(cause), cause }
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
-    }
+    })
   }
 
   function headersOf (id: string, body: string): Record<string, string> {
@@ -106,21 +156,6 @@ export function createWebhookSender (options: WebhookSenderOptions): WebhookSend
     }
     if (key !== undefined) headers['webhook-signature'] = sign(key, id, timestamp, body)
     return headers
-  }
-
-  async function readReply (response: Dispatcher.ResponseData, breakOff: AbortController): Promise<WebhookReply> {
-    const { statusCode: status, headers } = response
-    const chunks: Buffer[] = []
-    let bytes = 0
-    for await (const chunk of response.body as AsyncIterable<Buffer>) {
-      bytes += chunk.length
-      if (bytes > maxAnswerBytes) {
-        breakOff.abort()
-        return { kind: 'too_large', status }
-      }
-      chunks.push(chunk)
-    }
-    return { kind: 'answer', status, body: Buffer.concat(chunks, bytes), retryAfterMs: readRetryAfter(headers['retry-after']) }
   }
 
   return {
@@ -162,10 +197,20 @@ function readUrl (text: string): URL {
   return url
 }
 
-// The date form of Retry-After is ignored: it would compare two machines' clocks.
-function readRetryAfter (value: string | string[] | undefined): Millis | undefined {
-  if (typeof value !== 'string' || !/^\d{1,9}$/.test(value)) return undefined
-  return Math.min(Number(value) * 1000, MAX_RETRY_AFTER_MS)
+/**
+ * What Retry-After asks for: seconds, or a date, which is compared with the answer's own Date,
+ * since the clocks of two machines differ. A date without that comparison is 0: later, whenever.
+ * Undefined if there is none, or it is neither.
+ */
+function readRetryAfter (headers: Record<string, string | string[] | undefined>): Millis | undefined {
+  const value = headers['retry-after']
+  if (typeof value !== 'string') return undefined
+  if (/^\d{1,9}$/.test(value)) return Math.min(Number(value) * 1000, MAX_RETRY_AFTER_MS)
+  // Date.parse alone takes much that is not a date of HTTP.
+  const at = /^[A-Z][a-z]+, /.test(value) ? Date.parse(value) : NaN
+  if (Number.isNaN(at)) return undefined
+  const ms = at - Date.parse(String(headers['date']))
+  return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), MAX_RETRY_AFTER_MS)
 }
 
 function reasonOf (cause: unknown): string {

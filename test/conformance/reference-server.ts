@@ -242,18 +242,21 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   }
   async function askCore (session: Session, command: string, payload: unknown, id: number | string | undefined): Promise<Record<string, unknown>> {
     try {
-      const response = await fetch(options.coreUrl!, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json', 'webhook-id': `${session.id}.${typeof id === 'number' ? id : randomUUID()}` },
-        body: JSON.stringify({ type: 'session.command', timestamp: new Date().toISOString(), data: { session: { id: session.id }, id, command, payload } })
+      const text = JSON.stringify({ type: 'session.command', timestamp: new Date().toISOString(), data: { session: { id: session.id }, id, command, payload } })
+      const key = `${session.id}.${typeof id === 'number' ? id : randomUUID()}`
+      const post = () => fetch(options.coreUrl!, {
+        method: 'POST', redirect: 'manual', headers: { 'content-type': 'application/json', 'webhook-id': key }, body: text
       })
-      const body: any = await response.json()
-      if (response.status >= 400 && response.status < 500) return { type: 'error', code: body.code, payload: body.message }
-      if (response.status !== 200) return { type: 'error', code: 'CORE_UNAVAILABLE', payload: 'The core failed.' }
+      let response = await post()
+      while (response.status === 503 && response.headers.has('retry-after')) response = await post()
+      if (response.status >= 500 || (response.status >= 300 && response.status < 400)) return { type: 'error', code: 'OUTCOME_UNKNOWN', payload: 'The core failed.' }
+      const told = await response.text()
+      const body: any = told === '' ? {} : JSON.parse(told)
+      if (response.status >= 400) return { type: 'error', code: body.code, payload: body.message }
       for (const message of body.messages ?? []) append(session, { type: 'message', ...message })
       return { type: 'result', payload: body.payload ?? null }
     } catch {
-      return { type: 'error', code: 'CORE_UNAVAILABLE', payload: 'The core is gone.' }
+      return { type: 'error', code: 'OUTCOME_UNKNOWN', payload: 'The core is gone.' }
     }
   }
 

@@ -40,7 +40,11 @@ export interface CommandOptions {
   result?: TSchema
   /** Waits for the commands before it and holds back those after it (P-18). Default false. */
   serial?: boolean
-  /** The core recognises a repeat by its key, so a command of unknown fate may be sent to it again. Default false. */
+  /**
+   * For a command of the core: it recognises a repeat by its key, so what may have been executed
+   * may be sent to it again (docs/core.md). Default false. A handler of this process is never
+   * called twice.
+   */
   idempotent?: boolean
   /** 1 to 3,600,000 ms; default HOLDFAST_COMMAND_TIMEOUT_SECONDS. */
   timeoutMs?: Millis
@@ -57,15 +61,29 @@ export interface CommandDefinition<O extends CommandOptions = CommandOptions, R 
   readonly handler: (context: CommandContext<PayloadOfOptions<O>>) => R | Promise<R>
 }
 
+/** A command that the Platform Core executes; its types are those of its schemas. */
+export interface CoreCommandDefinition<O extends CommandOptions = CommandOptions> {
+  readonly options: O
+  readonly handler?: undefined
+}
+
 // A registry holds commands of many payloads; a handler takes only its own, so the element type is the one no caller can call.
-export type CommandMap = Record<string, { readonly options: CommandOptions, readonly handler: (context: never) => unknown }>
+export type CommandMap = Record<string, {
+  readonly options: CommandOptions
+  readonly handler?: ((context: never) => unknown) | undefined
+}>
 export type EventMap = Record<string, TSchema>
 
-/** Types a command on its own, for a registry that the client's types are taken from. */
+/**
+ * Types a command on its own, for a registry that the client's types are taken from. Without a
+ * handler it is one that the Platform Core executes.
+ */
+export function defineCommand<const O extends CommandOptions> (options: O): CoreCommandDefinition<O>
 export function defineCommand<const O extends CommandOptions, R extends ResultOfOptions<O>> (
   options: O, handler: (context: CommandContext<PayloadOfOptions<O>>) => R | Promise<R>
-): CommandDefinition<O, R> {
-  return { options, handler }
+): CommandDefinition<O, R>
+export function defineCommand (options: CommandOptions, handler?: CommandDefinition['handler']): object {
+  return handler === undefined ? { options } : { options, handler }
 }
 
 /** Payload type of a command in a registry. */

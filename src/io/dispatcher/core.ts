@@ -22,6 +22,11 @@ export interface CoreRequest {
   payload: JsonValue
   /** All the time there is for this command, attempts and pauses together; above 0. */
   timeoutMs: Millis
+  /**
+   * Declared with the command: the core recognises a repeat by its key, so an attempt that may have
+   * been executed may be repeated. Otherwise it never is.
+   */
+  idempotent: boolean
   /** Aborted when the command timed out or its session ended; nobody waits for the answer any more (P-19). */
   signal: AbortSignal
 }
@@ -53,8 +58,10 @@ export interface PlatformCore {
    *
    * @throws (the core's own code)  an error of `commandError`: the core refused the command and says why (P-15)
    * @throws CORE_REFUSED      the core refused the command without saying why in a form that can be passed on
-   * @throws CORE_UNAVAILABLE  no answer: unreachable, failing, silent or overloaded, after the driver's own retries
-   * @throws INVALID_RESULT    the core answered with something that is no CoreAnswer
+   * @throws CORE_UNAVAILABLE  it surely was not executed: unreachable or overloaded as long as there was time
+   * @throws OUTCOME_UNKNOWN   it may have been executed, and no answer will come; the sentence says what is known
+   * @throws INVALID_RESULT    it was executed, and the core answered with something that is not a CoreAnswer
+   * @throws RESULT_TOO_LARGE  it was executed, and the answer is larger than an outbox can hold
    */
   execute(request: CoreRequest): Promise<CoreAnswer>
   /** Tells the core about a session, if it asked for this type of event. Never throws, never waits; delivery is best effort. */

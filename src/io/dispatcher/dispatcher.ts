@@ -15,7 +15,7 @@ import type { Clock, JsonValue, Log, Millis, Seq, Target } from '../types.js'
 import { admit, type AdmissionLimits, type Verdict } from './admission.js'
 import { createSessionCalls, type Call, type SessionCalls } from './calls.js'
 import type { CommandContext, CommandHandler, CommandMap, CommandOptions, CommandSession } from './command.js'
-import type { PlatformCore } from './core.js'
+import type { CoreMessage, PlatformCore } from './core.js'
 import { handleOf, mergePatch } from './session-handle.js'
 
 export interface DispatcherLimits extends AdmissionLimits {
@@ -51,11 +51,14 @@ export const DURATION_BOUNDS_MS = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 
 export interface Dispatcher {
   readonly limits: DispatcherLimits
   /**
-   * Registers a command. `payload` is checked before the handler runs, `result` after it; the handler's types follow from both.
+   * Registers a command. `payload` is checked before the handler runs, `result` after it; the
+   * handler's types follow from both. Without a handler it declares a command of the core: the
+   * options hold there, and a command of the core that is not declared has none.
    *
-   * @throws PLUGIN_MISUSED  a name that is taken, empty or longer than 128, or a time limit out of its range
+   * @throws PLUGIN_MISUSED  a name that is taken, empty or longer than 128; a time limit out of its range;
+   *                         no handler, and no core that could execute it
    */
-  command<const O extends CommandOptions>(name: string, options: O, handler: CommandHandler<O>): void
+  command<const O extends CommandOptions>(name: string, options: O, handler?: CommandHandler<O>): void
   /** Registers every command of a registry made with `defineCommand`. */
   commands(map: CommandMap): void
   hasCommand(name: string): boolean
@@ -121,7 +124,19 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   const stats: CommandStats[] = []
   const refusals: Record<string, number> = {}
   const unknown = createStats('(unknown)')
-  const coreEntry = core === undefined ? undefined : createCoreEntry(core, limits, createStats('(core)'))
+  // Commands without a number get a key that no other has, so that a core never takes one for a
+  // repeat of another.
+  let unnumbered = 0
+  const coreEntry: Entry | undefined = core === undefined
+    ? undefined
+    : {
+        stats: createStats('(core)'),
+        payload: null,
+        result: null,
+        serial: false,
+        timeoutMs: limits.commandTimeoutMs,
+        handler: createCoreHandler(core, false, limits.commandTimeoutMs, () => ++unnumbered)
+      }
   const deadlines = createTimingWheel<Call>({ deadlineOf: call => call.deadlineAt, tickMs: 100, buckets: 1024, now: clock.now() })
   let inFlight = 0
   let duplicates = 0
@@ -295,18 +310,25 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
       if (name.length < 1 || name.length > 128) throw misused(`A command name has 1 to 128 characters: ${JSON.stringify(name)}.`)
       if (registry.has(name)) throw misused(`The command ${JSON.stringify(name)} is registered already.`)
       if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS) throw misused(`timeoutMs of ${JSON.stringify(name)} is not within 1 to ${MAX_TIMEOUT_MS}.`)
+      if (handler === undefined && core === undefined) {
+        throw misused(`The command ${JSON.stringify(name)} has no handler, and there is no core to execute it.`)
+      }
       registry.set(name, {
         stats: createStats(name),
         payload: compile(commandOptions.payload),
         result: compile(commandOptions.result),
         serial: commandOptions.serial ?? false,
         timeoutMs,
-        handler: handler as unknown as Entry['handler']
+        handler: handler === undefined
+          ? createCoreHandler(core as PlatformCore, commandOptions.idempotent ?? false, timeoutMs, () => ++unnumbered)
+          : handler as unknown as Entry['handler']
       })
     },
 
     commands (map) {
-      for (const [name, definition] of Object.entries(map)) this.command(name, definition.options, definition.handler as CommandHandler<CommandOptions>)
+      for (const [name, { options, handler }] of Object.entries(map)) {
+        this.command(name, options, handler as CommandHandler<CommandOptions> | undefined)
+      }
     },
 
     hasCommand: name => registry.has(name),
@@ -369,26 +391,40 @@ function readShownError (error: unknown): { code: string, message: string } | un
   }
 }
 
-function createCoreEntry (core: PlatformCore, limits: DispatcherLimits, stats: CommandStats): Entry {
-  // Commands without a number get a key that no other has, so that a core never takes one for a repeat of another.
-  let unnumbered = 0
-  async function handler (context: HandlerContext): Promise<JsonValue> {
-    const { session, id, command, payload } = context
+/**
+ * Has the core execute commands, and applies its answer. `number` gives one that no command had
+ * before.
+ */
+function createCoreHandler (
+  core: PlatformCore, idempotent: boolean, timeoutMs: Millis, number: () => number
+): Entry['handler'] {
+  return async ({ session, id, command, payload, signal }) => {
+    const { userId, createdAt, lastActivityAt, context } = session
     const answer = await core.execute({
-      key: `${session.id}.${session.epoch}.${typeof id === 'number' ? id : `u${++unnumbered}`}`,
-      session: { id: session.id, userId: session.userId, createdAt: session.createdAt, lastActivityAt: session.lastActivityAt, context: session.context },
+      key: `${session.id}.${session.epoch}.${typeof id === 'number' ? id : `u${number()}`}`,
+      session: { id: session.id, userId, createdAt, lastActivityAt, context },
       id: id ?? null,
       command,
       payload: payload as JsonValue,
-      timeoutMs: limits.commandTimeoutMs,
-      signal: context.signal
+      timeoutMs,
+      idempotent,
+      signal
     })
     // Answered COMMAND_TIMEOUT by now, or the session is gone: what comes late has no effect (P-19).
-    context.signal.throwIfAborted()
+    signal.throwIfAborted()
     const patch = answer.context
     if (patch !== undefined) session.updateContext(current => mergePatch(current, patch))
-    for (const message of answer.messages) session.send(message.event, message.payload)
+    for (const message of answer.messages) sendFromCore(session, message)
     return answer.payload
   }
-  return { stats, payload: null, result: null, serial: false, timeoutMs: limits.commandTimeoutMs, handler }
+}
+
+/** @throws RESULT_TOO_LARGE  for the client the messages are part of the answer */
+function sendFromCore (session: CommandSession, { event, payload }: CoreMessage): void {
+  try {
+    session.send(event, payload)
+  } catch (error) {
+    const isTooLarge = error instanceof HoldfastError && error.code === 'PAYLOAD_TOO_LARGE'
+    throw isTooLarge ? new HoldfastError('RESULT_TOO_LARGE', { cause: error }) : error
+  }
 }

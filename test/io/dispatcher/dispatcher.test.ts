@@ -543,6 +543,7 @@ t.test('the core executes what no handler here answers: messages in order, then 
     command: 'core.it',
     payload: { x: 1 },
     timeoutMs: 30_000,
+    idempotent: false,
     signal: AbortSignal,
     session: { id: world.peer.welcome.sessionId, userId: 'ann', createdAt: Number, lastActivityAt: Number, context: {} }
   }])
@@ -553,6 +554,40 @@ t.test('the core executes what no handler here answers: messages in order, then 
   world.peer.send({ command: 'ok', id: 2 })
   t.match(world.peer.take(), [{ payload: 'ok' }])
   t.equal(core.requests.length, 1, 'what is registered here is answered here')
+})
+
+// `idempotent` and the other options could be declared only with a handler, which the core's
+// commands do not have.
+t.test('a command declared without a handler is the core\'s, under the options declared', async t => {
+  const core = createFakeCore()
+  const world = createWorld({ core })
+  const options = { payload: Type.Object({ n: Type.Integer() }), result: Type.String(), idempotent: true, timeoutMs: 500, serial: true }
+  world.dispatcher.command('core.pay', options)
+  world.dispatcher.commands({ 'core.look': defineCommand({ idempotent: false }) })
+  world.peer.send({ command: 'core.pay', id: 1, payload: { n: 'one' } })
+  t.match(world.peer.take(), [{ code: 'INVALID_PAYLOAD', id: 1 }])
+  world.peer.send({ command: 'core.pay', id: 2, payload: { n: 1 } })
+  world.peer.send({ command: 'core.look', id: 3 })
+  t.match(core.requests, [{ command: 'core.pay', idempotent: true, timeoutMs: 500 }], 'serial: the next one waits')
+  t.equal(core.requests.length, 1)
+  core.answers[0]?.resolve({ payload: 7, messages: [] })
+  await world.settle()
+  t.match(world.peer.take(), [{ code: 'INVALID_RESULT', id: 2 }])
+  t.match(core.requests[1], { command: 'core.look', idempotent: false, timeoutMs: 30_000 })
+  t.match(world.dispatcher.stats.find(({ name }) => name === 'core.pay'), { outcomes: { error: 1, invalid: 1 } })
+})
+
+t.test('a command with neither a handler nor a core is refused when it is declared', async t => {
+  t.throws(() => createWorld().dispatcher.command('core.pay', {}), { code: 'PLUGIN_MISUSED', message: /no handler/ })
+})
+
+t.test('an answer of the core with a message that no outbox can hold is RESULT_TOO_LARGE', async t => {
+  const core = createFakeCore()
+  const world = createWorld({ core })
+  world.peer.send({ command: 'core.it', id: 1 })
+  core.answers[0]?.resolve({ payload: 1, messages: [{ event: 'big', payload: 'x'.repeat(2_000_000) }] })
+  await world.settle()
+  t.match(world.peer.take(), [{ type: 'error', code: 'RESULT_TOO_LARGE', id: 1 }])
 })
 
 t.test('two answers of the core that patch different members lose nothing of each other', async t => {
