@@ -6,7 +6,6 @@
 // budget of an address is that many times larger.
 
 import rateLimitLibrary from '@fastify/rate-limit'
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
 
@@ -17,7 +16,6 @@ export interface RateLimitOptions {
 
 export default fp<RateLimitOptions>(async function rateLimit (fastify, options) {
   if (fastify.hasDecorator('rateLimit')) return
-  fastify.addHook('onRequest', leaveTheGone)
   await fastify.register(rateLimitLibrary, {
     global: false,
     max: options.requestsPerMinute,
@@ -25,14 +23,3 @@ export default fp<RateLimitOptions>(async function rateLimit (fastify, options) 
     errorResponseBuilder: (_request, { ttl }) => new HoldfastError('TOO_MANY_REQUESTS', { retryAfterMs: ttl })
   })
 }, { name: 'holdfast/rate-limit', fastify: '5.x' })
-
-/** A peer that has reset its connection has no address any more: nothing to count it by, which the library does not expect, and nobody who waits for an answer. */
-function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply, done: () => void): void {
-  // injectWS has no socket at all.
-  if ((raw.socket as typeof raw.socket | undefined) === undefined || raw.socket.remoteAddress !== undefined) {
-    done()
-    return
-  }
-  reply.hijack()
-  raw.socket.destroy()
-}

@@ -1,10 +1,10 @@
 // The socket route: checks the handshake before the upgrade (P-4), makes a Transport of the accepted socket, and passes what happens on it to the gateway
 // (src/io/gateway), which decides. Ends connections when the instance closes.
 //
-// Register it before anything else that can refuse a request: a refusal by a hook that runs before @fastify/websocket's leaves the
-// upgraded socket open for ever. It registers @fastify/websocket itself unless the host did.
+// It registers @fastify/websocket itself unless the host did. What becomes of sockets that are not, or not yet, WebSockets is decided in
+// gateway/sockets.ts.
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
@@ -13,6 +13,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Authenticate } from '../src/auth/authenticate.js'
 import { HoldfastError } from '../src/io/errors.js'
+import { CLOSING_MS, drainConnections } from '../src/io/gateway/drain.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
@@ -25,6 +26,7 @@ import { systemClock } from '../src/system-clock.js'
 import type {} from './dispatcher.js'
 import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
 import { keepNextTickFast } from './gateway/next-tick.js'
+import { ownSockets } from './gateway/sockets.js'
 import { createTransport } from './gateway/transport.js'
 import type {} from './session-manager.js'
 
@@ -42,7 +44,10 @@ declare module 'fastify' {
 export interface GatewayDecorator extends Gateway {
   /** True from the start of a drain: upgrades are refused, readiness is false. */
   readonly draining: boolean
-  /** Closes every connection, spread over half the time, and waits for commands that run; resolves within `deadlineMs` whatever clients do (P-48). */
+  /**
+   * Closes every connection, spread over half the time, and waits for commands and HTTP requests that are under way. It resolves within
+   * `deadlineMs`, and within 500 ms for less, whatever clients do (P-48). Close the instance then: what is left is ended at once.
+   */
   drain(deadlineMs: Millis): Promise<void>
 }
 
@@ -58,7 +63,10 @@ export interface WebsocketGatewayOptions {
   limits?: Given<GatewayLimits>
   /** Handshakes per address; takes effect where @fastify/rate-limit is registered. Default: the server's. */
   upgradesPerMinute?: number
-  /** How long a peer may take to answer a close before its socket is destroyed; default 3000. */
+  /**
+   * How long peers may take to answer a close, or to finish a request when the instance closes, before their sockets
+   * are destroyed; default 3000.
+   */
   closeTimeoutMs?: Millis
   /** How long `authenticate` may take; default 10,000. */
   authTimeoutMs?: Millis
@@ -82,11 +90,8 @@ const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
 }
 
 const SWEEP_EVERY_MS = 250
-const DRAIN_STEP_MS = 50
-/** A drain never closes fewer per step, so that a few clients do not wait for a window made for many. */
-const DRAIN_STEP_LEAST = 20
-/** Clients come back over this span, not all at once. */
-const DRAIN_RETRY_SPREAD_MS = 2000
+/** When a host closes the instance without a drain, as in tests: clients are told, and nothing is spread. */
+const CLOSE_DRAIN_MS = 1000
 
 export default fp<WebsocketGatewayOptions>(async function websocketGateway (fastify, options) {
   if (fastify.hasDecorator('gateway')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/websocket-gateway is registered twice.' })
@@ -94,7 +99,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   const limits = completeConnectionLimits(options.limits)
   const { path = '/ws', clock = systemClock, closeTimeoutMs = 3000, upgradesPerMinute = OPTIONS.upgradesPerMinute.default } = options
   let draining = false
-  let closing = false
+  let drained = false
+  const sockets = ownSockets(fastify)
   keepNextTickFast()
   const handshake = createHandshakeCheck({
     sessionManager: fastify.sessionManager,
@@ -118,17 +124,10 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     draining = true
     handshake.refusePending()
     fastify.dispatcher.refuseCommands()
-    const startedAt = clock.now()
-    const steps = Math.max(1, Math.floor(deadlineMs / 2 / DRAIN_STEP_MS))
-    const perStep = Math.max(DRAIN_STEP_LEAST, Math.ceil(gateway.connections / steps))
-    for (;;) {
-      const left = deadlineMs - (clock.now() - startedAt)
-      // The last step waits for nobody: half a second is kept for the closing handshakes.
-      const force = left < 500
-      const open = gateway.closeSome(force ? Infinity : perStep, Math.floor(Math.random() * DRAIN_RETRY_SPREAD_MS), force)
-      if ((open === 0 && gateway.connections === 0) || left <= 0) return
-      await delay(Math.min(DRAIN_STEP_MS, Math.max(left, 0)))
-    }
+    sockets.drain()
+    // Not the clock of the options: what passes here is time of the process.
+    await drainConnections({ gateway, clock: systemClock, delay, random: Math.random, deadlineMs, busyRequests: () => sockets.busy })
+    drained = true
   }
 
   const decorated: GatewayDecorator = Object.defineProperties({ drain } as GatewayDecorator, {
@@ -140,23 +139,18 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
 
   // Before @fastify/websocket's own hook, which closes without a code.
   fastify.addHook('preClose', async () => {
-    closing = true
-    await drain(Math.min(closeTimeoutMs, 1000))
+    const startedAt = systemClock.now()
+    const isSudden = !drained
+    if (isSudden) await drain(Math.min(closeTimeoutMs, CLOSE_DRAIN_MS))
+    sockets.end(isSudden ? Math.max(closeTimeoutMs, CLOSING_MS) - (systemClock.now() - startedAt) : 0)
   })
-  // A handshake pipelined behind a request that is not answered yet: the library cannot take the socket, and nobody else would end it.
-  const endPipelined = (_request: IncomingMessage, socket: Duplex & { _httpMessage?: unknown }): void => { if (socket._httpMessage != null) socket.destroy() }
-  fastify.server.prependListener('upgrade', endPipelined)
   await registerWebsocket(fastify, limits, closeTimeoutMs)
-  // An upgrade that arrives while the instance closes is answered 503 by Fastify before any hook, and nobody would end its socket.
-  const endLateUpgrade = (_request: IncomingMessage, socket: Duplex & { destroySoon?: () => void }): void => { if (closing) socket.destroySoon?.() }
-  fastify.server.on('upgrade', endLateUpgrade)
+  sockets.adopt(fastify.websocketServer)
 
   const sweep = setInterval(() => gateway.sweep(SWEEP_EVERY_MS), SWEEP_EVERY_MS)
   sweep.unref()
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
-    fastify.server.off('upgrade', endLateUpgrade)
-    fastify.server.off('upgrade', endPipelined)
   })
 
   await fastify.register(async function socketRoute (scope) {

@@ -6,6 +6,7 @@
 
 import Fastify, { LogController, type FastifyInstance, type FastifyRequest } from 'fastify'
 import dispatcher from '../plugins/dispatcher.js'
+import { ownSockets } from '../plugins/gateway/sockets.js'
 import health from '../plugins/health.js'
 import loadShedding from '../plugins/load-shedding.js'
 import metrics from '../plugins/metrics.js'
@@ -16,7 +17,6 @@ import { answerError } from '../plugins/schemas/error-answer.js'
 import securityHeaders from '../plugins/security-headers.js'
 import sessionManager from '../plugins/session-manager.js'
 import sessionsApi from '../plugins/sessions-api.js'
-import upgradeGuard from '../plugins/upgrade-guard.js'
 import usersApi from '../plugins/users-api.js'
 import websocketGateway from '../plugins/websocket-gateway.js'
 import { answerClientError, answerNotFound } from './app-errors.js'
@@ -70,12 +70,10 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   // First, so that every scope made below inherits it.
   app.setErrorHandler(answerError)
 
-  // These look at routes when they are declared, so they come before the first one. None adds a hook that refuses before
-  // @fastify/websocket has marked upgrades: a refusal then would leave the upgraded socket open. (rate-limit's hook answers nobody, and ends the
-  // socket of a peer that is gone itself.)
+  // These look at routes when they are declared, so they come before the first one.
+  ownSockets(app)
   await app.register(openapi, { version: overrides.version ?? '0.0.0' })
   await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute })
-  await app.register(upgradeGuard)
 
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
   const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined
@@ -92,7 +90,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
     ...(core === undefined ? {} : { core }),
     ...(overrides.builtinCommands === undefined ? {} : { builtinCommands: overrides.builtinCommands })
   })
-  // Before everything whose hooks can refuse a request; it registers @fastify/websocket, once.
+  // It registers @fastify/websocket, once.
   await app.register(websocketGateway, {
     authenticate: overrides.authenticate ?? createAuthenticate(config),
     allowedOrigins: config.allowedOrigins,

@@ -3,7 +3,7 @@
 // process.env, writes to the terminal, or ends the process.
 //
 // Exit codes: 0 after a drain or an answered flag, 1 for a configuration that cannot be, a port that is taken, or an unexpected error. The first
-// SIGTERM or SIGINT drains; a second one ends the process at once.
+// SIGTERM or SIGINT drains; a second one ends the process at once. Other signals do what they do to every process of Node.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -19,6 +19,12 @@ import { HoldfastError } from './io/errors.js'
 
 /** What closing the application may take beyond the drain: the core's last events, and peers that do not answer a close. */
 const CLOSE_MARGIN_MS = 5000
+
+/**
+ * What close-with-grace would take for a stop as well. SIGUSR2 is for heap snapshots, SIGHUP has to stay ignored under nohup, and after the others
+ * a core dump says more than a drain.
+ */
+const OTHER_EVENTS = ['beforeExit', 'SIGHUP', 'SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'] as const
 
 const { version } = createRequire(import.meta.url)('holdfast/package.json') as { version: string }
 
@@ -67,7 +73,7 @@ function installShutdown (app: FastifyInstance, { drainSeconds }: Config): void 
     logger: { error: (reason: unknown) => { app.log.error({ err: reason instanceof Error ? reason : undefined }, reason instanceof Error ? 'shutdown failed' : String(reason)) } },
     onSecondSignal: signal => { app.log.warn({ signal }, 'second signal, exiting at once') },
     onTimeout: delayMs => { app.log.error({ delayMs }, 'shutdown took too long, exiting') },
-    skip: ['beforeExit']
+    skip: [...OTHER_EVENTS]
   }, async ({ signal, err }) => {
     if (err !== undefined) {
       app.log.fatal({ err }, 'unexpected error, exiting')
