@@ -46,7 +46,7 @@ export default [
   }),
 
   // Adapters: the domain's port and at most one driver each.
-  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/record\\.js'] }),
+  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'secure-json-parse', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
   imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),

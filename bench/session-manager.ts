@@ -26,7 +26,7 @@ function ignore (): void {}
 
 function createManager (clock: HandClock, sessions: number): SessionManager {
   return createSessionManager({
-    store: createMemoryStore({ clock }),
+    store: createMemoryStore(),
     clock,
     log: { debug: ignore, info: ignore, warn: ignore, error: ignore },
     createId: randomUUID,

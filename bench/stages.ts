@@ -23,7 +23,7 @@ function build () {
   const turn: (() => void)[] = []
   const defer = (callback: () => void): void => { turn.push(callback) }
   const manager = createSessionManager({
-    store: createMemoryStore({ clock }),
+    store: createMemoryStore(),
     clock,
     log: silent,
     createId: randomUUID,

@@ -36,7 +36,7 @@ const PURGE_SLICE = 1000
 
 const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
   limits: anObject,
-  store: anObjectWith(['add', 'get', 'commit', 'remove', 'list', 'close'], 'a session store'),
+  store: anObjectWith(['add', 'commit', 'remove', 'close'], 'a session store'),
   unlimitedUserId: aText('a user id'),
   clock: aClock
 }
@@ -46,7 +46,7 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   checkOptions('holdfast/session-manager', options, CHECKS)
   const limits = completeSessionLimits(options.limits)
   const { clock = systemClock, unlimitedUserId } = options
-  const store = options.store ?? createMemoryStore({ clock })
+  const store = options.store ?? createMemoryStore()
   const manager = createSessionManager({
     store,
     clock,

@@ -21,5 +21,5 @@ export type {
   Clock, EndReason, InboundMessage, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'
 export { limitsOf, type Limits } from './limits.js'
-export { createMemoryStore, type MemoryStoreOptions } from './stores/memory.js'
+export { createMemoryStore } from './stores/memory.js'
 export { systemClock } from './system-clock.js'

@@ -130,7 +130,7 @@ export interface DomainOptions {
   session?: Partial<SessionLimits>
   dispatcher?: Partial<DispatcherLimits>
   gateway?: Partial<GatewayLimits>
-  makeStore?: (clock: ManualClock) => SessionStore
+  store?: SessionStore
   core?: PlatformCore
   unlimitedUserId?: string
   createId?: () => string
@@ -175,7 +175,7 @@ export const LIMITS: SessionLimits = {
 export function createDomain (options: DomainOptions = {}): Domain {
   const clock = createManualClock()
   const log = createRecordingLog()
-  const store = options.makeStore?.(clock) ?? createMemoryStore({ clock })
+  const store = options.store ?? createMemoryStore()
   let ids = 0
   let yielded: (() => void)[] = []
   let deferred: (() => void)[] = []
@@ -295,7 +295,6 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     profile: 'full',
     createdAt: START_WALL,
     ordinal: 0,
-    stored: false,
     epoch: 'epoch',
     ended: false,
     lastActiveAt: 0,

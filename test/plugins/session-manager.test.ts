@@ -118,7 +118,7 @@ t.test('wiring', async t => {
 
   t.test('closes its store, after everything that was registered later', async t => {
     const order: string[] = []
-    const memory = createMemoryStore({ clock: manualClock() })
+    const memory = createMemoryStore()
     const store: SessionStore = { ...memory, close: async () => { order.push('store') } }
     const app = await appWith({ store })
     app.addHook('onClose', async () => { order.push('later plugin') })
@@ -128,7 +128,7 @@ t.test('wiring', async t => {
 
   t.test('uses the store it is given', async t => {
     const added: string[] = []
-    const memory = createMemoryStore({ clock: manualClock() })
+    const memory = createMemoryStore()
     const store: SessionStore = { ...memory, add: record => { added.push(record.userId); return memory.add(record) } }
     const app = await appWith({ store })
     t.teardown(() => app.close())

@@ -4,7 +4,7 @@
 //
 // Order of calls: `open` or `resume` → `attach` → (`receive`, `acknowledge`, `send`)* → `detach` → … → `terminateSession`, or the sweep.
 // The founding note's four are createSession, getSession, terminateSession, purgeStaleSessions; they act at once on sessions of this node.
-// Not here: sockets (gateway), commands (dispatcher), where records are kept (store).
+// Not here: sockets (gateway), commands (dispatcher), finding sessions (directory), keeping them (store).
 
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { HoldfastError } from '../errors.js'
@@ -16,11 +16,12 @@ import { createFeed } from '../events/feed.js'
 import { userIdProblem } from '../names/ids.js'
 import { messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
+import { createDirectory, type Directory, type KeptTombstone } from './directory.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
-import type { SessionStore, StoredTombstone } from './store.js'
+import type { SessionStore } from './store.js'
 import { createTimingWheel } from './timing-wheel.js'
 import { createWallTime, snapshotOf, viewOf } from './view.js'
 
@@ -35,6 +36,8 @@ export interface SessionLimits extends DeliveryLimits {
 
 export interface SessionManagerOptions {
   store: SessionStore
+  /** Default: an empty one; replaced in tests that look into it. */
+  directory?: Directory
   clock: Clock
   log: Log
   limits: SessionLimits
@@ -170,6 +173,7 @@ const END_CLOSE: Record<EndReason, CloseCode> = {
 
 export function createSessionManager (options: SessionManagerOptions): SessionManager {
   const { store, clock, log, limits, createId, defer, yieldTurn, unlimitedUserId } = options
+  const { directory = createDirectory({ clock }) } = options
   const feed = createFeed({ log, defer })
   const epoch = createId().slice(0, 8)
   const totals: SessionTotals = {
@@ -209,8 +213,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function checkQuota (userId: UserId): void {
-    if (store.count() >= limits.maxSessions) throw new HoldfastError('SERVER_FULL', { retryAfterMs: 5000 })
-    if (userId !== unlimitedUserId && store.countOfUser(userId) >= limits.maxSessionsPerUser) throw new HoldfastError('USER_QUOTA', { retryAfterMs: 5000 })
+    if (directory.count() >= limits.maxSessions) throw new HoldfastError('SERVER_FULL', { retryAfterMs: 5000 })
+    if (userId !== unlimitedUserId && directory.countOfUser(userId) >= limits.maxSessionsPerUser) throw new HoldfastError('USER_QUOTA', { retryAfterMs: 5000 })
   }
 
   function open (userId: UserId, profile: Profile): SessionRecord {
@@ -222,7 +226,6 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       profile,
       createdAt: clock.wall(),
       ordinal: 0,
-      stored: false,
       epoch,
       ended: false,
       lastActiveAt: at,
@@ -244,7 +247,9 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       wheelPrevious: null,
       wheelBucket: -1
     }
-    store.add(session)?.catch(error => {
+    const kept = store.add(session)
+    directory.add(session)
+    kept?.catch(error => {
       log.error({ err: error, sid: session.id }, 'session store refused a session')
       end(session, 'state_lost')
     })
@@ -268,7 +273,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     const connection = leave(session)
     session.calls?.abandon()
     delivery.discard(session)
-    const tombstone: StoredTombstone = {
+    const tombstone: KeptTombstone = {
       id: session.id,
       userId: session.userId,
       reason,
@@ -279,14 +284,15 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       buriedAt: now(),
       ...(note === undefined ? {} : { note })
     }
-    bury(session, tombstone)
+    directory.remove(session, tombstone)
+    forget(session, tombstone)
     totals.ended[reason]++
     emit('ended', session, reason)
     connection?.dismiss(END_CLOSE[reason])
   }
 
   /** A store that cannot remove a session says so in the log; the session is over all the same. */
-  function bury (session: SessionRecord, tombstone: StoredTombstone): void {
+  function forget (session: SessionRecord, tombstone: KeptTombstone): void {
     const refused = (error: unknown): void => log.error({ err: error, sid: session.id }, 'session store refused a removal')
     try {
       store.remove(session, tombstone)?.catch(refused)
@@ -336,7 +342,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   /** What a refused client is told depends on whether it holds the token of the session that was (P-33). */
   function refuse ({ sessionId, userId }: ResumeRequest, hash: string): ResumeAnswer {
     totals.resumeRefused++
-    const tombstone = store.tombstone(sessionId)
+    const tombstone = directory.tombstone(sessionId)
     return tombstone !== undefined && holds(hash, userId, tombstone)
       ? { ok: false, previous: { sessionId, reason: tombstone.reason, lastCommand: tombstone.lastCommand } }
       : { ok: false, previous: { sessionId, reason: 'unknown' } }
@@ -344,7 +350,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
   function resume (request: ResumeRequest): ResumeAnswer {
     const { sessionId, token, lastSeq, userId } = request
-    const session = store.get(sessionId)
+    const session = directory.get(sessionId)
     const hash = hashResumeToken(token)
     if (session === undefined || !holds(hash, userId, session)) return refuse(request, hash)
     // The sweep runs once a tick; a session past its deadline is over all the same. A client that has seen more than there is means lost state (P-34).
@@ -384,9 +390,9 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
-    const session = store.get(id)
+    const session = directory.get(id)
     if (session === undefined) {
-      const tombstone = store.tombstone(id)
+      const tombstone = directory.tombstone(id)
       if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
       throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
     }
@@ -397,8 +403,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function sendToMany (userId: UserId | null, output: Output): { sessions: number, seq: null } {
-    const count = userId === null ? store.count() : store.countOfUser(userId)
-    const sessions = userId === null ? store.all() : store.ofUser(userId)
+    const count = userId === null ? directory.count() : directory.countOfUser(userId)
+    const sessions = userId === null ? directory.all() : directory.ofUser(userId)
     if (count > MOST_AT_ONCE) {
       delivery.fanOut(sessions, userId, output)
       return { sessions: count, seq: null }
@@ -431,14 +437,14 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     },
 
     getSession (id) {
-      const session = store.get(id)
+      const session = directory.get(id)
       if (session === undefined || deadlineOf(session) < now()) return undefined
       session.lastActiveAt = now()
       return snapshotOf(session, toWall)
     },
 
     terminateSession (id, reason = 'ended_by_operator', note) {
-      const session = store.get(id)
+      const session = directory.get(id)
       if (session === undefined) return false
       end(session, reason, note)
       return true
@@ -451,12 +457,12 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     },
 
     peekSession (id) {
-      const session = store.get(id)
+      const session = directory.get(id)
       return session === undefined ? undefined : view(session)
     },
 
     tombstoneOf (id) {
-      const kept = store.tombstone(id)
+      const kept = directory.tombstone(id)
       if (kept === undefined) return undefined
       const { tokenHash: _, previousTokenHash: __, buriedAt: ___, ...tombstone } = kept
       return tombstone
@@ -467,7 +473,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     listSessions ({ cursor, limit = 50, ...query }) {
       const { idleForMs, newestFirst = false, ...filter } = query
       const list = fingerprintOf(query)
-      const page = store.list({
+      const page = directory.list({
         ...filter,
         newestFirst,
         limit,
@@ -477,25 +483,25 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       return { data: page.records.map(view), nextCursor: page.nextCursor === null ? null : bindCursor(page.nextCursor, list) }
     },
 
-    sessionsOfUser: userId => Array.from(store.ofUser(userId), view),
+    sessionsOfUser: userId => Array.from(directory.ofUser(userId), view),
 
     countSessions () {
-      const total = store.count()
+      const total = directory.count()
       return { active, detached: total - active, total, outboxBytes: delivery.heldBytes }
     },
 
     detachSession (id) {
-      const session = store.get(id)
+      const session = directory.get(id)
       return session !== undefined && dismiss(session, CLOSE.detached)
     },
 
     terminateUser (userId, except, note) {
       // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
-      if (except !== undefined && store.get(except)?.userId !== userId) {
+      if (except !== undefined && directory.get(except)?.userId !== userId) {
         throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
       }
       let ended = 0
-      for (const session of [...store.ofUser(userId)]) {
+      for (const session of [...directory.ofUser(userId)]) {
         if (session.id === except) continue
         end(session, 'ended_by_operator', note)
         ended++

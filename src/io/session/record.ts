@@ -1,5 +1,5 @@
-// The record of one session: everything its owner node knows of it. Plain data, shared by reference between the manager, which alone changes
-// it, the store, which keeps it, and the gateway, which reads what to send. Fields that a quiet session does not need are null until first used.
+// The record of one session: everything its owner node knows of it. Plain data, shared by reference between the manager, the
+// directory that finds it, the store that keeps it, and the gateway, which reads what to send. Fields that a quiet session does not need are null until first used.
 // Operators and handlers never see a record: they get views (manager.ts) and handles (dispatcher).
 
 import type { JsonObject, Millis, Profile, Seq, SessionId, UserId } from '../types.js'
@@ -34,10 +34,8 @@ export interface SessionRecord extends WheelItem {
   readonly profile: Profile
   /** Wall clock, for people. */
   readonly createdAt: Millis
-  /** Creation order on this store; the keyset of listings. */
+  /** Creation order on this node; the keyset of listings. */
   ordinal: number
-  /** Whether a store holds it; the store's own mark, so that `commit` needs no look-up per output. */
-  stored: boolean
   /** Identity of one life of the log; a store that cannot prove continuity changes it. */
   readonly epoch: string
   ended: boolean

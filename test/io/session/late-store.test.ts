@@ -6,9 +6,8 @@ import { createDelayingStore, type DelayingStore } from '../../contract/delaying
 import { createDomain, type Domain, type DomainOptions, type Frame } from '../../helpers/domain.js'
 
 function createLateDomain (options: DomainOptions = {}): Domain & { late: DelayingStore } {
-  let late: DelayingStore | undefined
-  const domain = createDomain({ ...options, makeStore: clock => (late = createDelayingStore(createMemoryStore({ clock }))) })
-  return Object.assign(domain, { late: late as DelayingStore })
+  const late = createDelayingStore(createMemoryStore())
+  return Object.assign(createDomain({ ...options, store: late }), { late })
 }
 
 function seqs (frames: Frame[]): (number | undefined)[] {

@@ -130,7 +130,7 @@ t.test('revisions go on rising while nobody listens', async t => {
   const clock = createManualClock()
   const turn: (() => void)[] = []
   const manager = createSessionManager({
-    store: createMemoryStore({ clock }),
+    store: createMemoryStore(),
     clock,
     log: createRecordingLog(),
     limits: LIMITS,
