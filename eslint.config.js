@@ -34,6 +34,7 @@ export default [
   imports('src/io/protocol/*.ts', {
     allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./names/[\\w-]+\\.js']
   }),
+  imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']

@@ -10,13 +10,21 @@ import bearerAuth from '@fastify/bearer-auth'
 import type {} from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Clock } from '../src/io/types.js'
+import {
+  createIdempotencyKeys, type IdempotencyKeys, type OperatorLimits
+} from '../src/io/operators/idempotency-keys.js'
+import { completeOperatorLimits, type Given } from '../src/limits.js'
 import { isLoopbackAddress, isLoopbackHost, isLoopbackName } from '../src/loopback.js'
 import { HoldfastError } from '../src/io/errors.js'
+import { systemClock } from '../src/system-clock.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** Lets only operators to the routes of this scope; call it before they are declared. */
     operatorOnly(scope: FastifyInstance): void
+    /** Requests that carried an Idempotency-Key, over all routes of operators. */
+    idempotencyKeys: IdempotencyKeys
   }
 }
 
@@ -27,6 +35,9 @@ export interface OperatorAuthOptions {
   host: string
   /** Requests per minute and address over all routes of operators, refused ones included; needs @fastify/rate-limit. Default: no limit. */
   requestsPerMinute?: number
+  /** Partial; the rest are the server's defaults. */
+  limits?: Given<OperatorLimits>
+  clock?: Clock
 }
 
 const MINUTE_MS = 60_000
@@ -35,7 +46,7 @@ const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 const FORWARDING_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via'] as const
 
 export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, options) {
-  const { adminToken, host, requestsPerMinute } = options
+  const { adminToken, host, requestsPerMinute, limits, clock = systemClock } = options
   if (fastify.hasDecorator('operatorOnly')) throw misused('The plugin holdfast/operator-auth is registered twice.')
   if (adminToken === undefined && !isLoopbackName(host)) {
     throw misused(`Without an operator token the operator API must not listen on ${JSON.stringify(host)}; set HOLDFAST_ADMIN_TOKEN, or HOST to 127.0.0.1.`)
@@ -43,6 +54,7 @@ export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, opt
   const decide = adminToken === undefined ? requireLoopback : await createTokenCheck(fastify, adminToken)
   const limit = requestsPerMinute === undefined ? undefined : createLimit(fastify, requestsPerMinute)
 
+  fastify.decorate('idempotencyKeys', createIdempotencyKeys({ clock, limits: completeOperatorLimits(limits) }))
   fastify.decorate('operatorOnly', (scope: FastifyInstance) => {
     scope.addHook('onRequest', forbidCaching)
     if (limit !== undefined) scope.addHook('onRequest', limit)

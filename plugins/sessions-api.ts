@@ -10,10 +10,10 @@ import type { Seq, SessionId } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
-  DEFAULT_PAGE, DoneAnswer, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
+  DEFAULT_PAGE, DoneAnswer, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
   readTime, readUserId, toIso, toSessionJson
 } from './schemas/rest.js'
-import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
+import { bodyLimitOf, prepareRestScope, refuseDeepPayload, sendOnce } from './schemas/rest-scope.js'
 
 const MAX_IDLE_SECONDS = 365 * 24 * 3600
 
@@ -30,6 +30,7 @@ const ListQueryString = Type.Object({
 
 export default fp(async function sessionsApi (fastify) {
   const manager = fastify.sessionManager
+  const keys = fastify.idempotencyKeys
   const scope = prepareRestScope(fastify)
 
   scope.get('/sessions', {
@@ -109,21 +110,23 @@ export default fp(async function sessionsApi (fastify) {
       tags: ['messages'],
       params: SessionParams,
       querystring: NoQuery,
+      headers: MessageHeaders,
       body: MessageBody,
-      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 410, 413) }
+      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 409, 410, 413, 422) }
     },
     preHandler: refuseDeepPayload
-  }, async ({ params: { id }, body: { event, payload = null } }, reply) => {
+  }, (request, reply) => sendOnce(keys, request, reply, () => {
+    const { params: { id }, body: { event, payload = null } } = request
     if (manager.peekSession(id) === undefined) throw absent(manager, id)
     const { seq } = manager.send({ sessionId: id }, event, payload)
-    return reply.code(202).send({ seq: seq as Seq })
-  })
+    return { seq: seq as Seq }
+  }))
 }, {
   name: 'holdfast/sessions-api',
   fastify: '5.x',
   encapsulate: true,
   dependencies: ['holdfast/session-manager', 'holdfast/operator-auth'],
-  decorators: { fastify: ['sessionManager', 'operatorOnly'] }
+  decorators: { fastify: ['sessionManager', 'operatorOnly', 'idempotencyKeys'] }
 })
 
 /** Why there is no such session. */

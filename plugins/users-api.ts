@@ -11,9 +11,9 @@ import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
-import { bodyLimitOf, prepareRestScope, refuseDeepPayload } from './schemas/rest-scope.js'
+import { bodyLimitOf, prepareRestScope, refuseDeepPayload, sendOnce } from './schemas/rest-scope.js'
 import {
-  DEFAULT_PAGE, MessageBody, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams, errorAnswers, readUserId, toSessionJson
+  DEFAULT_PAGE, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams, errorAnswers, readUserId, toSessionJson
 } from './schemas/rest.js'
 
 const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' })
@@ -21,6 +21,7 @@ const SentAnswer = Type.Object({ sessions: Type.Integer({ minimum: 0 }) }, { des
 
 export default fp(async function usersApi (fastify) {
   const manager = fastify.sessionManager
+  const keys = fastify.idempotencyKeys
   const scope = prepareRestScope(fastify)
 
   scope.get('/users/:userId/sessions', {
@@ -68,15 +69,16 @@ export default fp(async function usersApi (fastify) {
       tags: ['messages'],
       params: UserParams,
       querystring: NoQuery,
+      headers: MessageHeaders,
       body: MessageBody,
-      response: { 202: SentAnswer, ...errorAnswers(413) }
+      response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     },
     preHandler: refuseDeepPayload
-  }, async ({ params, body: { event, payload = null } }, reply) => {
-    const userId = readUserId('path', params.userId)
-    const { sessions } = manager.send({ userId }, event, payload)
-    return reply.code(202).send({ sessions })
-  })
+  }, (request, reply) => sendOnce(keys, request, reply, () => {
+    const { params, body: { event, payload = null } } = request
+    const { sessions } = manager.send({ userId: readUserId('path', params.userId) }, event, payload)
+    return { sessions }
+  }))
 
   scope.post('/broadcast', {
     bodyLimit: bodyLimitOf(manager),
@@ -84,15 +86,17 @@ export default fp(async function usersApi (fastify) {
       summary: 'Sends a message to every session',
       tags: ['messages'],
       querystring: NoQuery,
+      headers: MessageHeaders,
       body: MessageBody,
-      response: { 202: SentAnswer, ...errorAnswers(413) }
+      response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     },
     preHandler: refuseDeepPayload
-  }, async ({ body: { event, payload = null }, log }, reply) => {
+  }, (request, reply) => sendOnce(keys, request, reply, () => {
+    const { body: { event, payload = null }, log } = request
     const { sessions } = manager.send({ all: true }, event, payload)
     log.info({ sessions }, 'message sent to every session by operator')
-    return reply.code(202).send({ sessions })
-  })
+    return { sessions }
+  }))
 
   scope.post('/messages', { schema: { hide: true } }, async () => {
     throw new HoldfastError('ROUTE_MOVED', {
@@ -104,5 +108,5 @@ export default fp(async function usersApi (fastify) {
   fastify: '5.x',
   encapsulate: true,
   dependencies: ['holdfast/session-manager', 'holdfast/operator-auth'],
-  decorators: { fastify: ['sessionManager', 'operatorOnly'] }
+  decorators: { fastify: ['sessionManager', 'operatorOnly', 'idempotencyKeys'] }
 })

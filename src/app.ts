@@ -105,7 +105,9 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
 
   // Operators. Measuring comes before the routes that are measured, the decision who is an operator before those that ask for it.
   const { adminToken, host, requestsPerMinute } = config
-  await app.register(operatorAuth, { host, requestsPerMinute, ...(adminToken === undefined ? {} : { adminToken }) })
+  await app.register(operatorAuth, {
+    host, requestsPerMinute, limits: limits.operators, clock, ...(adminToken === undefined ? {} : { adminToken })
+  })
   await app.register(metrics)
   await app.register(health)
   await app.register(sessionsApi)

@@ -14,7 +14,7 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   /** Undefined: not set. */
   readonly default: D
   /** For numbers. */
-  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'per second' | 'per minute'
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'per second' | 'per minute'
   /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
   readonly secret?: true
   /** What it decides, or which failure or attack it bounds. */
@@ -312,6 +312,23 @@ export const OPTIONS = {
     what: 'Requests of one address to everything but `/ws`, `/health` and `/metrics`. Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends 100 messages a second over REST.',
     hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
     tune: 'Raise for a platform that sends more.'
+  }),
+  idempotencyKeySeconds: option({
+    env: 'HOLDFAST_IDEMPOTENCY_KEY_SECONDS',
+    schema: seconds(1, 86_400),
+    unit: 'seconds',
+    default: 600,
+    what: 'How long the answer to a message with an Idempotency-Key is remembered; a repeat meanwhile sends nothing and gets that answer.',
+    tune: 'Raise for platforms that repeat a request later than that; each key costs about half a kilobyte.'
+  }),
+  maxIdempotencyKeys: option({
+    env: 'HOLDFAST_MAX_IDEMPOTENCY_KEYS',
+    schema: whole(1, 10_000_000),
+    unit: 'keys',
+    default: 100_000,
+    what: 'Idempotency keys remembered at the same time. Bounds memory.',
+    hit: '429 `TOO_MANY_KEYS` with Retry-After for a new key; none is forgotten early',
+    tune: 'Raise for a platform that sends more messages with a key than this in HOLDFAST_IDEMPOTENCY_KEY_SECONDS.'
   }),
   handshakeSeconds: option({
     env: 'HOLDFAST_HANDSHAKE_SECONDS',

@@ -9,6 +9,7 @@ import { optionOf, type OptionKey } from './config-options.js'
 import { rangeOf, type Config } from './config.js'
 import type { DispatcherLimits } from './io/dispatcher/dispatcher.js'
 import type { GatewayLimits } from './io/gateway/gateway.js'
+import type { OperatorLimits } from './io/operators/idempotency-keys.js'
 import type { SessionLimits } from './io/session/manager.js'
 import type { Millis } from './io/types.js'
 import { refuseProblems, show, suggest, type OptionCheck } from './option-checks.js'
@@ -20,6 +21,8 @@ export interface Limits {
   commands: DispatcherLimits
   /** For the plugin websocket-gateway. */
   connections: GatewayLimits
+  /** For the plugin operator-auth. */
+  operators: OperatorLimits
 }
 
 const SESSIONS = {
@@ -45,8 +48,13 @@ const CONNECTIONS = {
   heartbeatMs: 'heartbeatSeconds'
 } as const satisfies Record<keyof GatewayLimits, OptionKey>
 
+const OPERATORS = {
+  idempotencyKeyMs: 'idempotencyKeySeconds',
+  maxIdempotencyKeys: 'maxIdempotencyKeys'
+} as const satisfies Record<keyof OperatorLimits, OptionKey>
+
 /** Every limit, in the order of the plugins. */
-export const OPTION_OF_LIMIT = { ...SESSIONS, ...COMMANDS, ...CONNECTIONS } as const
+export const OPTION_OF_LIMIT = { ...SESSIONS, ...COMMANDS, ...CONNECTIONS, ...OPERATORS } as const
 
 type Table<L> = Record<keyof L & string, OptionKey>
 /** Partial, and undefined counts as absent. */
@@ -57,7 +65,8 @@ export function limitsOf (config: Config): Limits {
   return {
     sessions: readFrom<SessionLimits>(SESSIONS, config),
     commands: readFrom<DispatcherLimits>(COMMANDS, config),
-    connections: readFrom<GatewayLimits>(CONNECTIONS, config)
+    connections: readFrom<GatewayLimits>(CONNECTIONS, config),
+    operators: readFrom<OperatorLimits>(OPERATORS, config)
   }
 }
 
@@ -76,8 +85,13 @@ export function completeConnectionLimits (given: Given<GatewayLimits> = {}): Gat
   return complete<GatewayLimits>('holdfast/websocket-gateway', CONNECTIONS, given)
 }
 
+/** @throws CONFIG_INVALID */
+export function completeOperatorLimits (given: Given<OperatorLimits> = {}): OperatorLimits {
+  return complete<OperatorLimits>('holdfast/operator-auth', OPERATORS, given)
+}
+
 /** All limits under one roof, for an application that registers everything at once. */
-export type AllLimits = SessionLimits & DispatcherLimits & GatewayLimits
+export type AllLimits = SessionLimits & DispatcherLimits & GatewayLimits & OperatorLimits
 
 /** @throws CONFIG_INVALID */
 export function completeLimits (given: Given<AllLimits> = {}): Limits {
@@ -85,7 +99,8 @@ export function completeLimits (given: Given<AllLimits> = {}): Limits {
   return {
     sessions: pick<SessionLimits>(SESSIONS, all),
     commands: pick<DispatcherLimits>(COMMANDS, all),
-    connections: pick<GatewayLimits>(CONNECTIONS, all)
+    connections: pick<GatewayLimits>(CONNECTIONS, all),
+    operators: pick<OperatorLimits>(OPERATORS, all)
   }
 }
 

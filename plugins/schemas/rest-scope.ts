@@ -2,10 +2,13 @@
 // stays inside the scope it is called for; nothing reaches the host application.
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import type { FastifyInstance } from 'fastify'
+import { createHash } from 'node:crypto'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { HoldfastError } from '../../src/io/errors.js'
+import type { IdempotencyKeys } from '../../src/io/operators/idempotency-keys.js'
 import { MAX_DEPTH } from '../../src/io/protocol/frames.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
+import type { MaybePromise } from '../../src/io/types.js'
 import type {} from '../operator-auth.js'
 import { answerError } from './error-answer.js'
 import { addRestSchemas } from './rest.js'
@@ -36,4 +39,27 @@ export function bodyLimitOf (manager: SessionManager): number {
  */
 export async function refuseDeepPayload ({ body }: { body: unknown }): Promise<void> {
   if (isDeeperThan(body, MAX_DEPTH)) throw new HoldfastError('INVALID_REQUEST', { message: `The payload is nested deeper than ${MAX_DEPTH - 1}.` })
+}
+
+/**
+ * Body of routes that send: sends once for each Idempotency-Key, and answers 202 with what `send`
+ * gives. Without the header every request sends.
+ *
+ * The key belongs to the route and what its path names, so the same key may be used for another
+ * session. There is one operator; with several, the key would belong to the one who sends it as
+ * well.
+ */
+export async function sendOnce<A extends object> (
+  keys: IdempotencyKeys, request: FastifyRequest, reply: FastifyReply, send: () => MaybePromise<A>
+): Promise<FastifyReply> {
+  const header = request.headers['idempotency-key']
+  reply.code(202)
+  if (typeof header !== 'string') return reply.send(await send())
+  const { answer, repeated } = await keys.once({
+    target: `${request.routeOptions.url} ${JSON.stringify(request.params)}`,
+    key: header.startsWith('"') ? header.slice(1, -1) : header,
+    fingerprint: createHash('sha256').update(JSON.stringify(request.body)).digest('base64')
+  }, send)
+  if (repeated) reply.header('idempotent-replayed', 'true')
+  return reply.send(answer)
 }

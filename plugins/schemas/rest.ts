@@ -93,6 +93,20 @@ export const PageCursor = Type.Optional(Type.String({ minLength: 1, maxLength: 2
 export const IdQuery = Type.String({ minLength: 1, maxLength: MAX_USER_ID })
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 
+/**
+ * Bare, or as a string of structured fields (RFC 9651), which the draft of the header asks for. A
+ * comma would be two headers.
+ */
+const KEY = /^(?:"[\x20\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x7e]{1,255})$/
+
+export const MessageHeaders = Type.Object({
+  'idempotency-key': Type.Optional(Type.String({
+    pattern: KEY.source,
+    description: 'Chosen by the caller for this message: 1 to 255 visible characters. A repeat with the same key ' +
+      'sends nothing and gets the first answer, for HOLDFAST_IDEMPOTENCY_KEY_SECONDS.'
+  }))
+})
+
 export const MessageBody = Type.Object({
   event: Type.String({ minLength: 1, maxLength: 128 }),
   payload: Type.Optional(Type.Unsafe<JsonValue>(Type.Unknown({ description: 'Any JSON; absent means null.' })))
@@ -104,10 +118,11 @@ const CODES_OF_STATUS = {
   401: ['OPERATOR_REQUIRED'],
   403: ['HOST_FORBIDDEN', 'FORBIDDEN'],
   404: ['SESSION_NOT_FOUND'],
-  409: ['NOT_ATTACHED'],
+  409: ['NOT_ATTACHED', 'IDEMPOTENCY_KEY_IN_USE'],
   410: ['SESSION_ENDED'],
   413: ['PAYLOAD_TOO_LARGE'],
-  429: ['TOO_MANY_REQUESTS'],
+  422: ['IDEMPOTENCY_KEY_REUSED'],
+  429: ['TOO_MANY_REQUESTS', 'TOO_MANY_KEYS'],
   500: ['INTERNAL'],
   503: ['SERVER_FULL']
 } as const satisfies Record<number, ErrorCode[]>

@@ -8,7 +8,7 @@ import { Compile } from 'typebox/compile'
 import { firstProblem } from '../../src/io/protocol/codec.js'
 
 const DIGITS = /^-?\d{1,15}$/
-const PART_NAMES: Record<string, string> = { querystring: 'query', params: 'path' }
+const PART_NAMES: Record<string, string> = { querystring: 'query', params: 'path', headers: 'header' }
 
 /** `setValidatorCompiler` of a scope takes it. The error's message names the member at fault and nothing of its value. */
 export const strictValidatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {

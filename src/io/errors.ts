@@ -57,6 +57,9 @@ export const ERRORS = {
   NOT_ATTACHED: { message: 'The session has no connection.', status: 409, retry: 'no', remedy: 'Nothing is to be done: it is detached already.' },
   PAYLOAD_TOO_LARGE: { message: 'The message is larger than an outbox can hold.', status: 413, retry: 'no', remedy: 'Send less, or raise HOLDFAST_OUTBOX_BYTES.' },
   ROUTE_MOVED: { message: 'This route has another path now.', status: 410, retry: 'no', remedy: 'Use the path that the sentence names.' },
+  IDEMPOTENCY_KEY_REUSED: { message: 'The idempotency key was used with another body.', status: 422, retry: 'no', remedy: 'Use a new key for each message, and the same one only to repeat it.' },
+  IDEMPOTENCY_KEY_IN_USE: { message: 'A request with this idempotency key is under way.', status: 409, retry: 'later', remedy: 'Ask again after the time in Retry-After; the answer is that of the first request.' },
+  TOO_MANY_KEYS: { message: 'As many idempotency keys as allowed are remembered.', status: 429, retry: 'later', remedy: 'Wait for the time in Retry-After, or raise HOLDFAST_MAX_IDEMPOTENCY_KEYS.' },
   ROUTE_NOT_FOUND: { message: 'No such route.', status: 404, retry: 'no', remedy: 'See /openapi.json for the routes.' },
 
   // start

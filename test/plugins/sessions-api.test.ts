@@ -2,7 +2,8 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
-import t from 'tap'
+import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
+import t, { type Test } from 'tap'
 import { isUserId } from '../../src/io/names/ids.js'
 import type { Clock } from '../../src/io/types.js'
 import { asker, buildRestApp, type Ask } from '../helpers/rest.js'
@@ -491,6 +492,90 @@ t.test('changes are logged with ids and reasons, payloads never', async t => {
   const parsed = lines.map(line => JSON.parse(line))
   t.match(parsed.find(({ msg }) => msg === 'session ended by operator'), { sid: id, note: 'line one\nforged {"level":30}' })
   t.notMatch(lines.join(''), 'top-secret')
+})
+
+// A platform that repeated a POST because its answer was lost wrote to people twice.
+t.test('Idempotency-Key', async t => {
+  const routes = [['/sessions/ID/messages', { seq: 1 }], ['/users/alice/messages', { sessions: 1 }], ['/broadcast', { sessions: 2 }]] as const
+
+  function post (app: FastifyInstance, url: string, key: string, event = 'note'): Promise<LightMyRequestResponse> {
+    return app.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { event } })
+  }
+
+  async function build (t: Test, options = {}): Promise<{ app: FastifyInstance, id: string, outputs: () => number }> {
+    const app = await buildRestApp(t, options)
+    const { id } = app.sessionManager.createSession('alice')
+    app.sessionManager.createSession('bob')
+    return { app, id, outputs: () => app.sessionManager.totals.outputs }
+  }
+
+  for (const [path, answer] of routes) {
+    t.test(`the same key on ${path} gives the first answer and sends nothing twice`, async t => {
+      const { app, id, outputs } = await build(t)
+      const url = path.replace('ID', id)
+      const first = await post(app, url, 'k1')
+      t.same([first.statusCode, first.json(), first.headers['idempotent-replayed']], [202, answer, undefined])
+      const sent = outputs()
+      const second = await post(app, url, 'k1')
+      t.same([second.statusCode, second.json(), second.headers['idempotent-replayed']], [202, answer, 'true'])
+      t.equal(outputs(), sent)
+      const other = await post(app, url, 'k1', 'other')
+      t.same([other.statusCode, other.json().code], [422, 'IDEMPOTENCY_KEY_REUSED'])
+      t.equal(outputs(), sent)
+      await post(app, url, 'k2')
+      t.equal(outputs(), 2 * sent)
+    })
+  }
+
+  t.test('a key belongs to what the path names, however that is written', async t => {
+    const { app, id, outputs } = await build(t)
+    await post(app, `/sessions/${id}/messages`, 'k')
+    await post(app, '/users/alice/messages', 'k')
+    await post(app, '/users/bob/messages', 'k')
+    t.equal(outputs(), 3)
+    t.equal((await post(app, '/users/%61lice/messages', 'k')).headers['idempotent-replayed'], 'true')
+    t.equal(outputs(), 3)
+  })
+
+  t.test('an ended session does not change the answer to a repeat', async t => {
+    const { app, id } = await build(t)
+    await post(app, `/sessions/${id}/messages`, 'k')
+    app.sessionManager.terminateSession(id)
+    t.same((await post(app, `/sessions/${id}/messages`, 'k')).json(), { seq: 1 })
+    t.equal((await post(app, `/sessions/${id}/messages`, 'new')).statusCode, 410)
+  })
+
+  t.test('an answer that says no is not kept', async t => {
+    const { app, id } = await build(t)
+    t.equal((await post(app, '/sessions/nobody/messages', 'k')).statusCode, 404)
+    t.equal((await post(app, '/sessions/nobody/messages', 'k', 'other')).statusCode, 404)
+    const large = { method: 'POST', url: `/sessions/${id}/messages`, headers: { 'idempotency-key': 'k' }, payload: { event: 'x', payload: 'x'.repeat(2_000_000) } } as const
+    t.equal((await app.inject(large)).statusCode, 413)
+    t.equal((await post(app, `/sessions/${id}/messages`, 'k')).statusCode, 202)
+  })
+
+  t.test('a quoted key is the bare one, and what is not a key is 400', async t => {
+    const { app, outputs } = await build(t)
+    await post(app, '/broadcast', '"k 1"')
+    await post(app, '/broadcast', '"k-1"')
+    t.equal((await post(app, '/broadcast', 'k-1')).headers['idempotent-replayed'], 'true')
+    for (const key of ['', ' ', 'a b', 'a, b', 'a,b', '"a", "b"', '"', '""', '"a', 'x'.repeat(256), 'schlüssel']) {
+      const { statusCode, body } = await post(app, '/broadcast', key)
+      t.equal(statusCode, 400, key)
+      t.match(JSON.parse(body), { code: 'INVALID_REQUEST', message: /header.*idempotency-key/ }, key)
+    }
+    t.equal(outputs(), 4)
+  })
+
+  t.test('beyond the bound a new key is 429 with Retry-After, and the others are remembered', async t => {
+    const { app, outputs } = await build(t, { auth: { limits: { maxIdempotencyKeys: 2, idempotencyKeyMs: 60_000 } } })
+    await post(app, '/users/bob/messages', 'a')
+    await post(app, '/users/bob/messages', 'b')
+    const refused = await post(app, '/users/bob/messages', 'c')
+    t.same([refused.statusCode, refused.json().code, refused.headers['retry-after']], [429, 'TOO_MANY_KEYS', '60'])
+    t.equal((await post(app, '/users/bob/messages', 'a')).headers['idempotent-replayed'], 'true')
+    t.equal(outputs(), 2)
+  })
 })
 
 t.test('the routes follow the prefix they are registered under', async t => {
