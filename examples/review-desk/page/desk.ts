@@ -1,14 +1,16 @@
-// What the reviewer sees, as data: the drafts that wait, the decisions and how far each has come, and which draft is open. Pure: it is told what happened and draws
-// nothing, so its rules can be read in one place.
+// What the reviewer sees, as data: the drafts that wait, the decisions and how far each has come, and which draft is open.
+// Pure: it is told what happened and draws nothing, so its rules can be read in one place.
 //
-// A decision leaves the list at once (optimistic) and is settled by the real answer alone. What nobody can know is called unknown until the
-// platform's record says more. The desk that `open` brings replaces what was known; events change it from there.
+// A decision leaves the list at once (optimistic) and is settled by the real answer alone. What nobody can know is called
+// unknown until the platform's record says more. The desk that `open` brings replaces what was known; events change it
+// from there. A reason that was typed stays with its entry, also when another reviewer's decision is the one that counts.
 
 import type { Decision, Desk, Draft, Verdict } from '../commands.js'
 
 /**
- * How far a decision has come. `queued`: waits for a connection. `sending`: on its way, or waiting for the answer. `recorded`: the platform has it. `refused`: the
- * platform said no. `unsent`: it never left this page. `unknown`: it may have been recorded, or not.
+ * How far a decision has come. `queued`: waits for a connection. `sending`: on its way, or waiting for the answer.
+ * `recorded`: the platform has it. `refused`: the platform said no. `unsent`: it never left this page. `unknown`: it may
+ * have been recorded, or not.
  */
 export type Phase = 'queued' | 'sending' | 'recorded' | 'refused' | 'unsent' | 'unknown'
 
@@ -19,13 +21,14 @@ export interface Entry {
   verdict: Verdict
   reason: string | null
   phase: Phase
-  /** Decided in this session. */
+  /** Decided on this page. */
   isMine: boolean
+  /** Whose recorded decision it is; null while it is not recorded. */
+  reviewer: string | null
   /** Made by the page before a reload: its answer comes without a promise. */
   isRestored: boolean
   /** Answered by what a reconnect brought. */
   isLate: boolean
-  command: number | null
   /** Page clock at the click; NaN if nobody clicked here. */
   readonly startedAtMs: number
   latencyMs: number | null
@@ -44,12 +47,26 @@ export interface DeskState {
   readonly total: number
 }
 
-/** What a reload leaves behind. */
-export type SavedEntry = Pick<Entry, 'draft' | 'topic' | 'verdict' | 'reason' | 'phase'>
+/** What a reload leaves behind: every decision of this page that the platform is not known to have. */
+export type SavedEntry = Pick<Entry, 'draft' | 'topic' | 'verdict' | 'reason' | 'phase' | 'note'>
 
 const MAX_ENTRIES = 200
 const MAYBE_RUN = new Set(['OUTCOME_UNKNOWN', 'TIMEOUT', 'RESULT_EXPIRED', 'COMMAND_TIMEOUT', 'INTERNAL', 'INVALID_RESULT', 'CORE_UNAVAILABLE'])
-const NEVER_SENT = new Set(['SESSION_ENDED', 'QUEUE_FULL', 'MESSAGE_TOO_LARGE', 'BAD_PAYLOAD', 'ABORTED'])
+const NEVER_SENT = new Set([
+  'SESSION_ENDED', 'DISPOSED', 'USER_CHANGED', 'QUEUE_FULL', 'MESSAGE_TOO_LARGE', 'BAD_PAYLOAD', 'ABORTED'
+])
+/** What the client's own codes mean to a person; the platform's come with a sentence. */
+const NOTES: Partial<Record<string, string>> = {
+  OUTCOME_UNKNOWN: 'The connection was lost for good before the answer came. It may have been recorded, or not.',
+  TIMEOUT: 'No answer came in time. It may have been recorded, or not.',
+  RESULT_EXPIRED: 'The answer came too late to be kept. It was most likely recorded.',
+  SESSION_ENDED: 'You were disconnected before it could be sent. Decide again.',
+  DISPOSED: 'You were disconnected before it could be sent. Decide again.',
+  USER_CHANGED: 'Somebody else signed in before it could be sent.',
+  QUEUE_FULL: 'Too many decisions are waiting to be sent. Decide again later.'
+}
+const NEVER_SENT_NOTE = 'The page was reloaded before it could be sent. Decide again.'
+const GONE_NOTE = 'The platform no longer has this draft.'
 
 export function createDeskModel (nowMs: () => number) {
   const drafts = new Map<number, Draft>()
@@ -61,6 +78,7 @@ export function createDeskModel (nowMs: () => number) {
   let total = 0
 
   const isPending = (entry: Entry): boolean => entry.phase === 'queued' || entry.phase === 'sending'
+  const isSettled = (entry: Entry): boolean => entry.phase === 'recorded'
   const entryOf = (draft: number): Entry | undefined => entries.find(entry => entry.draft === draft)
 
   function waiting (): Draft[] {
@@ -68,8 +86,9 @@ export function createDeskModel (nowMs: () => number) {
     return [...drafts.values()].filter(({ id }) => !gone.has(id))
   }
 
-  function push (entry: Omit<Entry, 'key' | 'latencyMs' | 'note' | 'isLate'>): Entry {
-    const created: Entry = { key: nextKey++, latencyMs: null, note: null, isLate: false, ...entry }
+  type NewEntry = Omit<Entry, 'key' | 'latencyMs' | 'isLate' | 'isRestored' | 'note' | 'reviewer'> & Partial<Entry>
+  function push (entry: NewEntry): Entry {
+    const created: Entry = { key: nextKey++, latencyMs: null, isLate: false, isRestored: false, note: null, reviewer: null, ...entry }
     entries = [created, ...entries].slice(0, MAX_ENTRIES)
     return created
   }
@@ -88,9 +107,11 @@ export function createDeskModel (nowMs: () => number) {
   }
 
   function settle (entry: Entry, decision: Decision, isMine: boolean, isLate: boolean): void {
-    const asked = entry.verdict
-    Object.assign(entry, { verdict: decision.verdict, reason: decision.reason, command: decision.command, phase: 'recorded', isMine, isLate })
-    entry.note = asked === decision.verdict || isMine ? null : `You had ${asked} it; another reviewer was first.`
+    const { verdict: asked, reason: typed } = entry
+    const { verdict, reason, reviewer } = decision
+    Object.assign(entry, { verdict, reason, reviewer, phase: 'recorded', isMine, isLate })
+    const yours = typed === null || typed === reason ? '' : ` Your reason was: “${typed}”`
+    entry.note = isMine || (asked === verdict && yours === '') ? null : `You had ${asked} it; another reviewer was first.${yours}`
     if (isMine && !Number.isNaN(entry.startedAtMs)) entry.latencyMs = nowMs() - entry.startedAtMs
   }
 
@@ -101,8 +122,8 @@ export function createDeskModel (nowMs: () => number) {
     arrivedAway.delete(decision.draft)
     const entry = entryOf(decision.draft)
     if (entry === undefined) {
-      const { draft, topic, verdict, reason, command } = decision
-      push({ draft, topic, verdict, reason, command, phase: 'recorded', isMine, isRestored: false, startedAtMs: NaN }).isLate = isLate
+      const { draft, topic, verdict, reason, reviewer } = decision
+      push({ draft, topic, verdict, reason, reviewer, phase: 'recorded', isMine, startedAtMs: NaN, isLate })
     } else if (entry.phase !== 'recorded' && (!isPending(entry) || entry.isRestored)) {
       // A pending one with a promise is settled by its own answer.
       settle(entry, decision, isMine, isLate)
@@ -121,10 +142,11 @@ export function createDeskModel (nowMs: () => number) {
       for (const draft of desk.waiting) drafts.set(draft.id, draft)
       for (const decision of desk.decided) record(decision, decision.sessionId === sessionId, false)
       for (const entry of entries) {
-        if (entry.phase !== 'unknown') continue
-        entry.note = drafts.has(entry.draft)
-          ? 'The platform has no record of it so far. You can decide again: a draft is decided once.'
-          : 'The platform no longer has this draft.'
+        if (entry.phase === 'unknown') {
+          entry.note = drafts.has(entry.draft)
+            ? 'The platform has no record of it so far. You can decide again: a draft is decided once.'
+            : GONE_NOTE
+        } else if (!isSettled(entry) && !isPending(entry) && !drafts.has(entry.draft)) entry.note = GONE_NOTE
       }
       for (const id of arrivedAway) if (!drafts.has(id)) arrivedAway.delete(id)
       isLoaded = true
@@ -151,7 +173,9 @@ export function createDeskModel (nowMs: () => number) {
       leave(draft.id)
       arrivedAway.delete(draft.id)
       const phase = isLive ? 'sending' : 'queued'
-      const { key } = push({ draft: draft.id, topic: draft.topic, verdict, reason, phase, command: null, isMine: true, isRestored: false, startedAtMs: nowMs() })
+      // What became of an earlier attempt is told by the new one.
+      entries = entries.filter(entry => entry.draft !== draft.id || isPending(entry) || isSettled(entry))
+      const { key } = push({ draft: draft.id, topic: draft.topic, verdict, reason, phase, isMine: true, startedAtMs: nowMs() })
       keepSelection()
       return key
     },
@@ -167,7 +191,7 @@ export function createDeskModel (nowMs: () => number) {
       const entry = entries.find(each => each.key === key)
       if (entry === undefined) return
       entry.phase = MAYBE_RUN.has(code) ? 'unknown' : NEVER_SENT.has(code) ? 'unsent' : 'refused'
-      entry.note = code === 'OUTCOME_UNKNOWN' ? 'The session was lost before the answer came. It may have been recorded, or not.' : message
+      entry.note = NOTES[code] ?? message
       // Whoever was first is told by the event, which may have come before this answer.
       if (code === 'ALREADY_DECIDED') drafts.delete(entry.draft)
       keepSelection()
@@ -179,24 +203,40 @@ export function createDeskModel (nowMs: () => number) {
     },
 
     restore (saved: readonly SavedEntry[]) {
-      for (const entry of saved) push({ ...entry, command: null, isMine: true, isRestored: true, startedAtMs: NaN })
+      for (const entry of saved) push({ ...entry, isMine: true, isRestored: true, startedAtMs: NaN })
     },
 
-    /** What became of the decisions of the page before: nothing is known of those that waited, and a copied tab has none. */
+    /**
+     * What became of the decisions of the page before: nothing is known of those that waited. What a copied tab finds
+     * pending belongs to the tab that it was made of.
+     */
     claimRestored (isOurs: boolean) {
       if (!isOurs) entries = entries.filter(entry => !entry.isRestored || !isPending(entry))
       for (const entry of entries) {
         if (!entry.isRestored || entry.phase !== 'queued') continue
         entry.phase = 'unsent'
-        entry.note = 'The page was reloaded before it could be sent. Decide again.'
+        entry.note = NEVER_SENT_NOTE
       }
       keepSelection()
     },
 
-    /** The answers without a promise, by verdict: such an error does not say which decision it is about. */
-    restoredPending: (verdict: Verdict): number[] => entries.filter(entry => entry.isRestored && entry.phase === 'sending' && entry.verdict === verdict).map(({ key }) => key),
+    /** A reason was typed for a draft that is neither waiting nor among the decisions: it is shown, not dropped. */
+    orphan (draft: number, topic: string, reason: string) {
+      push({ draft, topic, verdict: 'rejected', reason, phase: 'unsent', isMine: true, startedAtMs: NaN, note: GONE_NOTE })
+    },
 
-    pending: (): SavedEntry[] => entries.filter(isPending).reverse().map(({ draft, topic, verdict, reason, phase }) => ({ draft, topic, verdict, reason, phase })),
+    /** The answers without a promise, by verdict: such an error does not say which decision it is about. */
+    restoredPending: (verdict: Verdict): number[] => entries
+      .filter(entry => entry.isRestored && entry.phase === 'sending' && entry.verdict === verdict)
+      .map(({ key }) => key),
+
+    unsettled: (): SavedEntry[] => entries
+      .filter(entry => entry.isMine && !isSettled(entry))
+      .reverse()
+      .map(({ draft, topic, verdict, reason, phase, note }) => ({ draft, topic, verdict, reason, phase, note })),
+
+    waits: (id: number): Draft | undefined => waiting().find(draft => draft.id === id),
+    entryOf,
 
     select (id: number) {
       selectedId = id
