@@ -30,9 +30,10 @@ export default [
   pure('src/io'),
   imports('src/io/types.ts', { allowed: [] }),
   imports('src/io/errors.ts', { allowed: [] }),
+  imports('src/io/json.ts', { allowed: ['secure-json-parse'] }),
   imports('src/io/names/*.ts', { allowed: ['ipaddr\\.js', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/protocol/*.ts', {
-    allowed: ['typebox(/\\w+)?', 'secure-json-parse', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./names/[\\w-]+\\.js']
+    allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./names/[\\w-]+\\.js']
   }),
   imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
@@ -40,7 +41,7 @@ export default [
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
   }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
-  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
+  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
   imports('src/io/gateway/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'],
     types: ['\\.\\./dispatcher/[\\w-]+\\.js']
@@ -48,7 +49,7 @@ export default [
 
   // Adapters: the domain's port and at most one driver each.
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
-  imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'secure-json-parse', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
+  imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
   imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),
   imports('src/auth/jwt.ts', { allowed: ['jose', '\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'] }),

@@ -13,7 +13,7 @@ import {
   DEFAULT_PAGE, DoneAnswer, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
   readTime, readUserId, toIso, toSessionJson
 } from './schemas/rest.js'
-import { bodyLimitOf, prepareRestScope, refuseDeepPayload, sendOnce } from './schemas/rest-scope.js'
+import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
 
 const MAX_IDLE_SECONDS = 365 * 24 * 3600
 
@@ -113,8 +113,7 @@ export default fp(async function sessionsApi (fastify) {
       headers: MessageHeaders,
       body: MessageBody,
       response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 409, 410, 413, 422) }
-    },
-    preHandler: refuseDeepPayload
+    }
   }, (request, reply) => sendOnce(keys, request, reply, () => {
     const { params: { id }, body: { event, payload = null } } = request
     if (manager.peekSession(id) === undefined) throw absent(manager, id)

@@ -11,7 +11,7 @@ import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
-import { bodyLimitOf, prepareRestScope, refuseDeepPayload, sendOnce } from './schemas/rest-scope.js'
+import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
 import {
   DEFAULT_PAGE, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams, errorAnswers, readUserId, toSessionJson
 } from './schemas/rest.js'
@@ -72,8 +72,7 @@ export default fp(async function usersApi (fastify) {
       headers: MessageHeaders,
       body: MessageBody,
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
-    },
-    preHandler: refuseDeepPayload
+    }
   }, (request, reply) => sendOnce(keys, request, reply, () => {
     const { params, body: { event, payload = null } } = request
     const { sessions } = manager.send({ userId: readUserId('path', params.userId) }, event, payload)
@@ -89,8 +88,7 @@ export default fp(async function usersApi (fastify) {
       headers: MessageHeaders,
       body: MessageBody,
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
-    },
-    preHandler: refuseDeepPayload
+    }
   }, (request, reply) => sendOnce(keys, request, reply, () => {
     const { body: { event, payload = null }, log } = request
     const { sessions } = manager.send({ all: true }, event, payload)

@@ -16,6 +16,8 @@ const MALFORMED: Readonly<Record<string, readonly string[]>> = {
   'a wrong id': ['{"command":"echo","id":1.5}', '{"command":"echo","id":""}', '{"command":"echo","id":null}', '{"command":"echo","id":{}}', '{"command":"echo","id":9007199254740992}', `{"command":"echo","id":"${'x'.repeat(129)}"}`],
   'a wrong ack': ['{"command":"echo","ack":-1}', '{"command":"echo","ack":0.5}', '{"command":"echo","ack":"1"}', '{"type":"ack"}', '{"type":"ack","seq":"0"}', '{"type":"ack","seq":null}'],
   'an unknown member': ['{"command":"echo","lane":1}', '{"type":"ack","seq":0,"payload":1}', '{"type":"end","command":"echo"}', '{"command":"echo","constructor":1}', '{"command":"echo","Payload":1}', '{"type":"end","seq":0}'],
+  'a number that would be changed': ['{"command":"echo","payload":{"draft":7238572949283749923}}', '{"command":"echo","payload":[[1e400]]}', '{"command":"echo","payload":-1e-400}', '{"command":"echo","payload":0.12345678901234567891}', '{"command":"echo","id":1.0000000000000000001}'],
+  'a key that is there twice': ['{"command":"echo","payload":{"a":1,"a":2}}', '{"command":"echo","payload":[{"b":{"a":1,"\\u0061":1}}]}', '{"command":"echo","command":"echo"}'],
   'a __proto__ key': ['{"command":"echo","__proto__":{}}', '{"command":"echo","payload":{"__proto__":{"a":1}}}', '{"command":"echo","payload":{"a":[{"\\u005f_proto__":1}]}}'],
   'too much nesting': [`{"command":"echo","payload":${'['.repeat(40)}${']'.repeat(40)}}`, `{"command":"echo","payload":${'{"a":'.repeat(40)}1${'}'.repeat(40)}}`, `{"command":"echo","payload":${'['.repeat(20_000)}${']'.repeat(20_000)}}`]
 }
@@ -64,6 +66,13 @@ export const frameChecks: readonly Check[] = [
     expectEqual((await peer.answer('nothing')).payload, null, 'for an absent payload, the payload')
     peer.command('x'.repeat(128), 1, 'long')
     expectEqual((await peer.answer('long')).code, 'UNKNOWN_COMMAND', 'for a name of 128 characters, the code')
+  }),
+  check('P-6', 'carries numbers and texts unchanged', BOTH, async (scope) => {
+    const peer = await scope.connect()
+    // Within what every double carries; the last two are one number, written as two printers write it.
+    const payload = '[0,-1,1.0,1e2,0.1,0.30000000000000004,9007199254740991,9007199254740992,123456789012345680000,1e23,5e-324,1.7976931348623157e308,"\\u2028 \\u0000 \\ud800",0.10000000000000001,0.1]'
+    peer.sendText(inProfile(peer, `{"command":"echo","id":"same","payload":${payload}}`))
+    expectEqual((await peer.answer('same')).payload, JSON.parse(payload), 'the payload')
   }),
   check('P-6', 'does not count a malformed frame as a command', FULL, async (scope) => {
     const peer = await scope.connect()

@@ -5,14 +5,14 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { HoldfastError } from '../../src/io/errors.js'
+import { type JsonError, parseJson } from '../../src/io/json.js'
 import type { IdempotencyKeys } from '../../src/io/operators/idempotency-keys.js'
-import { MAX_DEPTH } from '../../src/io/protocol/frames.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { MaybePromise } from '../../src/io/types.js'
 import type {} from '../operator-auth.js'
 import { answerError } from './error-answer.js'
 import { addRestSchemas } from './rest.js'
-import { isDeeperThan, strictValidatorCompiler } from './validation.js'
+import { strictValidatorCompiler } from './validation.js'
 
 /** Room for the event's name and the braces around a payload as large as an outbox. */
 const ENVELOPE_BYTES = 4096
@@ -21,6 +21,7 @@ const ENVELOPE_BYTES = 4096
 export function prepareRestScope (scope: FastifyInstance) {
   scope.setValidatorCompiler(strictValidatorCompiler)
   scope.setErrorHandler(answerError)
+  readBodiesUnchanged(scope)
   addRestSchemas(scope)
   scope.operatorOnly(scope)
   return scope.withTypeProvider<TypeBoxTypeProvider>()
@@ -32,13 +33,18 @@ export function bodyLimitOf (manager: SessionManager): number {
 }
 
 /**
- * `preHandler` of routes that take a message. What a client may send is bounded (P-6), and so is what it is sent: printing a payload takes stack
- * by its depth.
- *
- * @throws INVALID_REQUEST
+ * Reads bodies as frames are read (P-6): what an operator sends reaches clients unchanged, or not at all. Fastify's own parser would round numbers and keep the last
+ * of two equal keys.
  */
-export async function refuseDeepPayload ({ body }: { body: unknown }): Promise<void> {
-  if (isDeeperThan(body, MAX_DEPTH)) throw new HoldfastError('INVALID_REQUEST', { message: `The payload is nested deeper than ${MAX_DEPTH - 1}.` })
+function readBodiesUnchanged (scope: FastifyInstance): void {
+  scope.removeContentTypeParser('application/json')
+  scope.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, text, done) => {
+    try {
+      done(null, text === '' ? undefined : parseJson(text as string))
+    } catch (error) {
+      done(new HoldfastError('INVALID_REQUEST', { message: `The body is not valid: ${(error as JsonError).message}.` }))
+    }
+  })
 }
 
 /**

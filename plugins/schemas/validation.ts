@@ -35,10 +35,3 @@ function readIntegers (value: Record<string, unknown>, names: string[]): Record<
   }
   return read
 }
-
-/** Whether arrays and objects lie inside one another more than `levels` deep. */
-export function isDeeperThan (value: unknown, levels: number): boolean {
-  if (typeof value !== 'object' || value === null) return false
-  if (levels === 0) return true
-  return Object.values(value).some(member => isDeeperThan(member, levels - 1))
-}

@@ -1,18 +1,16 @@
 // What the body of a Platform Core's answer means. readAnswer is asked about a 2xx, readRefusal
 // about a 4xx; nothing else parses what a core sends. A core is trusted to decide but not to be
-// well-formed: text that is not UTF-8 or not JSON, wrong types, prototype keys and deep nesting end
-// here as INVALID_RESULT, before anything of it can reach a session. Unknown members are ignored
-// and not kept.
+// well-formed: text that is not UTF-8, what io/json.ts refuses, and wrong types end here as
+// INVALID_RESULT, before anything of it can reach a session. Unknown members are ignored and not
+// kept.
 
-import { parse } from 'secure-json-parse'
 import { Type, type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
 import type { CoreAnswer } from '../io/dispatcher/core.js'
 import { COMMAND_ERROR_CODE, HoldfastError, commandError } from '../io/errors.js'
+import { parseJson } from '../io/json.js'
 import type { JsonObject, JsonValue } from '../io/types.js'
 
-/** As deep as frames may be (P-6): what a client may not send, it is not sent either. */
-const MAX_DEPTH = 32
 const MAX_MESSAGES = 1_000
 /** Longest sentence of a refusal that is passed on, in UTF-16 units. */
 const MAX_SENTENCE = 512
@@ -71,27 +69,12 @@ export function readRefusal (body: Uint8Array): Error | undefined {
   return commandError(code, sentence)
 }
 
+/** What a client may not send, it is not sent either: the rules are those of P-6. */
 function parseBody (body: Uint8Array): unknown {
-  const text = new TextDecoder('utf-8', { fatal: true }).decode(body)
-  let value: unknown
-  try {
-    value = parse(text)
-  } catch {
-    // The parser's own message quotes the text, which must not reach the log.
-    throw new SyntaxError('the body is not JSON, or holds a prototype key')
-  }
-  if (isDeeperThan(value, MAX_DEPTH)) throw new RangeError(`the body is nested deeper than ${MAX_DEPTH}`)
-  return value
+  return parseJson(new TextDecoder('utf-8', { fatal: true }).decode(body))
 }
 
 function faultOf (value: unknown): string {
   const fault = answerValidator.Errors(value)[0]
   return fault === undefined ? 'the body has the wrong shape' : `${fault.instancePath === '' ? 'the body' : fault.instancePath} ${fault.message}`
-}
-
-/** Whether arrays and objects lie in one another more than `levels` deep. Looks no deeper than that, so it cannot exhaust the stack. */
-function isDeeperThan (value: unknown, levels: number): boolean {
-  if (typeof value !== 'object' || value === null) return false
-  if (levels === 0) return true
-  return Object.values(value).some(member => isDeeperThan(member, levels - 1))
 }

@@ -26,7 +26,7 @@ export const ERRORS = {
   CORE_UNAVAILABLE: { message: 'The Platform Core could not be reached; the command was not executed.', status: 503, retry: 'later', remedy: 'Check HOLDFAST_CORE_URL and the core; the command may be sent again under a new id.' },
   OUTCOME_UNKNOWN: { message: 'The command may have been executed; its answer is lost.', status: 504, retry: 'no', remedy: 'Look at what the command changes before sending it again; see docs/core.md on idempotent cores.' },
   CORE_REFUSED: { message: 'The Platform Core refused the command.', status: 422, retry: 'no', remedy: 'Let the core answer 4xx with {code, message}; the log has its status.' },
-  INVALID_RESULT: { message: 'The answer of the handler does not match its schema.', status: 502, retry: 'no', remedy: 'Correct the handler; the log names the member.' },
+  INVALID_RESULT: { message: 'The answer does not match its schema, or JSON cannot carry it.', status: 502, retry: 'no', remedy: 'Correct the handler or the core; the log names the member.' },
   RESULT_TOO_LARGE: { message: 'The answer is larger than an outbox can hold.', status: 507, retry: 'no', remedy: 'Return less, or raise HOLDFAST_OUTBOX_BYTES.' },
   CONTEXT_TOO_LARGE: { message: 'The session context would exceed its limit.', status: 413, retry: 'no', remedy: 'Keep less in the context, or raise HOLDFAST_MAX_CONTEXT_BYTES.' },
   RATE_LIMITED: { message: 'Too many commands.', status: 429, retry: 'later', remedy: 'Wait for retryAfterMs, or raise HOLDFAST_COMMANDS_PER_SECOND.' },

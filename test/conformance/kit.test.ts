@@ -15,6 +15,7 @@ const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: Referenc
   'reads tokens from the URL': ['P-3', { jwtSecret: JWT_SECRET }],
   'sends a frame before the first': ['P-5'],
   'takes unknown members': ['P-6'],
+  'rounds numbers': ['P-6'],
   'ignores binary': ['P-7'],
   'takes any sessionId': ['P-9'],
   'answers twice': ['P-10'],

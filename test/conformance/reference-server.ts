@@ -10,7 +10,8 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { readClientFrame, type ClientFrame } from './reference-frames.js'
 
 export type Mutant =
-  | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL' | 'sends a frame before the first' | 'takes unknown members' | 'ignores binary'
+  | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL' | 'sends a frame before the first' | 'takes unknown members'
+  | 'rounds numbers' | 'ignores binary'
   | 'takes any sessionId' | 'answers twice' | 'executes duplicates' | 'takes gaps' | 'remembers string ids' | 'moves the watermark on a refusal'
   | 'runs one at a time' | 'skips a seq on resume' | 'ignores acks' | 'ignores acks of the future' | 'drops while detached' | 'holds in basic'
   | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
@@ -273,7 +274,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
     if (is('heartbeats are activity')) session.activeAt = performance.now()
     if (binary && is('ignores binary')) return
-    const frame = binary ? undefined : readClientFrame(data.toString(), is('takes unknown members'))
+    const frame = binary ? undefined : readClientFrame(data.toString(), { lenient: is('takes unknown members'), rounds: is('rounds numbers') })
     if (frame === undefined) {
       if (++connection.malformed > 10 && !is('tolerates bad frames')) return end(connection, 4400, 'bad_frame')
       return tell(connection, { type: 'error', code: 'BAD_FRAME', payload: 'Not a client frame.' })

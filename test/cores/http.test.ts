@@ -132,6 +132,10 @@ t.test('answers', async t => {
     ['a __proto__ member', '{"payload":{"__proto__":{"admin":true}}}'],
     ['an escaped __proto__ member', '{"context":{"\\u005f_proto__":{"admin":true}}}'],
     ['a constructor.prototype member', '{"context":{"constructor":{"prototype":{}}}}'],
+    ['an integer that would be rounded', '{"payload":{"draft":7238572949283749923}}'],
+    ['a number that would be infinite', '{"messages":[{"event":"x","payload":1e400}]}'],
+    ['NaN, as Python writes it', '{"payload":{"score":NaN}}'],
+    ['a key that is there twice', '{"context":{"a":1,"a":2}}'],
     ['deep nesting', `{"payload":${'['.repeat(20_000)}${']'.repeat(20_000)}}`]
   ]
   for (const [title, body] of lies) {
@@ -160,6 +164,19 @@ t.test('answers', async t => {
       more()
     })
     t.equal(await codeOf(connect(t, url).core), 'RESULT_TOO_LARGE')
+  })
+
+  t.test('P-6 the log names the member whose number would be changed, and not the number', async t => {
+    const { url } = await startCore(t, (_, response) => { response.end('{"messages":[{"event":"x","payload":{"draft":7238572949283749923}}]}') })
+    const { core, log } = connect(t, url)
+    await codeOf(core)
+    t.match(log.lines[0]?.fields.fault, /^\/messages\/0\/payload\/draft is a number that would be changed/)
+    t.notMatch(JSON.stringify(log.lines), /72385/)
+  })
+
+  t.test('a byte order mark in front of the answer is passed over', async t => {
+    const { url } = await startCore(t, (_, response) => { response.end('\uFEFF{"payload":1}') })
+    t.match(await connect(t, url).core.execute(command()), { payload: 1 })
   })
 
   t.test('the log names the member that is wrong and no value', async t => {

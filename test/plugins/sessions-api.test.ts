@@ -277,12 +277,12 @@ t.test('P-20 a message to a session is an output with the seq that the answer na
   socket.ws.terminate()
 })
 
-t.test('bodies that are no message are refused with a code', async t => {
+t.test('P-6 bodies that are no message are refused with a code, and name the member that would be changed', async t => {
   const app = await buildRestApp(t, { sessions: { outboxBytes: 10_000 } })
   const { id } = app.sessionManager.createSession('alice')
   const json = 'application/json'
   const deep = (levels: number): string => `{"event":"x","payload":${'['.repeat(levels)}${']'.repeat(levels)}}`
-  const cases: Array<[string, string, string, number, string]> = [
+  const cases: Array<[string, string, string, number, string, RegExp?]> = [
     ['no event', json, '{"payload":1}', 400, 'INVALID_REQUEST'],
     ['empty event', json, '{"event":""}', 400, 'INVALID_REQUEST'],
     ['long event', json, JSON.stringify({ event: 'e'.repeat(129) }), 400, 'INVALID_REQUEST'],
@@ -293,6 +293,9 @@ t.test('bodies that are no message are refused with a code', async t => {
     ['broken JSON', json, '{"event":', 400, 'INVALID_REQUEST'],
     ['empty', json, '', 400, 'INVALID_REQUEST'],
     ['forbidden key', json, '{"event":"x","payload":{"__proto__":{"polluted":1}}}', 400, 'INVALID_REQUEST'],
+    ['rounded number', json, '{"event":"x","payload":{"draft":7238572949283749923}}', 400, 'INVALID_REQUEST', /\/payload\/draft/],
+    ['infinite number', json, '{"event":"x","payload":[1e400]}', 400, 'INVALID_REQUEST', /\/payload\/0/],
+    ['repeated key', json, '{"event":"x","payload":{"a":1,"a":2}}', 400, 'INVALID_REQUEST', /\/payload\/a/],
     ['text', 'text/plain', '{"event":"x"}', 400, 'INVALID_REQUEST'],
     ['form', 'application/x-www-form-urlencoded', 'event=x', 400, 'INVALID_REQUEST'],
     ['too deep', json, deep(32), 400, 'INVALID_REQUEST'],
@@ -300,8 +303,9 @@ t.test('bodies that are no message are refused with a code', async t => {
     ['larger than an outbox', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(10_001) }), 413, 'PAYLOAD_TOO_LARGE'],
     ['larger than any message', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(20_000) }), 413, 'PAYLOAD_TOO_LARGE']
   ]
-  for (const [name, contentType, payload, status, code] of cases) {
+  for (const [name, contentType, payload, status, code, message = /./] of cases) {
     const answer = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': contentType }, payload })
+    t.match(answer.json().message, message, name)
     t.equal(answer.statusCode, status, name)
     t.same(Object.keys(answer.json()).sort(), ['code', 'error', 'message', 'statusCode'], name)
     t.equal(answer.json().code, code, name)

@@ -2,6 +2,7 @@
 // accessors live once on the prototype, and a session that sends commands costs three words more.
 
 import { HoldfastError } from '../errors.js'
+import { printJson } from '../json.js'
 import type { SessionManager } from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'
 import type { JsonObject, JsonValue, Millis } from '../types.js'
@@ -29,8 +30,8 @@ class SessionHandle implements CommandSession {
   get context (): JsonObject { return this.#session.context }
 
   updateContext (change: (context: JsonObject) => JsonObject): JsonObject {
-    const text = JSON.stringify(change(this.#session.context))
-    if (text === undefined || text[0] !== '{') throw new TypeError('a session context is a plain object')
+    const text = printJson(change(this.#session.context))
+    if (text[0] !== '{') throw new TypeError('a session context is a plain object')
     if (Buffer.byteLength(text) > this.#ports.maxContextBytes) {
       throw new HoldfastError('CONTEXT_TOO_LARGE', { message: `The session context would exceed ${this.#ports.maxContextBytes} bytes.` })
     }

@@ -6,12 +6,12 @@
 import { Type, type Static, type TObject } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Errors } from 'typebox/value'
-import { parse as parseGuarded } from 'secure-json-parse'
 import { ERRORS, HoldfastError, type ErrorCode } from '../errors.js'
+import { type JsonError, parseJson, printJson } from '../json.js'
 import type { ByteString, Output } from '../types.js'
 import type { CloseAction, CloseCode } from './close-codes.js'
 import { closeAction } from './close-codes.js'
-import { AckFrame, CommandFrame, EndFrame, MAX_DEPTH, type ClientFrame } from './frames.js'
+import { AckFrame, CommandFrame, EndFrame, type ClientFrame } from './frames.js'
 
 const isCommandFrame = compileClosed(CommandFrame)
 const isAckFrame = compileClosed(AckFrame)
@@ -32,25 +32,15 @@ function compileClosed<T extends TObject> (schema: T): (value: object) => value 
 export function readClientFrame (data: Buffer): ClientFrame | string {
   let value: unknown
   try {
-    value = parseText(data.toString())
-  } catch {
-    return 'The message is not JSON, or has a forbidden key.'
+    value = parseJson(data.toString())
+  } catch (error) {
+    return `The frame is malformed: ${(error as JsonError).message}.`
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'The frame is not a JSON object.'
-  if (isCommandFrame(value)) {
-    return value.payload === undefined || !isTooDeep(value.payload, MAX_DEPTH - 1) ? value : `The frame is nested deeper than ${MAX_DEPTH}.`
-  }
+  if (isCommandFrame(value)) return value
   if (isAckFrame(value)) return value
   if (isEndFrame(value)) return value
   return explain(value)
-}
-
-/**
- * The guarded parser looks for `__proto__` and `constructor.prototype` with two regular expressions. Neither can be there, in whatever spelling, without
- * one of these two strings, so nearly every message is spared them.
- */
-function parseText (text: string): unknown {
-  return text.includes('proto') || text.includes('\\u') ? parseGuarded(text) : JSON.parse(text)
 }
 
 function explain (value: object): string {
@@ -67,15 +57,6 @@ export function firstProblem (errors: Iterable<{ instancePath: string, message: 
     return `${instancePath === '' ? 'the top level' : instancePath.slice(0, 120)} ${message}${extra}`
   }
   return 'it has a member that is not allowed'
-}
-
-function isTooDeep (value: unknown, left: number): boolean {
-  if (typeof value !== 'object' || value === null) return false
-  if (left === 0) return true
-  for (const key in value) {
-    if (isTooDeep((value as Record<string, unknown>)[key], left - 1)) return true
-  }
-  return false
 }
 
 /** The bytes of a text. Nearly every text is ASCII, and stays what it is. */
@@ -97,17 +78,14 @@ function numberOf (id: number | string | undefined): number {
   return typeof id === 'number' ? id : 0
 }
 
-/** `payload` as JSON text; undefined becomes null, as JSON has no other word for it. @throws TypeError for what is no JSON: a cycle, a BigInt */
-function printPayload (payload: unknown): string {
-  return JSON.stringify(payload) ?? 'null'
-}
-
+/** @throws TypeError  for what JSON cannot carry (P-6) */
 export function messageOutput (event: string, payload: unknown): Output {
-  return outputOf(`,"type":"message","event":${JSON.stringify(event)},"payload":${printPayload(payload)}}`, 0)
+  return outputOf(`,"type":"message","event":${JSON.stringify(event)},"payload":${printJson(payload)}}`, 0)
 }
 
+/** @throws TypeError  for what JSON cannot carry (P-6) */
 export function resultOutput (id: number | string | undefined, payload: unknown): Output {
-  return outputOf(`,"type":"result"${idMember(id)},"payload":${printPayload(payload)}}`, numberOf(id))
+  return outputOf(`,"type":"result"${idMember(id)},"payload":${printJson(payload)}}`, numberOf(id))
 }
 
 /** The answer to an accepted command that failed (P-15). */

@@ -5,8 +5,6 @@ import { Type, type Static } from 'typebox'
 
 /** The one subprotocol (P-2). */
 export const SUBPROTOCOL = 'holdfast.v1'
-/** Arrays and objects inside one another in a client's frame (P-6). */
-export const MAX_DEPTH = 32
 /** Malformed frames a connection may send (P-45). */
 export const MAX_BAD_FRAMES = 10
 /** Refusals for rate in a row before the connection is closed (P-46). */

@@ -86,6 +86,8 @@ const RESULT = Type.Object({ a: Type.Integer(), b: Type.Integer() })
 
 const LIES: [string, () => unknown, object?][] = [
   ['a cycle', () => cycle], ['a BigInt', () => 1n], ['a nested BigInt', () => ({ n: [1n] })], ['a toJSON that throws', () => ({ toJSON () { throw new Error('secret') } })],
+  // JSON.stringify makes null of these without a word.
+  ['NaN', () => NaN], ['a nested Infinity', () => ({ a: [{ b: -Infinity }] })], ['an invalid Date', () => ({ at: new Date(NaN) })], ['a function', () => () => 1], ['a symbol', () => Symbol('s')],
   ['a getter that throws', () => throwing('b')], ['a getter that throws in the check of its schema', () => throwing('b'), RESULT],
   ['what its schema does not allow', () => ({ a: 1, b: 'secret' }), RESULT], ['undefined against a schema', () => undefined, RESULT], ['a cycle against a schema', () => cycle, RESULT],
   ['a BigInt against a schema', () => ({ a: 1n, b: 2n }), RESULT]
@@ -163,8 +165,8 @@ for (const [what, make, expected] of THENABLES) {
   })
 }
 
-t.test('P-10 undefined, a function and a symbol are null, as JSON has it', async t => {
-  for (const value of [undefined, () => 1, Symbol('s')]) t.match(await answersOf(createWorld(), () => value), [{ type: 'result', payload: null }])
+t.test('P-10 nothing is answered as null', async t => {
+  t.match(await answersOf(createWorld(), () => undefined), [{ type: 'result', payload: null }])
 })
 
 t.test('P-15 a result larger than an outbox is answered RESULT_TOO_LARGE', async t => {

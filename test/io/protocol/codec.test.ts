@@ -3,7 +3,7 @@ import t from 'tap'
 import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
 import { CLOSE, closeAction } from '../../../src/io/protocol/close-codes.js'
 import { errorFrame, errorOutput, firstProblem, goodbyeFrame, messageOutput, readClientFrame, refusalFrame, resultOutput } from '../../../src/io/protocol/codec.js'
-import { MAX_DEPTH } from '../../../src/io/protocol/frames.js'
+import { MAX_DEPTH } from '../../../src/io/json.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
 
 const read = (text: string): ReturnType<typeof readClientFrame> => readClientFrame(Buffer.from(text))
@@ -74,7 +74,7 @@ t.test('P-6 the depth is that of the whole frame, in arrays and in objects', asy
   const nest = (open: string, close: string, depth: number): string => `{"command":"x","payload":${open.repeat(depth)}${open === '[' ? '' : '1'}${close.repeat(depth)}}`
   for (const [open, close] of [['[', ']'], ['{"a":', '}']] as const) {
     t.type(read(nest(open, close, MAX_DEPTH - 1)), 'object')
-    t.equal(read(nest(open, close, MAX_DEPTH)), 'The frame is nested deeper than 32.')
+    t.equal(read(nest(open, close, MAX_DEPTH)), 'The frame is malformed: the text is nested deeper than 32.')
     t.type(read(nest(open, close, 20_000)), 'string')
   }
   t.type(read(`{"command":"x","payload":[${`${'['.repeat(30)}${']'.repeat(30)},`.repeat(50)}1]}`), 'object', 'wide is not deep')
