@@ -51,8 +51,8 @@ export default [
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
-  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts'] }),
-  imports('src/auth/jwt.ts', { allowed: ['jose', '\\./authenticate\\.js', '\\.\\./io/(types|errors)\\.js'] }),
+  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts'] }),
+  imports('src/auth/{jwt,key-set}.ts', { allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js'] }),
   // Runs in browsers.
   imports('src/client/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'], types: ['\\.\\./io/(types|dispatcher/command)\\.js'] }),
 
@@ -69,7 +69,11 @@ export default [
   }),
 
   // The process. Only server.ts reads the environment and writes to the terminal.
-  imports('src/config*.ts', { allowed: ['typebox(/\\w+)?', 'node:(net|util)', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/errors\\.js'] }),
+  imports('src/config*.ts', {
+    allowed: [
+      'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/(errors|names/\\w+)\\.js'
+    ]
+  }),
   {
     files: [ts('src'), ts('plugins')],
     ignores: ['src/server.ts'],
