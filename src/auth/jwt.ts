@@ -4,10 +4,11 @@
 // were meant for it and can never have a public key taken for a secret. `none` is on neither list.
 // Revocation before a token's end is not decided here; operators terminate sessions.
 
-import { createRemoteJWKSet, errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
+import { errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
 import { HoldfastError } from '../io/errors.js'
-import type { Millis } from '../io/types.js'
-import { checkPrincipal, type Authenticate, type Principal } from './authenticate.js'
+import type { Log, Millis } from '../io/types.js'
+import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from './authenticate.js'
+import { createKeySet, type KeySetStats } from './key-set.js'
 
 export interface JwtAuthenticatorOptions {
   /** Shared secret as text, 32 UTF-8 bytes at least (RFC 7518 section 3.2). */
@@ -20,21 +21,33 @@ export interface JwtAuthenticatorOptions {
   audience?: string | undefined
   /** Claim that holds the user id. Default `sub`. */
   userClaim?: string | undefined
-  /** How far the clocks of issuer and server may differ. Default 0 s; 0 to 300. */
+  /** How far the clocks of issuer and server may differ. Default 10 s; 0 to 300. */
   clockToleranceSeconds?: number | undefined
   /** Milliseconds since 1970-01-01 UTC; replaced in tests. */
   wall?: (() => Millis) | undefined
+  /** Monotonic milliseconds; replaced in tests. */
+  now?: (() => Millis) | undefined
+  /** Told when the key set cannot be fetched, once a minute at most. Default: nobody. */
+  log?: Log | undefined
   /** Keys are asked for again at most this often, for tokens signed with a key that is not known. Default 30,000 ms. */
   jwksCooldownMs?: Millis | undefined
   /** How long keys are used without being asked for again. Default 600,000 ms. */
   jwksMaxAgeMs?: Millis | undefined
+  /** How old keys may become while the key set cannot be fetched. Default 86,400,000 ms. */
+  jwksMaxStaleMs?: Millis | undefined
   /** How long the key set may take to answer. Default 5,000 ms. */
   jwksTimeoutMs?: Millis | undefined
+}
+
+export interface JwtAuthenticator extends Authenticate {
+  /** Of the key set, for metrics; undefined without one. */
+  readonly keySet?: KeySetStats
 }
 
 const SECRET_ALGORITHMS = ['HS256', 'HS384', 'HS512']
 const KEY_SET_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
 const MIN_SECRET_BYTES = 32
+const DEFAULT_TOLERANCE_SECONDS = 10
 const MAX_TOLERANCE_SECONDS = 300
 
 /**
@@ -46,13 +59,23 @@ const MAX_TOLERANCE_SECONDS = 300
  *
  * @throws CONFIG_INVALID  neither secret nor jwksUrl, a secret under 32 bytes, a URL that is not http(s), a tolerance out of range
  */
-export function createJwtAuthenticator (options: JwtAuthenticatorOptions): Authenticate {
-  const { issuer, audience, userClaim = 'sub', clockToleranceSeconds = 0, wall = Date.now } = options
+export function createJwtAuthenticator (options: JwtAuthenticatorOptions): JwtAuthenticator {
+  const { issuer, audience, userClaim = 'sub', clockToleranceSeconds = DEFAULT_TOLERANCE_SECONDS, wall = Date.now } = options
   if (!(clockToleranceSeconds >= 0 && clockToleranceSeconds <= MAX_TOLERANCE_SECONDS)) {
     throw new HoldfastError('CONFIG_INVALID', { message: `The clock tolerance for tokens is not between 0 and ${MAX_TOLERANCE_SECONDS} seconds.` })
   }
   const secret = options.secret === undefined ? undefined : readSecret(options.secret)
-  const keySet = options.jwksUrl === undefined ? undefined : createKeySet(readUrl(options.jwksUrl), options)
+  const keySet = options.jwksUrl === undefined
+    ? undefined
+    : createKeySet({
+      url: readUrl(options.jwksUrl),
+      maxAgeMs: options.jwksMaxAgeMs ?? 600_000,
+      maxStaleMs: options.jwksMaxStaleMs ?? 86_400_000,
+      cooldownMs: options.jwksCooldownMs ?? 30_000,
+      timeoutMs: options.jwksTimeoutMs ?? 5_000,
+      now: options.now ?? (() => performance.now()),
+      log: options.log
+    })
   if (secret === undefined && keySet === undefined) {
     throw new HoldfastError('CONFIG_INVALID', { message: 'Tokens can be verified neither by a secret nor by a key set: none is given.' })
   }
@@ -60,7 +83,7 @@ export function createJwtAuthenticator (options: JwtAuthenticatorOptions): Authe
 
   // jose refuses every algorithm that is not on the list before it asks here, so each key only meets the algorithms it is for.
   const keyOf: JWTVerifyGetKey = (header, token) => {
-    const key = SECRET_ALGORITHMS.includes(header.alg) ? secret : keySet?.(header, token)
+    const key = SECRET_ALGORITHMS.includes(header.alg) ? secret : keySet?.keyOf(header, token)
     if (key === undefined) throw new errors.JOSEAlgNotAllowed('no key is configured for the algorithm')
     return key
   }
@@ -76,7 +99,7 @@ export function createJwtAuthenticator (options: JwtAuthenticatorOptions): Authe
     }
   }
 
-  return async ({ token }) => {
+  async function authenticate ({ token }: AuthRequest): Promise<Principal> {
     if (token === undefined) throw new HoldfastError('UNAUTHENTICATED')
     let claims: JWTPayload
     try {
@@ -89,23 +112,7 @@ export function createJwtAuthenticator (options: JwtAuthenticatorOptions): Authe
     if (claims.exp !== undefined) principal.expiresAt = (claims.exp + clockToleranceSeconds) * 1000
     return checkPrincipal(principal)
   }
-}
-
-function createKeySet (url: URL, options: JwtAuthenticatorOptions): JWTVerifyGetKey {
-  const remote = createRemoteJWKSet(url, {
-    timeoutDuration: options.jwksTimeoutMs ?? 5_000,
-    cooldownDuration: options.jwksCooldownMs ?? 30_000,
-    cacheMaxAge: options.jwksMaxAgeMs ?? 600_000
-  })
-  return async (header, token) => {
-    try {
-      return await remote(header, token)
-    } catch (cause) {
-      // These three speak of the token, which names no key of the set or none that can be told apart. All else speaks of the set.
-      if (cause instanceof errors.JWKSNoMatchingKey || cause instanceof errors.JWKSMultipleMatchingKeys || cause instanceof errors.JOSENotSupported) throw cause
-      throw new HoldfastError('AUTH_UNAVAILABLE', { cause, retryAfterMs: 1_000 })
-    }
-  }
+  return keySet === undefined ? authenticate : Object.assign(authenticate, { keySet: keySet.stats })
 }
 
 // jose's claim errors carry the whole payload of the token, which is personal and does not belong in a log.
@@ -128,6 +135,9 @@ function readUrl (text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the key set is not an http or https URL.' })
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the key set has credentials in it, with which it cannot be fetched.' })
   }
   return url
 }

@@ -1,12 +1,10 @@
-import { generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { SignJWT, UnsecuredJWT, exportJWK, type JWTPayload } from 'jose'
-import t, { type Test } from 'tap'
+import type { ServerResponse } from 'node:http'
+import { SignJWT, UnsecuredJWT, type JWTPayload } from 'jose'
+import t from 'tap'
 import { checkPrincipal, placeholderAuthenticator, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
 import { createJwtAuthenticator, type JwtAuthenticatorOptions } from '../../src/auth/jwt.js'
 import { HoldfastError } from '../../src/io/errors.js'
+import { makeKey, signWithKey, startKeySet } from '../helpers/key-set.js'
 
 const SECRET = 'a secret that is 32 bytes long !'
 const NOW_S = 1_700_000_000
@@ -26,47 +24,13 @@ function signWithSecret (claims: JWTPayload, alg = 'HS256', secret = SECRET): Pr
   return new SignJWT(claims).setProtectedHeader({ alg }).sign(encode(secret))
 }
 
-interface Key { kid: string, alg: string, privateKey: KeyObject, publicKey: KeyObject }
-
-function makeKey (kid: string, alg: 'ES256' | 'RS256' | 'EdDSA' = 'ES256'): Key {
-  const pair = alg === 'ES256'
-    ? generateKeyPairSync('ec', { namedCurve: 'P-256' })
-    : alg === 'RS256' ? generateKeyPairSync('rsa', { modulusLength: 2048 }) : generateKeyPairSync('ed25519')
-  return { kid, alg, ...pair }
-}
-
-function signWithKey (key: Key, claims: JWTPayload = { sub: 'ada' }, header: object = { kid: key.kid }): Promise<string> {
-  return new SignJWT(claims).setProtectedHeader({ alg: key.alg, ...header }).sign(key.privateKey)
-}
-
-/** An issuer's key set on a port of its own, with a count of how often it was fetched. */
-async function startKeySet (t: Test, keys: Key[]) {
-  const state = { keys, fetches: 0, url: '', answer: undefined as ((response: ServerResponse) => void) | undefined }
-  const server = createServer((_, response) => {
-    state.fetches++
-    if (state.answer !== undefined) { state.answer(response); return }
-    void Promise.all(state.keys.map(async key => ({ ...await exportJWK(key.publicKey), kid: key.kid, alg: key.alg, use: 'sig' }))).then(list => {
-      response.writeHead(200, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ keys: list }))
-    })
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  state.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks.json`
-  return state
-}
-
 const withSecret = (options: Partial<JwtAuthenticatorOptions> = {}): Authenticate => createJwtAuthenticator({ secret: SECRET, wall, ...options })
 
 t.test('tokens signed with a secret', async t => {
   for (const alg of ['HS256', 'HS384', 'HS512']) {
     t.test(`${alg} is taken, and exp becomes expiresAt`, async t => {
       const token = await signWithSecret({ sub: 'ada', exp: NOW_S + 60 }, alg)
-      t.strictSame(await verify(withSecret(), token), { userId: 'ada', expiresAt: (NOW_S + 60) * 1000 })
+      t.strictSame(await verify(withSecret({ clockToleranceSeconds: 0 }), token), { userId: 'ada', expiresAt: (NOW_S + 60) * 1000 })
     })
   }
 
@@ -84,6 +48,12 @@ t.test('tokens signed with a secret', async t => {
     t.match(await verify(withSecret({ issuer: 'https://id.example', audience: 'holdfast' }), token), { userId: 'ada' })
   })
 
+  // An issuer whose clock was two seconds ahead: every fresh token was 401.
+  t.test('a token of an issuer whose clock is a few seconds ahead is taken', async t => {
+    const token = await signWithSecret({ sub: 'ada', iat: NOW_S + 9, nbf: NOW_S + 9, exp: NOW_S + 60 })
+    t.strictSame(await verify(withSecret(), token), { userId: 'ada', expiresAt: (NOW_S + 70) * 1000 })
+  })
+
   t.test('P-47 within the tolerance an expired token is taken and ends with the tolerance', async t => {
     const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 5 })
     t.strictSame(await verify(withSecret({ clockToleranceSeconds: 10 }), token), { userId: 'ada', expiresAt: (NOW_S + 5) * 1000 })
@@ -95,7 +65,8 @@ t.test('tokens signed with a secret', async t => {
     ['no token', withSecret(), () => undefined],
     ['an empty token', withSecret(), () => ''],
     ['text that is no token', withSecret(), () => 'a.b.c'],
-    ['an expired token', withSecret(), () => signWithSecret({ sub: 'ada', exp: NOW_S - 1 })],
+    ['a token that expired longer ago than clocks differ', withSecret(), () => signWithSecret({ sub: 'ada', exp: NOW_S - 10 })],
+    ['a token that just expired, without a tolerance', withSecret({ clockToleranceSeconds: 0 }), () => signWithSecret({ sub: 'ada', exp: NOW_S })],
     ['a token that is not valid yet', withSecret(), () => signWithSecret({ sub: 'ada', nbf: NOW_S + 60 })],
     ['another secret', withSecret(), () => signWithSecret({ sub: 'ada' }, 'HS256', `${SECRET}!`)],
     ['a wrong issuer', strict, () => signWithSecret({ ...good, iss: 'https://evil.example' })],
@@ -120,7 +91,7 @@ t.test('tokens signed with a secret', async t => {
   }
 
   t.test('the cause of a refusal names the claim and holds none of the others', async t => {
-    const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 1, email: 'ada@example.org' })
+    const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 11, email: 'ada@example.org' })
     const error = await verify(withSecret(), token).catch((error: HoldfastError) => error) as HoldfastError
     t.match(error.cause, { code: 'ERR_JWT_EXPIRED', message: /exp/ })
     t.notMatch(JSON.stringify(error.cause), /example\.org/)
@@ -150,22 +121,14 @@ t.test('tokens signed with a key of a key set', async t => {
   t.test('a rotated key is fetched when its first token comes', async t => {
     const [old, fresh] = [makeKey('k1'), makeKey('k2')]
     const set = await startKeySet(t, [old])
-    const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksCooldownMs: 0 })
+    let at = 0
+    const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksCooldownMs: 0, now: () => at })
     await verify(authenticate, await signWithKey(old))
     set.keys = [fresh]
+    at = 1
     t.match(await verify(authenticate, await signWithKey(fresh)), { userId: 'ada' })
     t.equal(set.fetches, 2)
     await t.rejects(verify(authenticate, await signWithKey(old)), { code: 'UNAUTHENTICATED' })
-  })
-
-  t.test('tokens with made-up key ids do not make it fetch again and again', async t => {
-    const key = makeKey('k1')
-    const set = await startKeySet(t, [key])
-    const authenticate = createJwtAuthenticator({ jwksUrl: set.url })
-    for (let at = 0; at < 5; at++) {
-      await t.rejects(verify(authenticate, await signWithKey(key, { sub: 'ada' }, { kid: `x${at}` })), { code: 'UNAUTHENTICATED' })
-    }
-    t.equal(set.fetches, 1)
   })
 
   t.test('a token without a key id is UNAUTHENTICATED while several keys would fit', async t => {
@@ -197,17 +160,20 @@ t.test('tokens signed with a key of a key set', async t => {
     ['redirects', response => { response.writeHead(302, { location: '/other' }).end() }],
     ['answers no JSON', response => { response.writeHead(200).end('<html>') }],
     ['answers no key set', response => { response.writeHead(200).end('{"keys":7}') }],
+    ['answers a set without keys', response => { response.writeHead(200).end('{"keys":[]}') }],
     ['says nothing', () => {}]
   ]
   for (const [title, answer] of outages) {
-    t.test(`a key set that ${title} is no verdict on the token, and the next token asks again`, async t => {
+    t.test(`a key set that ${title} is no verdict on the token, and is asked again a second later`, async t => {
       const key = makeKey('k1')
       const set = await startKeySet(t, [key])
-      const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksTimeoutMs: 1_000 })
+      let at = 0
+      const authenticate = createJwtAuthenticator({ jwksUrl: set.url, jwksTimeoutMs: 1_000, now: () => at })
       const token = await signWithKey(key)
       set.answer = answer
-      await t.rejects(verify(authenticate, token), { code: 'AUTH_UNAVAILABLE', statusCode: 503 })
+      await t.rejects(verify(authenticate, token), { code: 'AUTH_UNAVAILABLE', statusCode: 503, retryAfterMs: 1000 })
       set.answer = undefined
+      at = 1000
       t.match(await verify(authenticate, token), { userId: 'ada' })
     })
   }
@@ -219,6 +185,7 @@ t.test('options', async t => {
     ['a short secret', { secret: 'x'.repeat(31) }],
     ['a URL that is none', { jwksUrl: 'keys' }],
     ['a URL of a file', { jwksUrl: 'file:///etc/keys.json' }],
+    ['a URL with credentials, which fetch refuses', { jwksUrl: 'https://ada:secret@id.example/keys' }],
     ['a negative tolerance', { secret: SECRET, clockToleranceSeconds: -1 }],
     ['a tolerance that is no number', { secret: SECRET, clockToleranceSeconds: NaN }],
     ['a tolerance of hours', { secret: SECRET, clockToleranceSeconds: 3600 }]
