@@ -6,7 +6,7 @@ import fp from 'fastify-plugin'
 import { Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
 import { collectProcessMetrics } from './metrics/process-metrics.js'
-import { collectSessionMetrics } from './metrics/session-metrics.js'
+import { collectSessionMetrics, type KeySetSource } from './metrics/session-metrics.js'
 import type {} from './load-shedding.js'
 import type {} from './dispatcher.js'
 import type {} from './operator-auth.js'
@@ -18,13 +18,16 @@ import { prepareRestScope } from './schemas/rest-scope.js'
 export interface MetricsOptions {
   /** Where to register; default: a registry of its own. A host that has one hands it in and serves it as it likes. */
   registry?: Registry
+  /** `keySet` of the function that createJwtAuthenticator returned; default: no key set, and no values of one. */
+  keySet?: KeySetSource
 }
 
 const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
 
 export default fp<MetricsOptions>(async function metrics (fastify, options) {
   const registry = options.registry ?? new Registry()
-  collectSessionMetrics(registry, { manager: fastify.sessionManager, dispatcher: fastify.dispatcher, gateway: fastify.gateway })
+  const { sessionManager: manager, dispatcher, gateway } = fastify
+  collectSessionMetrics(registry, { manager, dispatcher, gateway, keySet: options.keySet })
   const stop = collectProcessMetrics(registry)
   fastify.addHook('onClose', async () => { stop() })
 

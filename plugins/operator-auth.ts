@@ -17,6 +17,8 @@ import {
 import { completeOperatorLimits, type Given } from '../src/limits.js'
 import { isLoopbackAddress, isLoopbackHost, isLoopbackName } from '../src/loopback.js'
 import { HoldfastError } from '../src/io/errors.js'
+import { addressOfPeer, canonicalAddress, limitKeyOf } from '../src/io/names/address.js'
+import { canonicalOrigin, isOriginOfHost } from '../src/io/names/origin.js'
 import { systemClock } from '../src/system-clock.js'
 
 declare module 'fastify' {
@@ -76,6 +78,7 @@ function createLimit (fastify: FastifyInstance, max: number): onRequestHookHandl
   return fastify.rateLimit({
     max,
     timeWindow: MINUTE_MS,
+    keyGenerator: request => limitKeyOf(addressOfPeer(request)),
     errorResponseBuilder: (_request, { ttl }) => new HoldfastError('TOO_MANY_REQUESTS', { retryAfterMs: ttl })
   })
 }
@@ -93,7 +96,7 @@ async function createTokenCheck (fastify: FastifyInstance, adminToken: string): 
     verify?.(request, reply, error => {
       if (error === undefined || error === null) return done()
       reply.header('www-authenticate', 'Bearer realm="holdfast"')
-      request.log.warn({ address: request.ip, code: 'OPERATOR_REQUIRED' }, 'operator request refused')
+      request.log.warn({ address: addressOfPeer(request), code: 'OPERATOR_REQUIRED' }, 'operator request refused')
       done(new HoldfastError('OPERATOR_REQUIRED'))
     })
   }
@@ -101,15 +104,16 @@ async function createTokenCheck (fastify: FastifyInstance, adminToken: string): 
 
 async function requireLoopback (request: FastifyRequest): Promise<void> {
   const { headers, socket } = request
-  // Not request.ip: that may come from a header.
-  const isLocal = isLoopbackAddress(socket.remoteAddress ?? '') && isLoopbackHost(onlyHostOf(request)) &&
+  // Not that of the request: it may come from a header.
+  const address = canonicalAddress(socket.remoteAddress) ?? ''
+  const isLocal = isLoopbackAddress(address) && isLoopbackHost(onlyHostOf(request)) &&
     FORWARDING_HEADERS.every(name => headers[name] === undefined)
   if (!isLocal) {
-    request.log.warn({ address: socket.remoteAddress, code: 'HOST_FORBIDDEN' }, 'operator request refused')
+    request.log.warn({ address, code: 'HOST_FORBIDDEN' }, 'operator request refused')
     throw new HoldfastError('HOST_FORBIDDEN')
   }
   if (!SAFE_METHODS.has(request.method) && isFromOtherSite(headers)) {
-    request.log.warn({ address: socket.remoteAddress, code: 'FORBIDDEN' }, 'operator request refused')
+    request.log.warn({ address, code: 'FORBIDDEN' }, 'operator request refused')
     throw new HoldfastError('FORBIDDEN', { message: 'The request comes from a page of another site; without a token that is not allowed.' })
   }
 }
@@ -122,5 +126,5 @@ function onlyHostOf ({ headers, raw }: FastifyRequest): string {
 
 function isFromOtherSite ({ origin, host, 'sec-fetch-site': site }: FastifyRequest['headers']): boolean {
   if (site !== undefined && site !== 'same-origin' && site !== 'none') return true
-  return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== host?.toLowerCase())
+  return origin !== undefined && !isOriginOfHost(canonicalOrigin(origin) ?? '', host)
 }

@@ -8,6 +8,7 @@
 import rateLimitLibrary from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
+import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
 
 export interface RateLimitOptions {
   /** Requests per minute of one address to everything that asks without a number of its own. An IPv6 address counts as its /64. */
@@ -20,6 +21,7 @@ export default fp<RateLimitOptions>(async function rateLimit (fastify, options) 
     global: false,
     max: options.requestsPerMinute,
     timeWindow: 60_000,
+    keyGenerator: request => limitKeyOf(addressOfPeer(request)),
     errorResponseBuilder: (_request, { ttl }) => new HoldfastError('TOO_MANY_REQUESTS', { retryAfterMs: ttl })
   })
 }, { name: 'holdfast/rate-limit', fastify: '5.x' })

@@ -15,6 +15,7 @@ import type { Authenticate } from '../src/auth/authenticate.js'
 import { HoldfastError } from '../src/io/errors.js'
 import { CLOSING_MS, drainConnections } from '../src/io/gateway/drain.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
+import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { OPTIONS } from '../src/config-options.js'
@@ -55,8 +56,11 @@ export interface WebsocketGatewayOptions {
   /** Default `/ws`. */
   path?: string
   authenticate: Authenticate
-  /** Origins of browsers that may connect, beside the server's own; `*` allows every one. Default: none. */
-  allowedOrigins?: string[]
+  /**
+   * Origins of pages that may connect, beside the server's own: `https://app.example`, `capacitor://localhost`, `null`;
+   * `https://*.app.example` for every sub-domain, `*` for every page. Default: none.
+   */
+  allowedOrigins?: readonly string[]
   /** Browsers have to call the server by a loopback name, unless their origin is allowed by name; for servers where nobody proves who he is. Default false. */
   loopbackHostOnly?: boolean
   /** Default: the server's, each of those that are not given. */
@@ -158,7 +162,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       method: 'GET',
       url: path,
       exposeHeadRoute: false,
-      config: { rateLimit: { max: upgradesPerMinute, timeWindow: 60_000 } },
+      config: { rateLimit: { max: upgradesPerMinute, timeWindow: 60_000, keyGenerator: limitKeyOfRequest } },
       preValidation: handshake.check,
       // The last step before the upgrade: its answer and the first frame go out in one write. `connect` uncorks, and so does the end of a
       // socket that is refused after all.
@@ -234,6 +238,11 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
   socket.on('close', code => gateway.closed(connection, code))
   // The close that follows tells the gateway; here it only must not be unhandled.
   socket.on('error', ignore)
+}
+
+/** Also where the host registered @fastify/rate-limit with a key of its own. */
+function limitKeyOfRequest (request: FastifyRequest): string {
+  return limitKeyOf(addressOfPeer(request))
 }
 
 function ignore (): void {}

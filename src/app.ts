@@ -21,10 +21,11 @@ import usersApi from '../plugins/users-api.js'
 import websocketGateway from '../plugins/websocket-gateway.js'
 import { answerClientError, answerNotFound } from './app-errors.js'
 import { placeholderAuthenticator, type Authenticate } from './auth/authenticate.js'
-import { createJwtAuthenticator } from './auth/jwt.js'
+import { createJwtAuthenticator, type JwtAuthenticator } from './auth/jwt.js'
 import type { Config } from './config.js'
 import { createHttpCore } from './cores/http.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
+import { addressOfPeer, createAddressMatcher } from './io/names/address.js'
 import type { SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
@@ -90,9 +91,10 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
     ...(core === undefined ? {} : { core }),
     ...(overrides.builtinCommands === undefined ? {} : { builtinCommands: overrides.builtinCommands })
   })
+  const authenticate: JwtAuthenticator = overrides.authenticate ?? createAuthenticate(config, app, clock)
   // It registers @fastify/websocket, once.
   await app.register(websocketGateway, {
-    authenticate: overrides.authenticate ?? createAuthenticate(config),
+    authenticate,
     allowedOrigins: config.allowedOrigins,
     loopbackHostOnly: placeholder && isLoopbackName(config.host),
     limits: limits.connections,
@@ -108,7 +110,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(operatorAuth, {
     host, requestsPerMinute, limits: limits.operators, clock, ...(adminToken === undefined ? {} : { adminToken })
   })
-  await app.register(metrics)
+  await app.register(metrics, authenticate.keySet === undefined ? {} : { keySet: authenticate.keySet })
   await app.register(health)
   await app.register(sessionsApi)
   await app.register(usersApi)
@@ -131,7 +133,7 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
       ...(logStream === undefined ? {} : { stream: logStream })
     },
     logController,
-    trustProxy: config.trustProxy.length === 0 ? false : [...config.trustProxy],
+    trustProxy: config.trustProxy.length === 0 ? false : createAddressMatcher(config.trustProxy),
     bodyLimit: config.outboxBytes + BODY_MARGIN_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     http: { headersTimeout: toMs(config.handshakeSeconds), connectionsCheckingInterval: TIMEOUT_CHECK_MS },
@@ -144,7 +146,7 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
 
 /** Without the query, where careless clients put tokens. */
 function describeRequest (request: FastifyRequest): object {
-  return { method: request.method, url: pathOf(request.url), host: request.host, remoteAddress: request.ip, remotePort: request.socket?.remotePort }
+  return { method: request.method, url: pathOf(request.url), host: request.host, remoteAddress: addressOfPeer(request), remotePort: request.socket?.remotePort }
 }
 
 /** Probes and scrapes come every few seconds for ever, and say nothing new. */
@@ -158,9 +160,20 @@ function pathOf (url: string): string {
   return query < 0 ? url : url.slice(0, query)
 }
 
-function createAuthenticate ({ jwtSecret, jwksUrl, jwtIssuer, jwtAudience }: Config): Authenticate {
+function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Clock): JwtAuthenticator {
+  const { jwtSecret, jwksUrl, jwtIssuer, jwtAudience, jwtClockToleranceSeconds, jwksMaxStaleSeconds } = config
   if (jwtSecret === undefined && jwksUrl === undefined) return placeholderAuthenticator(PLACEHOLDER_USER)
-  return createJwtAuthenticator({ secret: jwtSecret, jwksUrl, issuer: jwtIssuer, audience: jwtAudience })
+  return createJwtAuthenticator({
+    secret: jwtSecret,
+    jwksUrl,
+    issuer: jwtIssuer,
+    audience: jwtAudience,
+    clockToleranceSeconds: jwtClockToleranceSeconds,
+    jwksMaxStaleMs: toMs(jwksMaxStaleSeconds),
+    wall: clock.wall,
+    now: clock.now,
+    log
+  })
 }
 
 function createCore (config: Config, app: FastifyInstance, clock: Clock): PlatformCore | undefined {

@@ -3,8 +3,9 @@
 //
 // Reading and judging values is config.ts; printing is config-help.ts. Nothing here reads the environment.
 
-import { isIP } from 'node:net'
 import { Type, type Static, type TSchema } from 'typebox'
+import { canonicalRange, proxyRangeProblem } from './io/names/address.js'
+import { canonicalOriginEntry, originEntryProblem } from './io/names/origin.js'
 
 export interface Option<S extends TSchema = TSchema, D = unknown> {
   /** Name in the environment and in `.env`; the flag is `--` and the same in kebab-case, without the prefix. */
@@ -25,6 +26,8 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   readonly tune?: string
   /** What is wrong with a value that its schema allows; undefined when nothing is. */
   readonly problem?: (value: never) => string | undefined
+  /** The one way of writing a value without a problem: what is compared with, and what --print-config shows. */
+  readonly canonical?: (value: never) => unknown
 }
 
 function option<S extends TSchema, const D extends Static<S> | undefined> (row: Option<S, D>): Option<S, D> {
@@ -79,16 +82,18 @@ export const OPTIONS = {
     env: 'HOLDFAST_ALLOWED_ORIGINS',
     schema: list(),
     default: [] as string[],
-    what: 'Origins of web pages that may connect beside the server\'s own, such as `https://app.example`; `*` allows every page. Programs that send no Origin are not affected.',
+    what: 'Origins of pages that may connect beside the server\'s own, such as `https://app.example` or `capacitor://localhost`. `https://*.app.example` is every sub-domain of app.example; `null` is every sandboxed or local page; `*` is every page. Programs that send no Origin are not affected.',
     hit: '403 `ORIGIN_FORBIDDEN`',
-    problem: (origins: string[]) => firstOf(origins, origin => isOrigin(origin) ? undefined : `"${origin}" is not an origin such as https://app.example`)
+    problem: (origins: string[]) => originsProblem(origins),
+    canonical: (origins: string[]) => unique(origins.map(canonicalOriginEntry))
   }),
   trustProxy: option({
     env: 'HOLDFAST_TRUST_PROXY',
     schema: list(),
     default: [] as string[],
     what: 'Addresses or CIDR ranges of the proxies whose X-Forwarded-* headers are believed, such as `10.0.0.0/8`. Neither `true` nor a number of hops is taken: with both a client could choose its own address.',
-    problem: (proxies: string[]) => firstOf(proxies, proxy => isAddressOrRange(proxy) ? undefined : `"${proxy}" is neither an IP address nor a CIDR range`)
+    problem: (proxies: string[]) => firstOf(proxies, proxy => about(proxy, proxyRangeProblem(proxy))),
+    canonical: (proxies: string[]) => unique(proxies.map(canonicalRange))
   }),
   jwtSecret: option({
     env: 'HOLDFAST_JWT_SECRET',
@@ -104,8 +109,26 @@ export const OPTIONS = {
     schema: text(),
     default: undefined,
     what: 'Where the issuer of the tokens publishes its public keys.',
-    hit: '401 `UNAUTHENTICATED`, or 503 `AUTH_UNAVAILABLE` while the keys cannot be fetched',
-    problem: httpUrlProblem
+    hit: '401 `UNAUTHENTICATED`; 503 `AUTH_UNAVAILABLE` while there are no keys, or for a key that is not there yet',
+    problem: (url: string) => httpUrlProblem(url) ?? bareUrlProblem(new URL(url))
+  }),
+  jwksMaxStaleSeconds: option({
+    env: 'HOLDFAST_JWKS_MAX_STALE_SECONDS',
+    schema: seconds(0, 7 * 86_400),
+    unit: 'seconds',
+    default: 86_400,
+    what: 'While the key set cannot be fetched, the keys at hand are used until they are so old. Bounds how long a key that the issuer has withdrawn is believed. Keys are fetched anew every 600 s; with up to 600 an outage stops all handshakes after that time.',
+    hit: '503 `AUTH_UNAVAILABLE`',
+    tune: 'Raise to outlast longer outages of the issuer; lower where withdrawn keys must not live for a day.'
+  }),
+  jwtClockToleranceSeconds: option({
+    env: 'HOLDFAST_JWT_CLOCK_TOLERANCE_SECONDS',
+    schema: seconds(0, 300),
+    unit: 'seconds',
+    default: 10,
+    what: 'How far the clocks of issuer and server may differ: a token is taken so long before its `nbf` and after its `exp`. Clocks that are kept by NTP differ by less than a second, those of machines just started by a few.',
+    hit: '401 `UNAUTHENTICATED`',
+    tune: 'Raise for an issuer whose clock is not kept; lower to hold tokens to their last second.'
   }),
   jwtIssuer: option({
     env: 'HOLDFAST_JWT_ISSUER',
@@ -127,7 +150,7 @@ export const OPTIONS = {
     default: undefined,
     what: 'Where commands are POSTed. Without it the built-in commands `ping`, `echo`, `context.get` and `context.set` answer.',
     hit: '`CORE_UNAVAILABLE` while the core does not answer',
-    problem: (url: string) => httpUrlProblem(url) ?? coreUrlProblem(new URL(url))
+    problem: (url: string) => httpUrlProblem(url) ?? bareUrlProblem(new URL(url))
   }),
   coreSecret: option({
     env: 'HOLDFAST_CORE_SECRET',
@@ -332,7 +355,7 @@ export const OPTIONS = {
   }),
   handshakeSeconds: option({
     env: 'HOLDFAST_HANDSHAKE_SECONDS',
-    schema: seconds(0.1, 60),
+    schema: seconds(0.1, 30),
     unit: 'seconds',
     default: 5,
     what: 'Time for the headers of a request, upgrades included. Bounds what connections cost that never say what they want.',
@@ -394,22 +417,24 @@ function firstOf (items: string[], problem: (item: string) => string | undefined
   return undefined
 }
 
-function isOrigin (origin: string): boolean {
-  return origin === '*' || (URL.canParse(origin) && new URL(origin).origin === origin)
+function about (item: string, problem: string | undefined): string | undefined {
+  return problem === undefined ? undefined : `"${item}" ${problem}`
 }
 
-function isAddressOrRange (proxy: string): boolean {
-  const [address = '', bits, ...rest] = proxy.split('/')
-  const version = isIP(address)
-  if (version === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+function originsProblem (origins: string[]): string | undefined {
+  if (origins.includes('*') && origins.length > 1) return '* allows every origin, so the other entries have no effect'
+  return firstOf(origins, origin => about(origin, originEntryProblem(origin)))
+}
+
+function unique<T> (items: T[]): T[] {
+  return [...new Set(items)]
 }
 
 function httpUrlProblem (url: string): string | undefined {
   return URL.canParse(url) && /^https?:$/.test(new URL(url).protocol) ? undefined : 'it is not an http or https URL'
 }
 
-function coreUrlProblem (url: URL): string | undefined {
+function bareUrlProblem (url: URL): string | undefined {
   return url.username === '' && url.password === '' && url.hash === '' ? undefined : 'it carries credentials or a fragment'
 }
 

@@ -7,7 +7,8 @@
 import { parseArgs, parseEnv } from 'node:util'
 import { Value } from 'typebox/value'
 import type { Static } from 'typebox'
-import { isLoopbackName } from './loopback.js'
+import { createAddressMatcher, proxyRangeProblem } from './io/names/address.js'
+import { isLoopbackAddress, isLoopbackName } from './loopback.js'
 import {
   flagOf, flagOfName, OPTION_KEYS, OPTIONS, optionOf, WITHDRAWN, type Option, type OptionKey
 } from './config-options.js'
@@ -59,6 +60,7 @@ export function loadConfig (sources: ConfigSources): Config {
   }
   const config = complete(draft)
   checkTogether(config, given, problems)
+  checkUsers(config, given, problems)
   refuseProblems(problems)
   return config
 }
@@ -84,6 +86,7 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
     const row = optionOf(key)
     const problem = Value.Check(row.schema, value) ? row.problem?.(value as never) : `Expected ${rangeOf(row)}`
     if (problem !== undefined) problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
+    else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
   }
   const config = complete(draft)
   if (problems.length === 0) checkTogether(config, given, problems)
@@ -148,7 +151,8 @@ function readValue (key: OptionKey, { text, place }: Given, problems: string[]):
     return row.default
   }
   const wrong = row.problem?.(value as never)
-  if (wrong !== undefined) problems.push(`${place}: ${shown} is not possible; ${wrong}.`)
+  if (wrong === undefined) return row.canonical === undefined ? value : row.canonical(value as never)
+  problems.push(`${place}: ${shown} is not possible; ${wrong}.`)
   return value
 }
 
@@ -176,20 +180,44 @@ export function rangeOf (row: Option): string {
 
 /** What no option can know by itself. */
 function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
-  const { host, adminToken, jwtSecret, jwksUrl, coreUrl, outboxBytes, outboxTotalBytes } = config
+  const { host, adminToken, trustProxy, jwtSecret, jwksUrl, coreUrl, maxSessions, maxSessionsPerUser, outboxBytes, outboxTotalBytes } = config
   if (!isLoopbackName(host) && adminToken === undefined && !given.has('adminToken')) {
     problems.push(`HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.`)
   }
   const needs = (keys: OptionKey[], present: boolean, what: string): void => {
     for (const key of keys) {
-      const changed = given.has(key) && String(config[key]) !== String(optionOf(key).default)
-      if (changed && !present) problems.push(`${OPTIONS[key].env} has no effect without ${what}.`)
+      if (isChanged(config, given, key) && !present) problems.push(`${OPTIONS[key].env} has no effect without ${what}.`)
     }
   }
-  needs(['jwtIssuer', 'jwtAudience'], jwtSecret !== undefined || jwksUrl !== undefined, 'HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL')
+  const ofTokens: OptionKey[] = ['jwtIssuer', 'jwtAudience', 'jwtClockToleranceSeconds']
+  needs(ofTokens, jwtSecret !== undefined || jwksUrl !== undefined, 'HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL')
+  needs(['jwksMaxStaleSeconds'], jwksUrl !== undefined, 'HOLDFAST_JWKS_URL')
   const ofCore: OptionKey[] = ['coreSecret', 'coreTimeoutSeconds', 'coreIdempotent', 'lifecycleEvents']
   needs(ofCore, coreUrl !== undefined, 'HOLDFAST_CORE_URL')
+  if (isChanged(config, given, 'maxSessionsPerUser') && maxSessionsPerUser > maxSessions) {
+    problems.push(`HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ${maxSessions}, is reached before it.`)
+  }
+  if (isLoopbackName(host) && trustProxy.length > 0 && !reachLoopback(trustProxy)) {
+    problems.push(`HOLDFAST_TRUST_PROXY has no effect: HOST ${JSON.stringify(host)} is reached from this machine alone, and none of its addresses is in the list.`)
+  }
   if (outboxBytes > outboxTotalBytes) {
     problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows for all sessions together.`)
   }
+}
+
+/** Whether an option was set to something else than its default; the output of --print-config sets every one. */
+function isChanged (config: Config, given: Map<OptionKey, Given>, key: OptionKey): boolean {
+  return given.has(key) && String(config[key]) !== String(optionOf(key).default)
+}
+
+/** Whether a connection from this machine can come from one of these proxies. True for a list with another problem, which is told already. */
+function reachLoopback (proxies: readonly string[]): boolean {
+  if (proxies.some(proxy => proxyRangeProblem(proxy) !== undefined || isLoopbackAddress(proxy.split('/', 1)[0] as string))) return true
+  return ['127.0.0.1', '::1'].some(createAddressMatcher(proxies))
+}
+
+/** For the server alone: an application tells its users apart by a function of its own. */
+function checkUsers (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
+  if (config.jwtSecret !== undefined || config.jwksUrl !== undefined || !isChanged(config, given, 'maxSessionsPerUser')) return
+  problems.push('HOLDFAST_MAX_SESSIONS_PER_USER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL: everybody is the placeholder user, who has no limit.')
 }

@@ -1,6 +1,7 @@
 // The configuration as an operator meets it: what is set where, and what is said about what cannot be.
 
 import t from 'tap'
+import { buildApp } from '../src/app.js'
 import { configWith, loadConfig, readAction, type ConfigSources } from '../src/config.js'
 import { isLoopbackName } from '../src/loopback.js'
 import { renderConfig, renderHelp } from '../src/config-help.js'
@@ -67,6 +68,18 @@ t.test('reads lists, separated by commas', async t => {
   t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '' } }).allowedOrigins, [])
 })
 
+t.test('shows and uses origins and proxies in one form, however they were written', async t => {
+  const env = {
+    HOLDFAST_ALLOWED_ORIGINS: 'HTTPS://App.example:443/, https://app.example, https://*.Preview.example, capacitor://localhost, null',
+    HOLDFAST_TRUST_PROXY: '127.0.0.1, 10.1.2.3/8, FD00:0::/8, ::ffff:10.0.0.0/104'
+  }
+  const config = load({ env })
+  t.same(config.allowedOrigins, ['https://app.example', 'https://*.preview.example', 'capacitor://localhost', 'null'])
+  t.same(config.trustProxy, ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'])
+  t.match(renderConfig(config), 'HOLDFAST_TRUST_PROXY=127.0.0.1,10.0.0.0/8,fd00::/8\n')
+  t.same(configWith({ trustProxy: ['10.1.2.3/8', '::1'] }).trustProxy, ['10.0.0.0/8', '::1'])
+})
+
 t.test('keeps a detached session as long as a session may be idle unless told otherwise', async t => {
   t.equal(load({ env: { HOLDFAST_SESSION_TIMEOUT_SECONDS: '7' } }).resumeWindowSeconds, 7)
   t.equal(load({ env: { HOLDFAST_RESUME_WINDOW_SECONDS: '0' } }).resumeWindowSeconds, 0, 'and takes zero for zero')
@@ -105,7 +118,7 @@ t.test('takes the ends of every range and nothing beyond', async t => {
     const { minimum, maximum } = schema as { minimum?: number, maximum?: number }
     if (minimum === undefined || maximum === undefined) continue
     // The core's URL makes the core's options count; the other two are held against each other.
-    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
+    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
     t.same(problemsOf({ env: { ...beside, [env]: String(minimum) } }), [], `${env}=${minimum}`)
     t.same(problemsOf({ env: { ...beside, [env]: String(maximum) } }), [], `${env}=${maximum}`)
     t.equal(problemsOf({ env: { ...beside, [env]: String(maximum + 1) } }).length, 1, `${env}=${maximum + 1}`)
@@ -129,16 +142,19 @@ t.test('refuses operator tokens that are short or could not be sent', async t =>
   }
 })
 
-t.test('takes addresses and ranges of proxies, and no hop counts', async t => {
-  for (const proxy of ['1', 'true', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', '10.0.0.1,,']) {
+t.test('takes addresses and ranges of proxies, no hop counts, and not every address', async t => {
+  for (const proxy of [
+    '1', 'true', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', '10.0.0.1,,', '0.0.0.0/0', '::/0'
+  ]) {
     t.equal(problemsOf({ env: { HOLDFAST_TRUST_PROXY: proxy } }).length, 1, proxy)
   }
 })
 
-t.test('takes origins, not addresses of pages', async t => {
-  for (const origin of ['app.example', 'https://app.example/', 'https://app.example/path', 'https://APP.example', 'null']) {
+t.test('takes origins, not addresses of pages, and says which origin was meant', async t => {
+  for (const origin of ['app.example', 'https://app.example/path', 'wss://app.example', 'https://pr-*.app.example', 'http://localhost:*', '*,https://app.example']) {
     t.equal(problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: origin } }).length, 1, origin)
   }
+  t.match(problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: 'https://app.example/login' } }), [/its origin is https:\/\/app\.example/])
   t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '*' } }).allowedOrigins, ['*'])
 })
 
@@ -156,6 +172,30 @@ t.test('refuses options that would have no effect', async t => {
     /HOLDFAST_JWT_ISSUER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL/
   ])
   t.match(problemsOf({ env: { HOLDFAST_OUTBOX_TOTAL_BYTES: '2048' } }), [/HOLDFAST_OUTBOX_BYTES is 1048576, more than/])
+  t.match(problemsOf({ env: { HOLDFAST_JWT_CLOCK_TOLERANCE_SECONDS: '5' } }), [/no effect without HOLDFAST_JWT_SECRET/])
+  t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'x'.repeat(32), HOLDFAST_JWKS_MAX_STALE_SECONDS: '5' } }), [/no effect without HOLDFAST_JWKS_URL/])
+  t.match(problemsOf({ env: { HOLDFAST_MAX_SESSIONS_PER_USER: '5' } }), [/no effect without HOLDFAST_JWT_SECRET.*everybody is the placeholder/])
+  const few = { HOLDFAST_JWT_SECRET: 'x'.repeat(32), HOLDFAST_MAX_SESSIONS_PER_USER: '5', HOLDFAST_MAX_SESSIONS: '4' }
+  t.match(problemsOf({ env: few }), [/HOLDFAST_MAX_SESSIONS_PER_USER is 5 and has no effect/])
+  t.match(problemsOf({ env: { HOLDFAST_TRUST_PROXY: '10.0.0.0/8' } }), [/HOLDFAST_TRUST_PROXY has no effect: HOST "127\.0\.0\.1" is reached from this machine alone/])
+  for (const proxies of ['10.0.0.0/8,127.0.0.1', '127.0.0.0/8', '::1', '127.0.0.2', '0.0.0.0/1']) {
+    t.same(problemsOf({ env: { HOLDFAST_TRUST_PROXY: proxies } }), [], proxies)
+  }
+  t.same(problemsOf({ env: { HOST: '0.0.0.0', HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!', HOLDFAST_TRUST_PROXY: '10.0.0.0/8' } }), [])
+})
+
+// Every handshake was 503: fetch takes no URL with credentials in it.
+t.test('takes no address of a key set that can never be fetched', async t => {
+  for (const url of ['https://ada:secret@id.example/keys', 'https://id.example/keys#now', 'id.example/keys', 'file:///keys.json']) {
+    t.equal(problemsOf({ env: { HOLDFAST_JWKS_URL: url } }).length, 1, url)
+  }
+})
+
+t.test('takes every time for headers that Node.js takes', async t => {
+  t.equal(problemsOf({ env: { HOLDFAST_HANDSHAKE_SECONDS: '31' } }).length, 1)
+  const app = await buildApp(configWith({ handshakeSeconds: 30, logLevel: 'silent' }))
+  t.equal(app.server.headersTimeout, 30_000)
+  await app.close()
 })
 
 // It counted repeats of commands that may have been executed. To ignore it would be silent, and "no

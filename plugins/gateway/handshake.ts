@@ -8,7 +8,10 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError } from '../../src/io/errors.js'
+import { createLineLimiter } from '../../src/io/gateway/line-limiter.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
+import { addressOfPeer } from '../../src/io/names/address.js'
+import { canonicalOrigin, createOriginMatcher, isOriginOfHost } from '../../src/io/names/origin.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { Clock, MaybePromise, Millis } from '../../src/io/types.js'
@@ -23,7 +26,8 @@ export interface Upgrade {
 export interface HandshakeOptions {
   sessionManager: SessionManager
   authenticate: Authenticate
-  allowedOrigins: string[]
+  /** Entries as of src/io/names/origin.ts. */
+  allowedOrigins: readonly string[]
   /** Browsers have to call the server by a loopback name; for servers that take everybody on this machine for the placeholder user. */
   loopbackHostOnly: boolean
   clock: Clock
@@ -41,6 +45,8 @@ export interface HandshakeCheck {
 
 /** About three milliseconds of handshakes between two looks at everything else. */
 const PER_TURN = 16
+/** A line for each handshake that fails for one and the same reason would fill the disk during an outage. */
+const LOG_EVERY_MS = 60_000
 /** About a second of waiting handshakes; those beyond are told to come back. */
 const MAX_WAITING = 4096
 
@@ -48,11 +54,13 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   const { sessionManager, clock, isDraining } = options
   const turnstile = createTurnstile({ perTurn: PER_TURN, maxWaiting: MAX_WAITING, yieldTurn: setImmediate, random: Math.random })
   const pending = new Set<(reason: HoldfastError) => void>()
+  const isAllowed = createOriginMatcher(options.allowedOrigins)
+  const suppressedLines = createLineLimiter(clock, LOG_EVERY_MS)
 
   function identify (request: FastifyRequest, token: string | undefined): MaybePromise<Principal> {
-    const { headers, ip: address, url } = request
+    const { headers, url } = request
     try {
-      const answer = options.authenticate({ token, headers, address, url } satisfies AuthRequest)
+      const answer = options.authenticate({ token, headers, address: addressOfPeer(request), url } satisfies AuthRequest)
       if (!isPromise(answer)) return vet(answer)
       return withinTime(answer).then(vet).catch(error => { throw translate(request, error) })
     } catch (error) {
@@ -81,6 +89,33 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     return promise
   }
 
+  /** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */
+  function translate (request: FastifyRequest, error: unknown): HoldfastError {
+    // The reason is in the cause, for operators alone. A bad token is everyday; an outage is theirs to mend.
+    if (error instanceof HoldfastError && error.code !== 'AUTH_UNAVAILABLE') {
+      request.log.debug({ err: error }, 'credentials refused')
+      return error
+    }
+    const isOutage = error instanceof HoldfastError
+    const suppressed = suppressedLines(isOutage ? 'outage' : 'failure')
+    if (suppressed === undefined) request.log.debug({ err: error }, 'credentials still cannot be checked')
+    else if (isOutage) request.log.warn({ err: error, suppressed }, 'credentials could not be checked')
+    else request.log.error({ err: error, suppressed }, 'authenticate failed')
+    return isOutage ? error : new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
+  }
+
+  /** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
+  function checkOrigin ({ headers: { origin: text, host }, host: forwardedHost }: FastifyRequest): void {
+    if (text === undefined) return
+    const origin = canonicalOrigin(text)
+    if (isAllowed(origin ?? '')) return
+    // A trusted proxy may have put another name into Host; then it says which one the page used.
+    const own = origin === undefined ? undefined : [host, forwardedHost].find(name => isOriginOfHost(origin, name))
+    // A page whose name was made to resolve to this machine is its own origin too.
+    if (own !== undefined && (!options.loopbackHostOnly || isLoopbackHost(own))) return
+    throw new HoldfastError('ORIGIN_FORBIDDEN')
+  }
+
   /** What is judged before anybody waits. */
   function readOffer (request: FastifyRequest): Handshake {
     const { headers } = request
@@ -89,7 +124,7 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
-    checkOrigin(headers.origin, headers.host, options)
+    checkOrigin(request)
     return handshake
   }
 
@@ -139,18 +174,6 @@ function withResolvers<T> (): { promise: Promise<T>, resolve: (value: T) => void
   return { promise, resolve, reject }
 }
 
-/** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */
-function translate (request: FastifyRequest, error: unknown): HoldfastError {
-  if (!(error instanceof HoldfastError)) {
-    request.log.error({ err: error }, 'authenticate failed')
-    return new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
-  }
-  // The reason is in the cause, for operators alone; an outage is theirs to mend, a bad token is everyday.
-  if (error.code === 'AUTH_UNAVAILABLE') request.log.warn({ err: error }, 'credentials could not be checked')
-  else request.log.debug({ err: error }, 'credentials refused')
-  return error
-}
-
 function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
   return typeof (value as { then?: unknown } | null)?.then === 'function'
 }
@@ -173,15 +196,6 @@ function checkForm (raw: IncomingMessage): void {
     headers['content-length'] === undefined && headers['transfer-encoding'] === undefined &&
     String(headers['sec-websocket-version']) === '13' && KEY.test(headers['sec-websocket-key'] ?? '')
   if (!isWellFormed) throw new HoldfastError('BAD_HANDSHAKE')
-}
-
-/** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
-function checkOrigin (origin: string | undefined, host: string | undefined, { allowedOrigins, loopbackHostOnly }: HandshakeOptions): void {
-  if (origin === undefined || allowedOrigins.includes('*') || allowedOrigins.includes(origin)) return
-  const isOwn = URL.canParse(origin) && new URL(origin).host === host?.toLowerCase()
-  // A page whose name was made to resolve to this machine is its own origin too.
-  if (isOwn && (!loopbackHostOnly || isLoopbackHost(host ?? ''))) return
-  throw new HoldfastError('ORIGIN_FORBIDDEN')
 }
 
 function bearerOf (header: string | undefined): string | undefined {

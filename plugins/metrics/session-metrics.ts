@@ -7,10 +7,19 @@ import { DURATION_BOUNDS_MS, type CommandStats, type Dispatcher } from '../../sr
 import type { Gateway } from '../../src/io/gateway/gateway.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 
+/** What is counted of the public keys of a token issuer. */
+export interface KeySetSource {
+  /** Since the keys in use were fetched; undefined while there are none. */
+  readonly ageMs: number | undefined
+  readonly fetches: number
+  readonly failures: number
+}
+
 export interface MetricSources {
   manager: SessionManager
   dispatcher: Dispatcher
   gateway: Gateway
+  keySet: KeySetSource | undefined
 }
 
 interface Sample { labels: Record<string, string | number>, value: number }
@@ -83,6 +92,21 @@ const ROWS: Row[] = [
     help: 'Connections closed, by close code; 0 for codes that a client made up.',
     labelNames: ['code'],
     read: ({ gateway }) => Array.from(gateway.closes, ([code, value]) => ({ labels: { code }, value }))
+  },
+  {
+    name: 'holdfast_jwks_age_seconds',
+    type: 'gauge',
+    help: 'Time since the keys of the token issuer were fetched; absent without keys.',
+    read: ({ keySet }) => keySet?.ageMs === undefined ? [] : plain(keySet.ageMs / 1000)
+  },
+  {
+    name: 'holdfast_jwks_fetches_total',
+    type: 'counter',
+    help: 'Attempts to fetch the keys of the token issuer.',
+    labelNames: ['outcome'],
+    read: ({ keySet }) => keySet === undefined
+      ? []
+      : [{ labels: { outcome: 'ok' }, value: keySet.fetches }, { labels: { outcome: 'failed' }, value: keySet.failures }]
   },
   { name: 'holdfast_bad_frames_total', type: 'counter', help: 'Malformed frames (P-6).', read: ({ gateway }) => plain(gateway.badFrames) }
 ]

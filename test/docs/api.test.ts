@@ -105,8 +105,8 @@ t.test('every documented member of a decorator exists', async t => {
 t.test('every field of a log line is documented, and every documented field is logged', async t => {
   const documented = namesIn(tableUnder(doc, 'Log').rows)
   const logged = new Set<string>()
-  for (const { text } of readSources('plugins', 'src/io')) {
-    const objects = [...text.matchAll(/\blog\.\w+\(\{ ([^}]*) \}, '/g), ...text.matchAll(/const fields = \{ ([^}]*) \}/g), ...text.matchAll(/log\.child\(\{ ([^}]*) \}\)/g)]
+  for (const { text } of readSources('plugins', 'src/io', 'src/auth')) {
+    const objects = [...text.matchAll(/\blog\??\.\w+\(\{ ([^}]*) \}, '/g), ...text.matchAll(/const fields = \{ ([^}]*) \}/g), ...text.matchAll(/log\.child\(\{ ([^}]*) \}\)/g)]
     for (const [, members] of objects) for (const [, name] of (members as string).matchAll(/(?:^|, )(\w+)(?=[:,]|$)/g)) if (name !== 'err') logged.add(name as string)
   }
   t.same([...logged].sort(), documented.sort())

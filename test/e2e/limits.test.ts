@@ -248,6 +248,18 @@ t.test('behind a trusted proxy an address has the budget of its own, and cannot 
   for (let i = 0; i < 4; i++) statuses.push(await knock(`10.9.8.${i}, 192.0.2.1`))
   t.strictSame(statuses, [101, 101, 101, 429], 'what stands left of the last untrusted address is the client\'s own writing')
   t.equal(await knock('192.0.2.2'), 101)
+
+  // Azure's gateway adds the port; each connection was an address of its own.
+  const forms: Record<string, string[]> = {
+    'ip:port': ['198.51.100.1:1001', '198.51.100.1:1002', '198.51.100.1', '::ffff:198.51.100.1'],
+    'IPv6 in brackets': ['[2001:db8::1]:1001', '[2001:DB8::1]:1002', '2001:db8:0:0:0::1', '2001:db8::ffff'],
+    'no address, so that the proxy\'s counts': ['unknown', '_a', '_b:1', 'fe80']
+  }
+  for (const [name, texts] of Object.entries(forms)) {
+    const statuses: number[] = []
+    for (const text of texts) statuses.push(await knock(text))
+    t.strictSame(statuses, [101, 101, 101, 429], name)
+  }
 })
 
 t.test('with a token for operators', async t => {

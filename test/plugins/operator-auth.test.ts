@@ -125,6 +125,18 @@ t.test('an address that guesses is told to wait, on whatever route, and so is it
   t.equal((await app.inject({ url: '/health/live', remoteAddress: '203.0.113.9' })).statusCode, 200)
 })
 
+// Behind a proxy that writes `ip:port` each guess came from an address of its own.
+t.test('an address that guesses is one address, however a trusted proxy writes it', async t => {
+  const app = await buildRestApp(t, { auth: { adminToken: TOKEN, requestsPerMinute: 5 }, server: { trustProxy: '127.0.0.1' } })
+  for (const write of [(i: number) => `203.0.113.9:${5000 + i}`, (i: number) => `[2001:db8::${i}]:${5000 + i}`]) {
+    const statuses: number[] = []
+    for (let i = 1; i <= 6; i++) {
+      statuses.push((await app.inject({ url: '/sessions', headers: { authorization: 'Bearer guess', 'x-forwarded-for': write(i) } })).statusCode)
+    }
+    t.same(statuses, [401, 401, 401, 401, 401, 429])
+  }
+})
+
 t.test('refusals are logged without the token that was sent', async t => {
   const lines: string[] = []
   const app = await buildRestApp(t, {

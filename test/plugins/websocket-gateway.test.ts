@@ -288,21 +288,48 @@ t.test('P-4 refusals before the upgrade', async t => {
 })
 
 t.test('origins', async t => {
-  const { port } = await listening(t, { options: { allowedOrigins: ['https://app.example', 'http://localhost:5173'] } })
+  const allowedOrigins = ['https://app.example', 'http://localhost:5173', 'https://*.preview.example', 'capacitor://localhost']
+  const { port } = await listening(t, { options: { allowedOrigins } })
   const status = async (origin: string, host = `127.0.0.1:${port}`): Promise<number> => {
     const { raw, answer } = await rawUpgrade(port, { Origin: origin, Host: host })
     raw.reset()
     return answer.status
   }
-  for (const origin of ['https://app.example', 'http://localhost:5173', `http://127.0.0.1:${port}`]) {
+  for (const origin of [
+    'https://app.example', 'https://app.example:443', 'http://localhost:5173', `http://127.0.0.1:${port}`, 'https://pr-7.preview.example',
+    'capacitor://localhost'
+  ]) {
     t.test(`allowed: ${origin.replace(String(port), 'port')}`, async t => { t.equal(await status(origin), 101) })
   }
   for (const origin of [
     'https://evil.example', 'null', 'https://app.example.evil.example', 'https://app.example:444', 'http://app.example', 'https://APP.example@evil.example',
-    'file://', 'https://app.example/', 'https://sub.app.example', '', 'data:text/html,x', 'https://app.example, https://evil.example'
+    'file://', 'https://app.example/', 'https://sub.app.example', '', 'data:text/html,x', 'https://app.example, https://evil.example',
+    'https://preview.example', 'https://evilpreview.example', 'ionic://localhost'
   ]) {
     t.test(`refused: ${JSON.stringify(origin)}`, async t => { t.equal(await status(origin), 403) })
   }
+
+  t.test('the server\'s own origin, with the default port spelled out on either side', async t => {
+    for (const [origin, host, expected] of [
+      ['https://own.example', 'own.example:443', 101], ['https://own.example:443', 'own.example', 101], ['http://own.example', 'own.example:80', 101],
+      ['http://own.example', 'own.example:443', 403], ['https://own.example', 'own.example:80', 403], ['capacitor://own.example', 'own.example', 403]
+    ] as const) t.equal(await status(origin, host), expected, `${origin} at ${host}`)
+  })
+
+  t.test('behind a trusted proxy the name that the page used is the one that the proxy was called by', async t => {
+    const forward = async (server: object): Promise<number> => {
+      const { port } = await listening(t, { server })
+      const { raw, answer } = await rawUpgrade(port, { Origin: 'https://own.example', Host: 'backend:3000', 'X-Forwarded-Host': 'own.example' })
+      raw.reset()
+      return answer.status
+    }
+    t.equal(await forward({ trustProxy: '127.0.0.1' }), 101)
+    t.equal(await forward({}), 403, 'nobody else may say so')
+  })
+
+  t.test('a list with an entry that could have no effect stops the start', async t => {
+    await t.rejects(listening(t, { options: { allowedOrigins: ['https://app.example/login'] } }), { code: 'CONFIG_INVALID' })
+  })
 
   t.test('a client that is no browser sends none and is let in', async t => {
     const { raw, answer } = await rawUpgrade(port)
@@ -326,6 +353,33 @@ t.test('origins', async t => {
     raw.reset()
     t.equal(answer.status, 101)
   })
+})
+
+// 300 refused handshakes logged 430 KB of stacks.
+t.test('an authenticate that fails again and again is logged once a minute', async t => {
+  const lines: Array<{ level: number, msg: string, suppressed?: number }> = []
+  const clock = { at: 0, now: () => clock.at, wall: () => clock.at }
+  let failure: Error = new Error('the directory is down')
+  const { port } = await listening(t, {
+    server: { logger: { level: 'info', stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } },
+    options: { clock, authenticate: () => { throw failure } }
+  })
+  const knock = async (times: number): Promise<void> => {
+    for (let i = 0; i < times; i++) {
+      const { raw, answer } = await rawUpgrade(port)
+      raw.reset()
+      t.equal(answer.status, 503)
+    }
+  }
+  const told = (msg: string): unknown[] => lines.filter(line => line.msg === msg).map(({ level, suppressed }) => ({ level, suppressed }))
+  await knock(30)
+  t.same(told('authenticate failed'), [{ level: 50, suppressed: 0 }])
+  clock.at = 60_000
+  await knock(1)
+  t.same(told('authenticate failed').at(-1), { level: 50, suppressed: 29 })
+  failure = new HoldfastError('AUTH_UNAVAILABLE')
+  await knock(30)
+  t.same(told('credentials could not be checked'), [{ level: 40, suppressed: 0 }])
 })
 
 t.test('the authenticate option', async t => {
