@@ -14,7 +14,7 @@ export default [
     }
   },
   {
-    files: ['src', 'plugins', 'test', 'bench', 'conformance', 'examples'].map(ts),
+    files: [...['src', 'plugins', 'test', 'bench', 'conformance', 'examples'].map(ts), 'examples/**/*.tsx'],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     plugins: { '@typescript-eslint': plugins['typescript-eslint'].plugin },
     rules: {

@@ -17,6 +17,8 @@ import { createLink, DETACH_CODE } from './link.js'
 
 export { CommandError } from './api.js'
 export type * from './api.js'
+// For functions that take any session, such as a hook.
+export type { CommandMap, EventMap } from '../io/dispatcher/command.js'
 export type { AbortSignalLike, Page, Persistence, SavedSession, SocketConstructor, SocketLike, Timing } from './environment.js'
 
 const REPLACED_CODE = 4003
