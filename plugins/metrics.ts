@@ -20,6 +20,8 @@ export interface MetricsOptions {
   registry?: Registry
   /** `keySet` of the function that createJwtAuthenticator returned; default: no key set, and no values of one. */
   keySet?: KeySetSource
+  /** Log lines that were lost since nobody read them; default: none ever are. */
+  readLostLogLines?: () => number
 }
 
 const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
@@ -28,7 +30,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
   const registry = options.registry ?? new Registry()
   const { sessionManager: manager, dispatcher, gateway } = fastify
   collectSessionMetrics(registry, { manager, dispatcher, gateway, keySet: options.keySet })
-  const stop = collectProcessMetrics(registry)
+  const stop = collectProcessMetrics(registry, { readLostLogLines: options.readLostLogLines ?? (() => 0) })
   fastify.addHook('onClose', async () => { stop() })
 
   const requests = new Histogram({

@@ -89,7 +89,7 @@ async function createTokenCheck (fastify: FastifyInstance, adminToken: string): 
   let verify: FastifyInstance['verifyBearerAuth']
   // A scope of its own, so that its decorators do not meet those of a host that uses the same package.
   await fastify.register(async scope => {
-    await scope.register(bearerAuth, { keys: new Set([adminToken]), addHook: false, specCompliance: 'rfc6749' })
+    await scope.register(bearerAuth, { keys: new Set([adminToken]), addHook: false, specCompliance: 'rfc6749', verifyErrorLogLevel: 'debug' })
     verify = scope.verifyBearerAuth
   })
   return function requireToken (request, reply, done) {

@@ -236,8 +236,10 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
   socket.on('message', (data, isBinary) => gateway.receive(connection, data as Buffer, isBinary))
   socket.on('pong', () => gateway.pong(connection))
   socket.on('close', code => gateway.closed(connection, code))
-  // The close that follows tells the gateway; here it only must not be unhandled.
-  socket.on('error', ignore)
+  socket.on('error', error => {
+    const code = violationOf(error)
+    if (code !== undefined) gateway.violated(connection, code)
+  })
 }
 
 /** Also where the host registered @fastify/rate-limit with a key of its own. */
@@ -245,4 +247,15 @@ function limitKeyOfRequest (request: FastifyRequest): string {
   return limitKeyOf(addressOfPeer(request))
 }
 
-function ignore (): void {}
+/** The code with which ws closes for an error of its own; undefined for those of the network, whose close tells all. */
+function violationOf (error: Error & { code?: string }): number | undefined {
+  if (error.code?.startsWith('WS_ERR_') !== true) return undefined
+  return VIOLATIONS[error.code] ?? 1002
+}
+
+const VIOLATIONS: Readonly<Record<string, number>> = {
+  WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: 1009,
+  WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH: 1009,
+  WS_ERR_INVALID_UTF8: 1007,
+  WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008
+}

@@ -4,7 +4,7 @@
 // The order matters; each line below says why it stands where it stands. No handlerTimeout and no onRequestAbort or onTimeout hook: with them
 // injectWS fails, whose requests are plain objects.
 
-import Fastify, { LogController, type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import dispatcher from '../plugins/dispatcher.js'
 import { ownSockets } from '../plugins/gateway/sockets.js'
 import health from '../plugins/health.js'
@@ -25,11 +25,12 @@ import { createJwtAuthenticator, type JwtAuthenticator } from './auth/jwt.js'
 import type { Config } from './config.js'
 import { createHttpCore } from './cores/http.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
-import { addressOfPeer, createAddressMatcher } from './io/names/address.js'
+import { createAddressMatcher } from './io/names/address.js'
 import type { SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
+import { createRequestLog, describeRequest } from './request-log.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -42,8 +43,8 @@ export interface AppOverrides {
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
   builtinCommands?: boolean
   clock?: Clock
-  /** Where log lines go, one JSON object each; default: the standard output. */
-  logStream?: { write(line: string): void }
+  /** Where log lines go, one JSON object each; default: the standard output. `lostLines` is shown as a metric. */
+  logStream?: { write(line: string): void, readonly lostLines?: number }
   /** Shown in the description of the REST API. */
   version?: string
 }
@@ -110,7 +111,10 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(operatorAuth, {
     host, requestsPerMinute, limits: limits.operators, clock, ...(adminToken === undefined ? {} : { adminToken })
   })
-  await app.register(metrics, authenticate.keySet === undefined ? {} : { keySet: authenticate.keySet })
+  await app.register(metrics, {
+    readLostLogLines: () => overrides.logStream?.lostLines ?? 0,
+    ...(authenticate.keySet === undefined ? {} : { keySet: authenticate.keySet })
+  })
   await app.register(health)
   await app.register(sessionsApi)
   await app.register(usersApi)
@@ -122,9 +126,6 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
 }
 
 function createInstance (config: Config, { logStream }: AppOverrides): FastifyInstance {
-  const logController = new LogController({ disableRequestLogging: isProbe })
-  // One line per request, when it is answered; a request that never completes still shows at debug.
-  logController.incomingRequest = request => { if (!isProbe(request)) request.log.debug({ req: request }, 'incoming request') }
   return Fastify({
     logger: {
       level: config.logLevel,
@@ -132,7 +133,7 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
       serializers: { req: describeRequest as never },
       ...(logStream === undefined ? {} : { stream: logStream })
     },
-    logController,
+    logController: createRequestLog(),
     trustProxy: config.trustProxy.length === 0 ? false : createAddressMatcher(config.trustProxy),
     bodyLimit: config.outboxBytes + BODY_MARGIN_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -142,22 +143,6 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
   })
-}
-
-/** Without the query, where careless clients put tokens. */
-function describeRequest (request: FastifyRequest): object {
-  return { method: request.method, url: pathOf(request.url), host: request.host, remoteAddress: addressOfPeer(request), remotePort: request.socket?.remotePort }
-}
-
-/** Probes and scrapes come every few seconds for ever, and say nothing new. */
-function isProbe (request: FastifyRequest): boolean {
-  const path = pathOf(request.url)
-  return path === '/metrics' || path.startsWith('/health/')
-}
-
-function pathOf (url: string): string {
-  const query = url.indexOf('?')
-  return query < 0 ? url : url.slice(0, query)
 }
 
 function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Clock): JwtAuthenticator {

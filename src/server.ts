@@ -10,12 +10,11 @@ import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
-import { destination } from 'pino'
 import type {} from '../plugins/websocket-gateway.js'
-import type { AppOverrides } from './app.js'
 import { renderConfig, renderHelp } from './config-help.js'
 import { loadConfig, readAction, type Config } from './config.js'
 import { HoldfastError } from './io/errors.js'
+import { createLogOutput, writerWithoutWaiting } from './log-output.js'
 
 /** What closing the application may take beyond the drain: the core's last events, and peers that do not answer a close. */
 const CLOSE_MARGIN_MS = 5000
@@ -39,7 +38,14 @@ async function main (argv: string[]): Promise<void> {
   // Loaded when it is needed: what only prints answers at once.
   const { buildApp } = await import('./app.js')
   const onTerminal = process.stdout.isTTY === true
-  const app = await buildApp(config, { version, logStream: onTerminal ? await prettyStream() : destination({ dest: 1, sync: true }) })
+  const output = createLogOutput({
+    writeSync: writerWithoutWaiting(1),
+    ...(onTerminal ? { format: await formatForPeople() } : {}),
+    writeFatal: writeToStandardError,
+    onRecovered: lines => { app.log.warn({ lines }, 'log lines lost') }
+  })
+  process.on('exit', output.flushSync)
+  const app = await buildApp(config, { version, logStream: output })
   installShutdown(app, config)
   await app.listen({ host: config.host, port: config.port })
   if (onTerminal) print(banner(app.server.address() as AddressInfo, config))
@@ -49,10 +55,19 @@ function print (text: string): void {
   process.stdout.write(text)
 }
 
-/** Lines for people. Like the JSON ones they are written at once, so that those before an exit are neither lost nor overtaken. */
-async function prettyStream (): Promise<NonNullable<AppOverrides['logStream']>> {
-  const { default: pretty } = await import('pino-pretty')
-  return pretty({ sync: true, colorize: !process.env['NO_COLOR'], ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l' })
+/** Lines for people: one for each entry; only a stack takes more. */
+async function formatForPeople (): Promise<(line: string) => string> {
+  const { prettyFactory } = await import('pino-pretty')
+  return prettyFactory({
+    colorize: !process.env['NO_COLOR'], ignore: 'pid,hostname', singleLine: true, translateTime: 'HH:MM:ss.l'
+  })
+}
+
+/** Perhaps its reader has stalled too; nothing waits for that. */
+function writeToStandardError (text: string): void {
+  try {
+    writerWithoutWaiting(2)(text)
+  } catch {}
 }
 
 function banner ({ address, family, port }: AddressInfo, { adminToken }: Config): string {

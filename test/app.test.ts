@@ -63,6 +63,30 @@ t.test('writes no token, cookie or query to the log', async t => {
   for (const secret of ['in-the-query', 'in-the-subprotocol', 'in-the-header', 'the-cookie']) t.notMatch(log, secret)
 })
 
+// A request was logged without its method and route below debug, and each one without the operators' token was an error of a library besides.
+t.test('logs one line a request, with method, route, status and time, and a refusal of an operator as a warning', async t => {
+  const { logStream, lines } = createLogCapture()
+  const app = await buildTestApp(t, { logStream, config: { logLevel: 'info', adminToken: 'sixteen-letters!' } })
+  lines.length = 0
+  await app.inject('/sessions?limit=1&token=secret')
+  await app.inject({ url: '/sessions/s-1?x=secret', headers: { authorization: 'Bearer wrong-wrong-wrong' } })
+  await app.inject({ url: '/sessions/no-such-session', headers: { authorization: 'Bearer sixteen-letters!' } })
+  await app.inject('/nowhere?secret')
+  const completed = lines.filter(line => line['msg'] === 'request completed')
+  t.match(completed, [
+    { level: 30, method: 'GET', route: '/sessions', statusCode: 401, responseTime: Number },
+    { level: 30, method: 'GET', route: '/sessions/:id', statusCode: 401 },
+    { level: 30, method: 'GET', route: '/sessions/:id', statusCode: 404 },
+    { level: 30, method: 'GET', route: '(none)', statusCode: 404 }
+  ])
+  t.match(lines.filter(line => line['level'] !== 30), [
+    { level: 40, msg: 'operator request refused', code: 'OPERATOR_REQUIRED' },
+    { level: 40, msg: 'operator request refused', code: 'OPERATOR_REQUIRED' }
+  ])
+  t.equal(lines.length, 6)
+  t.notMatch(JSON.stringify(lines), /secret/)
+})
+
 t.test('does not log probes and scrapes', async t => {
   const { logStream, lines } = createLogCapture()
   const app = await buildTestApp(t, { config: { logLevel: 'trace' }, logStream })

@@ -1,12 +1,13 @@
 // The process from outside: what it prints, when it refuses to start, how it stops. It is the built one, but for one run from source, whose coverage
 // counts.
 
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcessByStdio } from 'node:child_process'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
@@ -16,7 +17,7 @@ const BUILT = [fileURLToPath(new URL('../dist/src/server.js', import.meta.url))]
 const SOURCE = [...process.execArgv, fileURLToPath(new URL('../src/server.ts', import.meta.url))]
 
 interface Run { code: number | null, stdout: string, stderr: string }
-interface Started { port: number, line: (text: string) => Promise<void>, kill: (signal: NodeJS.Signals) => void, exit: Promise<Run> }
+interface Started { child: ChildProcessByStdio<null, Readable, Readable>, port: number, line: (text: string) => Promise<void>, kill: (signal: NodeJS.Signals) => void, exit: Promise<Run> }
 
 /** An empty working directory, so that no .env of the checkout is read. */
 function workingDirectory (t: Test, files: Record<string, string> = {}): string {
@@ -54,7 +55,7 @@ async function start (t: Test, env: Record<string, string> = {}, entry = BUILT):
   }
   await line('Server listening')
   const port = Number(/http:\/\/127\.0\.0\.1:(\d+)/.exec(output())?.[1])
-  return { port, line, kill: signal => { child.kill(signal) }, exit }
+  return { child, port, line, kill: signal => { child.kill(signal) }, exit }
 }
 
 function messages (output: string): string[] {
@@ -136,4 +137,120 @@ t.test('exits at once on a second signal', async t => {
   const { code, stdout } = await server.exit
   t.equal(code, 1)
   t.equal(messages(stdout).at(-1), 'second signal, exiting at once')
+})
+
+// The log was written synchronously: after some 380 lines that nobody read, nothing was answered any more, and no signal was heard.
+for (const kind of ['socket', 'pipe'] as const) {
+  t.test(`goes on serving and stops in time although nobody reads its log (${kind})`, async t => {
+    const path = join(workingDirectory(t), 'log')
+    if (kind === 'pipe') execFileSync('mkfifo', [path])
+    // Opened for both directions, so that it has a reader: one that never reads.
+    const fifo = kind === 'pipe' ? openSync(path, constants.O_RDWR) : undefined
+    const reported: { port: number } = await new Promise((resolve, reject) => {
+      const probe = createServer().listen(0, '127.0.0.1', () => {
+        const { port } = probe.address() as AddressInfo
+        probe.close(() => { resolve({ port }) })
+      }).on('error', reject)
+    })
+    const child = spawn(process.execPath, BUILT, {
+      cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: String(reported.port), HOLDFAST_DRAIN_SECONDS: '1' }, stdio: ['ignore', fifo ?? 'pipe', 'ignore']
+    })
+    t.teardown(() => {
+      child.kill('SIGKILL')
+      if (fifo !== undefined) closeSync(fifo)
+    })
+    child.stdout?.pause()
+    const url = `http://127.0.0.1:${reported.port}`
+    for (;;) if (await fetch(`${url}/health/live`).then(() => true, () => false)) break
+    let lost = 0
+    for (let i = 0; lost === 0; i++) {
+      await Promise.all(Array.from({ length: 500 }, async () => await (await fetch(`${url}/nowhere`)).arrayBuffer()))
+      lost = Number(/holdfast_log_lines_lost_total (\d+)/.exec(await (await fetch(`${url}/metrics`)).text())?.[1])
+      if (i > 40) break
+    }
+    t.ok(lost > 0, `${lost} lines lost`)
+    const startedAt = Date.now()
+    const exit = new Promise(resolve => { child.on('exit', (code, signal) => { resolve({ code, signal }) }) })
+    child.kill('SIGTERM')
+    t.same(await exit, { code: 0, signal: null })
+    t.ok(Date.now() - startedAt < 2000, `${Date.now() - startedAt} ms`)
+  })
+}
+
+t.test('tells how many log lines were lost once they are read again', async t => {
+  const { child, port } = await start(t)
+  child.stdout.pause()
+  const url = `http://127.0.0.1:${port}`
+  let lost = 0
+  for (let i = 0; lost === 0 && i < 40; i++) {
+    await Promise.all(Array.from({ length: 500 }, async () => await (await fetch(`${url}/nowhere`)).arrayBuffer()))
+    lost = Number(/holdfast_log_lines_lost_total (\d+)/.exec(await (await fetch(`${url}/metrics`)).text())?.[1])
+  }
+  const told = new Promise<string>(resolve => {
+    let text = ''
+    child.stdout.on('data', data => {
+      text += String(data)
+      const line = text.split('\n').slice(0, -1).find(line => line.includes('log lines lost'))
+      if (line !== undefined) resolve(line)
+    })
+  })
+  child.stdout.resume()
+  t.match(JSON.parse(await told), { level: 40, lines: lost })
+})
+
+t.test('a log in a file is complete', async t => {
+  const path = join(workingDirectory(t), 'log')
+  const file = openSync(path, 'a')
+  const child = spawn(process.execPath, BUILT, { cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: '0' }, stdio: ['ignore', file, 'ignore'] })
+  closeSync(file)
+  t.teardown(() => { child.kill('SIGKILL') })
+  const exit = new Promise(resolve => { child.on('exit', code => { resolve(code) }) })
+  while (!readFileSync(path, 'utf8').includes('Server listening')) await new Promise(resolve => setTimeout(resolve, 20))
+  child.kill('SIGTERM')
+  t.equal(await exit, 0)
+  t.same(messages(readFileSync(path, 'utf8')).slice(-2), ['draining', 'stopped'])
+})
+
+t.test('a terminal shows one line for each entry', async t => {
+  const command = `exec ${process.execPath} ${BUILT[0]}`
+  const child = spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
+    cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: '0', NO_COLOR: '1' }, stdio: ['pipe', 'pipe', 'ignore']
+  })
+  t.teardown(() => { child.kill('SIGKILL') })
+  let text = ''
+  child.stdout.setEncoding('utf8').on('data', (data: string) => { text += data })
+  const shown = async (words: RegExp): Promise<RegExpExecArray> => {
+    for (;;) {
+      const found = words.exec(text)
+      if (found !== null) return found
+      await new Promise(resolve => child.stdout.once('data', resolve))
+    }
+  }
+  const port = (await shown(/operators {2}http:\/\/127\.0\.0\.1:(\d+)/))[1]
+  text = ''
+  await (await fetch(`http://127.0.0.1:${port}/nowhere`)).arrayBuffer()
+  await shown(/request completed.*\r\n/)
+  t.match(text, /^\[[\d:.]+\] INFO: request completed \{.*"method":"GET","route":"\(none\)","statusCode":404,.*\}\r\n$/)
+  // Ctrl+C.
+  child.stdin.write('\x03')
+  t.equal(await new Promise(resolve => { child.on('exit', code => { resolve(code) }) }), 0)
+  t.match(text, /INFO: draining .*\r\n.*INFO: stopped\r\n/)
+})
+
+// npm handed the signal to its shell, which ended and left the server running without a parent.
+t.test('a signal to `npm start` reaches the server', async t => {
+  const child = spawn('npm', ['start'], { cwd: fileURLToPath(new URL('..', import.meta.url)), env: { PATH: process.env['PATH'], HOME: process.env['HOME'], PORT: '0' }, stdio: ['ignore', 'pipe', 'ignore'] })
+  t.teardown(() => { child.kill('SIGKILL') })
+  let text = ''
+  const listening = new Promise<void>(resolve => {
+    child.stdout.setEncoding('utf8').on('data', (data: string) => {
+      text += data
+      if (text.includes('Server listening')) resolve()
+    })
+  })
+  await listening
+  child.kill('SIGTERM')
+  const code = await new Promise(resolve => { child.on('close', resolve) })
+  t.equal(code, 0)
+  t.match(text, /"draining".*\n.*"stopped"/)
 })

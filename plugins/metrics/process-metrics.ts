@@ -10,7 +10,7 @@ const LAG_RESOLUTION_MS = 10
 const LAG_QUANTILES = [0.5, 0.9, 0.99] as const
 
 /** Registers the metrics of the process; returns what stops their collection. */
-export function collectProcessMetrics (registry: Registry): () => void {
+export function collectProcessMetrics (registry: Registry, { readLostLogLines }: { readLostLogLines: () => number }): () => void {
   const registers = [registry]
   const lag = monitorEventLoopDelay({ resolution: LAG_RESOLUTION_MS })
   lag.enable()
@@ -24,6 +24,15 @@ export function collectProcessMetrics (registry: Registry): () => void {
       const { user, system } = process.cpuUsage()
       cpu.reset()
       cpu.inc((user + system) / MICROSECONDS_PER_SECOND)
+    }
+  })
+  const lostLogLines = new Counter({
+    name: 'holdfast_log_lines_lost_total',
+    help: 'Log lines that were lost, since what reads them has stalled.',
+    registers,
+    collect () {
+      lostLogLines.reset()
+      lostLogLines.inc(readLostLogLines())
     }
   })
   const started = new Gauge({ name: 'process_start_time_seconds', help: 'Start of the process, in seconds since 1970-01-01 UTC.', registers })

@@ -1,4 +1,4 @@
-// docs/api.md is held to the server: routes, parameters, members, metrics, plugins, log fields; and every curl line is run.
+// docs/api.md is held to the server: routes, parameters, members, metrics, plugins; and every curl line is run.
 
 import { readFileSync, readdirSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
@@ -10,7 +10,6 @@ import { OPTION_OF_LIMIT } from '../../src/limits.js'
 import { buildTestApp } from '../helpers/app.js'
 import { readBlocks, readHeadings, readTables, tableUnder } from '../helpers/markdown.js'
 import { buildRestApp } from '../helpers/rest.js'
-import { readSources } from '../helpers/sources.js'
 import { connectFull } from '../helpers/socket.js'
 
 const doc = readFileSync('docs/api.md', 'utf8')
@@ -100,16 +99,6 @@ t.test('every documented member of a decorator exists', async t => {
   for (const name of ['sessionManager', 'dispatcher', 'gateway'] as const) {
     for (const member of namesIn(tableUnder(doc, `fastify.${name}`).rows)) t.ok(member in app[name], `${name}.${member}`)
   }
-})
-
-t.test('every field of a log line is documented, and every documented field is logged', async t => {
-  const documented = namesIn(tableUnder(doc, 'Log').rows)
-  const logged = new Set<string>()
-  for (const { text } of readSources('plugins', 'src/io', 'src/auth')) {
-    const objects = [...text.matchAll(/\blog\??\.\w+\(\{ ([^}]*) \}, '/g), ...text.matchAll(/const fields = \{ ([^}]*) \}/g), ...text.matchAll(/log\.child\(\{ ([^}]*) \}\)/g)]
-    for (const [, members] of objects) for (const [, name] of (members as string).matchAll(/(?:^|, )(\w+)(?=[:,]|$)/g)) if (name !== 'err') logged.add(name as string)
-  }
-  t.same([...logged].sort(), documented.sort())
 })
 
 t.test('every curl line does what its section says', async t => {

@@ -818,6 +818,21 @@ t.test('close', async t => {
   })
 })
 
+// ws says so in an error only: the close that follows has 1006 if the peer does not answer, and that was counted and logged.
+t.test('P-8 a message that is too large is counted and logged as such', async t => {
+  const { app, port } = await listening(t)
+  const reasons: unknown[] = []
+  app.sessionManager.subscribe(({ type, reason }) => { if (type === 'detached') reasons.push(reason) })
+  const { raw } = await rawUpgrade(port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
+  await raw.nextFrame()
+  raw.write(wireFrame('', { claim: 65_537 }))
+  t.equal(await raw.closeCode(), 1009)
+  raw.reset()
+  await eventually('closed', () => app.gateway.connections === 0)
+  t.same(reasons, ['message_too_large'])
+  t.same([...app.gateway.closes], [[1009, 1]])
+})
+
 t.test('frames in one packet', async t => {
   t.test('P-46 refusals of a burst are all answered, and only a client that goes on is closed with 4102', async t => {
     const { port } = await listening(t, { dispatcher: { commandsPerSecond: 5 } })

@@ -48,6 +48,11 @@ export interface Gateway {
   receive(connection: Connection, data: Buffer, isBinary: boolean): void
   /** A WebSocket pong, the sign of life of the basic profile. */
   pong(connection: Connection): void
+  /**
+   * The WebSocket layer closes the connection by itself, with this code, since the peer sent what it must not: 1009 for
+   * a message that is too large. `closed` follows, and most often knows only of 1006.
+   */
+  violated(connection: Connection, code: number): void
   /** The socket is closed; `code` as the WebSocket layer reports it. */
   closed(connection: Connection, code: number): void
   /** Heartbeats, dead peers, expired credentials: looks at the share of connections that `elapsedMs` is of a round. */
@@ -230,14 +235,19 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function closed (connection: Connection, code: number): void {
     remove(connection)
-    if (!connection.closed) count(PEER_CODES.has(code) ? code : 0)
+    const isGoodbye = code === 1000 || code === 1005
+    lose(connection, PEER_CODES.has(code) ? code : 0, peerReason(code), isGoodbye ? 'ended_by_client' : null)
+  }
+
+  /** Not by a goodbye of ours. */
+  function lose (connection: Connection, code: number, reason: string, end: EndReason | null): void {
+    if (connection.closed) return
+    count(code)
     connection.closed = true
     const { session } = connection
     if (session === null) return
     connection.session = null
-    const isGoodbye = code === 1000 || code === 1005
-    const end: EndReason | null = isGoodbye ? 'ended_by_client' : null
-    manager.detach(session, connection, peerReason(code), end)
+    manager.detach(session, connection, reason, end)
   }
 
   function visit (connection: Connection, now: Millis): void {
@@ -261,6 +271,10 @@ export function createGateway (options: GatewayOptions): Gateway {
     accept,
     receive,
     closed,
+
+    violated (connection, code) {
+      lose(connection, code, code === 1009 ? 'message_too_large' : 'protocol_violated', null)
+    },
 
     pong (connection) {
       connection.receivedAt = Math.floor(clock.now())

@@ -457,6 +457,29 @@ const CLOSES: [number, string, string, string][] = [
   [1006, 'kept', 'disconnected', 'connection_lost'], [1002, 'kept', 'disconnected', 'closed_by_client'], [1007, 'kept', 'disconnected', 'closed_by_client'],
   [1009, 'kept', 'disconnected', 'closed_by_client'], [1011, 'kept', 'disconnected', 'closed_by_client'], [3000, 'kept', 'disconnected', 'closed_by_client'], [4001, 'kept', 'disconnected', 'closed_by_client']
 ]
+
+// The WebSocket layer closes by itself then, and afterwards reports 1006 if the peer does not answer: a 1009 was logged as a lost connection.
+for (const [code, reason] of [[1009, 'message_too_large'], [1007, 'protocol_violated'], [1002, 'protocol_violated']] as const) {
+  t.test(`P-8 P-39 a connection that is closed for what the peer sent counts as ${code}, whatever the close tells`, async t => {
+    for (const profile of ['full', 'basic'] as const) {
+      const domain = createDomain()
+      const { connect, manager, gateway } = domain
+      const reasons: (string | undefined)[] = []
+      manager.subscribe(({ type, reason }) => { if (type === 'detached') reasons.push(reason) })
+      const peer = connect({ profile })
+      const { sessionId } = peer.welcome
+      gateway.violated(peer.connection, code)
+      peer.close(1006)
+      domain.turn()
+      t.equal(manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason, profile === 'full' ? 'detached' : 'disconnected')
+      t.equal(gateway.closes.get(code), 1)
+      t.notOk(gateway.closes.has(1006))
+      t.equal(gateway.connections, 0)
+      if (profile === 'full') t.same(reasons, [reason])
+    }
+  })
+}
+
 for (const [code, full, basic, reason] of CLOSES) {
   t.test(`P-37 P-38 P-39 a close by the peer with ${code}`, async t => {
     for (const profile of ['full', 'basic'] as const) {
