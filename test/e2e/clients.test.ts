@@ -1,11 +1,10 @@
 // First sessions with the clients that people have: ws, wscat, curl, a browser, Python. A tool that is missing fails the test under CI=true, and is said
 // loudly otherwise. CHROMIUM and PYTHON name other programs than the usual ones.
 
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { chromium, type Browser } from 'playwright-core'
 import t, { type Test } from 'tap'
@@ -237,42 +236,4 @@ asyncio.run(main())
     t.match(JSON.parse(stdout), { answered: 200, lost: [], sessions: 1, outputs: 200, gaps: [] })
     t.ok(proxy.cuts >= 3, `${proxy.cuts} cuts`)
   })
-
-  t.test('examples/http-core executes commands, and a repeat of one does not run twice', async t => {
-    if (!has(t, PYTHON)) return
-    const secret = 'a secret of the core, for this test'
-    const core = spawn(PYTHON, [at('../../examples/http-core/core.py')], { env: { ...process.env, PORT: '0', CORE_SECRET: secret }, stdio: ['ignore', 'pipe', 'inherit'] })
-    t.teardown(() => { core.kill() })
-    const coreUrl = await lineMatching(core, /http:\/\/127\.0\.0\.1:\d+/)
-    const platform = await startServer({ HOLDFAST_CORE_URL: `${coreUrl}/`, HOLDFAST_CORE_SECRET: secret })
-    t.teardown(async () => { await platform.stop('SIGKILL') })
-    const { socket, hello } = await connectFull(platform.wsUrl)
-    socket.send({ command: 'echo', payload: [1, 'ä', null], id: 1 })
-    t.match(await socket.next(), { type: 'result', id: 1, payload: [1, 'ä', null] })
-    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 2 })
-    t.match(await socket.take(2), [{ type: 'message', event: 'review.approved', payload: { item: 'a1' } }, { type: 'result', id: 2, payload: { item: 'a1', again: false } }])
-    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 2 })
-    t.match(await socket.next(), { type: 'result', id: 2, seq: 3, payload: { again: false } }, 'P-12')
-    socket.send({ command: 'review.approve', payload: { item: 'a1' }, id: 3 })
-    t.match(await socket.next(), { type: 'result', id: 3, payload: { again: true } })
-    socket.send({ command: 'review.approve', payload: { item: 7 }, id: 4 })
-    t.match(await socket.next(), { type: 'error', id: 4, code: 'INVALID_PAYLOAD', payload: 'item must be a text.' })
-    socket.send({ command: 'no.such', id: 5 })
-    t.match(await socket.next(), { type: 'error', id: 5, code: 'UNKNOWN_COMMAND' })
-    const view = await (await fetch(`${platform.url}/sessions/${hello.payload.sessionId as string}`)).json()
-    t.match(view, { context: { approved: { a1: 'human_reviewer_1' } } })
-    t.notOk(platform.output.includes(secret), 'the secret is in no log line')
-    core.kill()
-    socket.send({ command: 'echo', id: 6 })
-    t.match(await socket.next(), { type: 'error', id: 6, code: 'CORE_UNAVAILABLE' })
-    socket.ws.close()
-  })
 })
-
-async function lineMatching (child: ChildProcess, pattern: RegExp): Promise<string> {
-  for await (const line of createInterface({ input: child.stdout as NonNullable<ChildProcess['stdout']> })) {
-    const found = pattern.exec(line)
-    if (found !== null) return found[0]
-  }
-  throw new Error(`it ended without ${pattern.source}`)
-}
