@@ -20,7 +20,7 @@ export interface Execution {
   requests: number
 }
 
-interface Answer { status: number, body: unknown, drop?: boolean }
+interface Answer { status: number, body: unknown, drop?: boolean, cut?: boolean }
 
 export interface Core {
   readonly executions: readonly Execution[]
@@ -48,6 +48,8 @@ interface Order {
   body?: unknown
   /** Cuts the connection in place of an answer. */
   drop?: boolean
+  /** Cuts the connection in the middle of the answer. */
+  cut?: boolean
   /** So often it is answered 503 with Retry-After, and not executed, before it is. */
   busy?: number
   messages?: { event: string, payload: unknown }[]
@@ -57,8 +59,15 @@ interface Order {
   result?: unknown
 }
 
+export interface CoreOptions {
+  /** Executes a repeated webhook-id once more: a core of which nobody said that it is idempotent. */
+  forgetful?: boolean
+}
+
 /** Listens; rejects if it cannot. `timeoutMs` bounds `started`. */
-export async function startCore (host: string, port: number, timeoutMs: number): Promise<Core> {
+export async function startCore (
+  host: string, port: number, timeoutMs: number, { forgetful = false }: CoreOptions = {}
+): Promise<Core> {
   let executions: Execution[] | undefined = []
   const gates = new Map<string, { promise: Promise<void>, open: () => void }>()
   const listeners: ((execution: Execution) => void)[] = []
@@ -89,9 +98,10 @@ export async function startCore (host: string, port: number, timeoutMs: number):
       repeats++
       if (known.execution !== undefined) known.execution.requests++
     }
-    const asked = known ?? start(body, key)
+    const asked = known === undefined || forgetful ? start(body, key) : known
     answers.set(key, asked)
-    const { status, body: told, drop } = await asked.answer
+    const { status, body: told, drop, cut } = await asked.answer
+    if (cut === true) return cutShort(response)
     if (drop === true) return request.socket.destroy()
     response.writeHead(status, { 'content-type': 'application/json' })
     response.end(told === undefined ? '' : JSON.stringify(told))
@@ -112,6 +122,7 @@ export async function startCore (host: string, port: number, timeoutMs: number):
     const order: Order = payload
     if (order.gate !== undefined) await gate(order.gate).promise
     if (order.delayMs !== undefined && order.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, order.delayMs))
+    if (order.cut === true) return { status: 200, body: undefined, cut: true }
     if (order.status !== undefined || order.drop === true) return { status: order.status ?? 500, body: order.body, drop: order.drop ?? false }
     const messages = order.messages ?? (order.produce === undefined ? undefined : produce(order.produce))
     return { status: 200, body: { payload: order.result ?? payload, ...(messages === undefined ? {} : { messages }) } }
@@ -156,6 +167,11 @@ export async function startCore (host: string, port: number, timeoutMs: number):
       })
     }
   }
+}
+
+function cutShort (response: ServerResponse): void {
+  response.writeHead(200, { 'content-length': '1000' })
+  response.write('{"payload":', () => response.destroy())
 }
 
 function produce ({ count, bytes }: { count: number, bytes: number }) {

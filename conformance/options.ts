@@ -10,6 +10,8 @@ export interface ChaosOptions {
   seed: number
   /** A client that is not done by then counts as not finished. */
   limitSeconds: number
+  /** The core loses answers, answers late and says 503, and remembers no command. */
+  coreFaults: boolean
 }
 
 export interface KitOptions {
@@ -56,6 +58,7 @@ const TABLE: readonly (readonly [name: string, value: string | undefined, help: 
   ['cuts', 'number', 'chaos: connections to break; default 5000'],
   ['seed', 'number', 'chaos: repeats the plan of an earlier run'],
   ['limit-seconds', 'number', 'chaos: when to give up; default 300'],
+  ['core-faults', undefined, 'chaos: the core loses answers, answers late, says 503, and remembers no command'],
   ['help', undefined, 'print this']
 ]
 
@@ -108,7 +111,8 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
       commands: count('commands', 20_000, 1),
       cuts: count('cuts', 5000, 0),
       seed: count('seed', Math.floor(Math.random() * 1_000_000_000), 0),
-      limitSeconds: count('limit-seconds', 300, 1)
+      limitSeconds: count('limit-seconds', 300, 1),
+      coreFaults: values['core-faults'] === true
     }
   }
   return options

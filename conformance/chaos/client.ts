@@ -6,7 +6,7 @@ import type { ClientEvent } from '../checker.js'
 import type { ServerFrame, Span } from '../peer.js'
 import type { Lane } from '../proxy.js'
 import { upgrade, type Link } from '../socket.js'
-import type { ClientPlan } from './plan.js'
+import { LATE_MS, type ClientPlan, type CoreFault } from './plan.js'
 
 /** Commands sent and not answered at a time. */
 const WINDOW = 4
@@ -128,9 +128,9 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       open.sendText(JSON.stringify(frame))
     }
     function sendCommand (id: number): void {
-      const { delayMs, messages } = plan.commands[id - 1]!
+      const { delayMs, messages, fault } = plan.commands[id - 1]!
       const marks = Array.from({ length: messages }, (_, n) => ({ event: 'along', payload: markOf(plan.client, id, n) }))
-      const payload = { tag: 'chaos', n: id, delayMs, ...(messages === 0 ? {} : { messages: marks }) }
+      const payload = { tag: 'chaos', n: id, delayMs, ...ORDERS[fault], ...(messages === 0 ? {} : { messages: marks }) }
       events.push({ kind: 'sent', id })
       send({ command: parts.hasCore ? 'kit' : 'echo', id, payload })
     }
@@ -243,6 +243,10 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       link?.destroy()
     }
   }
+}
+
+const ORDERS: Readonly<Record<CoreFault, object>> = {
+  none: {}, lost: { drop: true }, cut: { cut: true }, fails: { status: 500 }, late: { delayMs: LATE_MS }, busy: { busy: 1 }
 }
 
 /** Names an output that comes along with the answer to a command. */

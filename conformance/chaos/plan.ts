@@ -6,7 +6,17 @@ import type { ChaosOptions } from '../options.js'
 import type { Fault, FaultKind } from '../proxy.js'
 import { createRandom, type Random } from '../random.js'
 
+/**
+ * What the core does to a command, beside executing it: nothing, or its answer gets lost (the connection
+ * closed, or cut in the middle), is a 500, or comes after ten seconds, the default of the server; or it is
+ * turned away once with 503 and Retry-After, and executed afterwards.
+ */
+export type CoreFault = 'none' | 'lost' | 'cut' | 'fails' | 'late' | 'busy'
+
+export const LATE_MS = 10_500
+
 export interface CommandPlan {
+  readonly fault: CoreFault
   /** How long the core takes. */
   readonly delayMs: number
   /** Outputs that come with the answer. */
@@ -30,15 +40,17 @@ export interface ClientPlan {
 
 const KINDS: readonly FaultKind[] = ['cut', 'cut', 'cut', 'reset', 'reset', 'half-close', 'stall']
 
-export function planChaos ({ clients, commands, cuts, seed }: ChaosOptions): ClientPlan[] {
+export function planChaos ({ clients, commands, cuts, seed, coreFaults }: ChaosOptions): ClientPlan[] {
   const random = createRandom(seed)
   return Array.from({ length: clients }, (_, client) => {
     const own = random.fork()
+    // Of its own, so that a plan without faults of the core stays what it was for its seed.
+    const faults = coreFaults ? createRandom(seed + 1 + client) : undefined
     const connections = share(cuts, clients, client)
     return {
       client,
       faults: Array.from({ length: connections }, () => planFaults(own)),
-      commands: Array.from({ length: share(commands, clients, client) }, () => planCommand(own)),
+      commands: Array.from({ length: share(commands, clients, client) }, () => planCommand(own, faults)),
       notes: Array.from({ length: Math.floor(share(commands, clients, client) / 10) }, () => own.between(0, Math.max(0, share(commands, clients, client) - 1))).sort((a, b) => a - b),
       floodBefore: client % 50 === 7 && connections > 1 ? own.between(1, connections - 1) : undefined,
       ackEvery: own.between(1, 6)
@@ -66,8 +78,29 @@ function place (random: Random): Pick<Fault, 'direction' | 'frame' | 'offset'> {
   return { direction, frame, offset: third === 0 ? 0 : third === 1 ? Number.MAX_SAFE_INTEGER : random.between(1, 160) }
 }
 
-function planCommand (random: Random): CommandPlan {
+function planCoreFault (random: Random): CoreFault {
+  const at = random.next()
+  if (at < 0.06) return 'lost'
+  if (at < 0.12) return 'cut'
+  if (at < 0.18) return 'fails'
+  if (at < 0.24) return 'busy'
+  return at < 0.244 ? 'late' : 'none'
+}
+
+function planCommand (random: Random, faults: Random | undefined): CommandPlan {
   const repeats = random.next()
+  const fault = faults === undefined ? 'none' : planCoreFault(faults)
+  const planned = drawCommand(random, repeats)
+  // What a lost answer would have brought along never comes.
+  return { ...planned, fault, messages: isAnswered(fault) ? planned.messages : 0 }
+}
+
+/** Whether the core's answer to such a command reaches the server. */
+export function isAnswered (fault: CoreFault): boolean {
+  return fault === 'none' || fault === 'busy'
+}
+
+function drawCommand (random: Random, repeats: number): Omit<CommandPlan, 'fault'> {
   return {
     delayMs: random.next() < 0.5 ? 0 : random.between(1, 30),
     messages: random.next() < 0.2 ? random.between(1, 3) : 0,

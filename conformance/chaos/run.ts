@@ -9,7 +9,7 @@ import { credentials } from '../kit.js'
 import type { ChaosOptions, KitOptions } from '../options.js'
 import { createProxy, type Lane } from '../proxy.js'
 import { createChaosClient, markOf, type ChaosClient } from './client.js'
-import { planChaos, type ClientPlan } from './plan.js'
+import { isAnswered, planChaos, type ClientPlan, type CoreFault } from './plan.js'
 
 /** More than an outbox holds by default. */
 const FLOOD = { outputs: 36, bytes: 40_000 }
@@ -34,7 +34,7 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
   const startedAt = performance.now()
   const delays = monitorEventLoopDelay({ resolution: 20 })
   delays.enable()
-  const core = options.core === undefined ? undefined : await startCore(options.core.host, options.core.port, options.timeoutMs)
+  const core = options.core === undefined ? undefined : await startCore(options.core.host, options.core.port, options.timeoutMs, { forgetful: chaos.coreFaults })
   const admin = options.admin === undefined ? undefined : createAdmin(options.admin, options.adminToken, options.timeoutMs)
   const proxy = createProxy(new URL(options.url))
   const bySession = new Map<string, Player>()
@@ -154,13 +154,14 @@ function report (core: Core | undefined, chaos: ChaosOptions, players: readonly 
   const broken = sum(({ lane }) => lane.broken)
   const executions = sum((player) => [...player.executions.values()].reduce((total, runs) => total + runs, 0))
   const stuck = sum(({ client }) => client.stuck)
-  const problems = [...verdict.problems, ...troubles]
+  const problems = [...verdict.problems, ...troubles, ...players.flatMap(checkUnknown)]
   if (broken < chaos.cuts) problems.push(`only ${broken} of ${chaos.cuts} connections were broken`)
   if (stuck > 0) problems.push(`${stuck} connections went silent and had to be left`)
   const lines = [
     `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit itself ${Math.round(delayMs)} ms`,
     `commands ${chaos.commands}, executions ${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
     `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
+    ...(chaos.coreFaults ? [`faults of the core: ${countFaults(players)}`] : []),
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,
     `lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}`,
     ...problems.slice(0, SHOWN_PROBLEMS).map((sentence) => `FAIL ${sentence}`),
@@ -168,4 +169,22 @@ function report (core: Core | undefined, chaos: ChaosOptions, players: readonly 
     problems.length === 0 ? 'ok nothing lost, doubled or out of order, every gap exact' : `FAIL ${problems.length} problems; repeat with --seed ${chaos.seed}`
   ]
   return { lines, verdict, exitCode: problems.length === 0 ? 0 : 1 }
+}
+
+function countFaults (players: readonly Player[]): string {
+  const counts = new Map<CoreFault, number>()
+  for (const { plan } of players) for (const { fault } of plan.commands) counts.set(fault, (counts.get(fault) ?? 0) + 1)
+  return [...counts].filter(([fault]) => fault !== 'none').map(([fault, count]) => `${fault} ${count}`).sort().join(', ')
+}
+
+/** A command whose answer the core lost is OUTCOME_UNKNOWN, and no other one is. */
+function checkUnknown ({ plan, client }: Player): string[] {
+  const problems: string[] = []
+  for (const event of client.events) {
+    if (event.kind !== 'output' || event.id === undefined) continue
+    const fault = plan.commands[event.id - 1]?.fault ?? 'none'
+    const isUnknown = event.mark.endsWith(' OUTCOME_UNKNOWN')
+    if (isUnknown === isAnswered(fault)) problems.push(`client ${plan.client}: command ${event.id} (${fault}) was answered ${event.mark}`)
+  }
+  return problems
 }
