@@ -60,7 +60,9 @@ interface Order {
 }
 
 export interface CoreOptions {
-  /** Executes a repeated webhook-id once more: a core of which nobody said that it is idempotent. */
+  /**
+   * Executes a repeated webhook-id once more: a core of which nobody said that it is idempotent.
+   */
   forgetful?: boolean
 }
 

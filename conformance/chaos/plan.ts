@@ -7,9 +7,9 @@ import type { Fault, FaultKind } from '../proxy.js'
 import { createRandom, type Random } from '../random.js'
 
 /**
- * What the core does to a command, beside executing it: nothing, or its answer gets lost (the connection
- * closed, or cut in the middle), is a 500, or comes after ten seconds, the default of the server; or it is
- * turned away once with 503 and Retry-After, and executed afterwards.
+ * What the core does to a command, beside executing it: nothing, or its answer gets lost (the
+ * connection closed, or cut in the middle), is a 500, or comes after ten seconds, the default of
+ * the server; or it is turned away once with 503 and Retry-After, and executed afterwards.
  */
 export type CoreFault = 'none' | 'lost' | 'cut' | 'fails' | 'late' | 'busy'
 

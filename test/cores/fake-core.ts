@@ -112,3 +112,13 @@ export function event (revision: number, over: Partial<LifecycleEvent> = {}): Li
 export const codeOf = (core: PlatformCore, request = command()): Promise<unknown> => core.execute(request).then(
   answer => answer, (error: { code?: string }) => error.code
 )
+
+/** An address at which nobody listens. */
+export async function unusedUrl (): Promise<string> {
+  const server = createTcpServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return `http://127.0.0.1:${port}/`
+}

@@ -1,15 +1,13 @@
 // docs/core.md against the code: each row of its tables of answers and times is provoked, its
 // example of a request is what is sent, its SQL is the recipe that the Python example runs.
 
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
-import { createServer } from 'node:net'
 import t from 'tap'
 import { OPTIONS } from '../../src/config-options.js'
 import type { HttpCoreOptions } from '../../src/cores/http.js'
 import { ERRORS } from '../../src/io/errors.js'
-import { codeOf, command, connect, json, startCore } from '../cores/fake-core.js'
+import { codeOf, command, connect, json, startCore, unusedUrl } from '../cores/fake-core.js'
 import { readBlocks, readTables, tableUnder } from '../helpers/markdown.js'
 
 const doc = readFileSync('docs/core.md', 'utf8')
@@ -36,15 +34,6 @@ const ROWS: Record<string, Behaviour[] | 'nobody'> = {
   'nothing: the connection broke': [response => { response.socket?.resetAndDestroy() }, response => { response.socket?.end() }],
   'half an answer': [response => { response.writeHead(200, { 'content-length': '9' }).write('{', () => response.destroy()) }],
   'nothing for HOLDFAST_CORE_TIMEOUT_SECONDS': [() => {}]
-}
-
-async function unusedUrl (): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return `http://127.0.0.1:${port}/`
 }
 
 t.test('every row of the answers is what happens', async t => {
