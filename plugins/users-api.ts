@@ -57,7 +57,7 @@ export default fp(async function usersApi (fastify) {
     }
   }, async ({ params, query: { except, reason }, log }) => {
     const userId = readUserId('path', params.userId)
-    const ended = manager.terminateUser(userId, except, reason)
+    const ended = await manager.terminateUser(userId, except, reason)
     log.info({ userId, except, note: reason, ended }, 'sessions of user ended by operator')
     return { ended }
   })

@@ -121,11 +121,12 @@ export interface SessionManager {
   /** Drops the connection and keeps the session (basic profile: ends it). False if there is none attached. */
   detachSession(id: SessionId): boolean
   /**
-   * Ends the sessions of a user; returns how many.
+   * Ends the sessions that a user has now; resolves with how many when it is done. A few are ended before it returns,
+   * many over several turns of the event loop.
    *
    * @throws SESSION_NOT_FOUND  `except` is not a session of the user; nothing was ended
    */
-  terminateUser(userId: UserId, except?: SessionId, note?: string): number
+  terminateUser(userId: UserId, except?: SessionId, note?: string): Promise<number>
   /**
    * Sends an output. Returns the number of sessions and, for a single one, the seq.
    *
@@ -170,6 +171,9 @@ const END_CLOSE: Record<EndReason, CloseCode> = {
   state_lost: CLOSE.stateLost,
   shutdown: CLOSE.draining
 }
+
+/** Sessions of one user that end in one turn: about three milliseconds. */
+const ENDS_PER_TURN = 256
 
 export function createSessionManager (options: SessionManagerOptions): SessionManager {
   const { store, clock, log, limits, createId, defer, yieldTurn, unlimitedUserId } = options
@@ -495,14 +499,15 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       return session !== undefined && dismiss(session, CLOSE.detached)
     },
 
-    terminateUser (userId, except, note) {
+    async terminateUser (userId, except, note) {
       // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
       if (except !== undefined && directory.get(except)?.userId !== userId) {
         throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
       }
       let ended = 0
-      for (const session of [...directory.ofUser(userId)]) {
-        if (session.id === except) continue
+      for (const [i, session] of [...directory.ofUser(userId)].entries()) {
+        if (i > 0 && i % ENDS_PER_TURN === 0) await new Promise<void>(resolve => { yieldTurn(resolve) })
+        if (session.id === except || session.ended) continue
         end(session, 'ended_by_operator', note)
         ended++
       }

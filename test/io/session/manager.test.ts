@@ -386,12 +386,28 @@ t.test('operators end the sessions of a user, but one if they wish', async t => 
   const { manager, connect } = domain
   const peers = [connect(), connect(), connect()]
   const keep = peers[1]?.welcome.sessionId as string
-  t.equal(manager.terminateUser('ann', keep, 'signed out elsewhere'), 2)
+  t.equal(await manager.terminateUser('ann', keep, 'signed out elsewhere'), 2)
   t.strictSame(manager.sessionsOfUser('ann').map(view => view.id), [keep])
   t.strictSame(peers.map(peer => peer.transport.closed?.code), [4001, undefined, 4001])
   t.equal(manager.tombstoneOf(peers[0]?.welcome.sessionId as string)?.note, 'signed out elsewhere')
-  t.equal(manager.terminateUser('ann'), 1)
-  t.equal(manager.terminateUser('ann'), 0)
+  t.equal(await manager.terminateUser('ann'), 1)
+  t.equal(await manager.terminateUser('ann'), 0)
+})
+
+// A user with 10,000 sessions held up everybody else for more than 100 ms.
+t.test('many sessions of a user end in slices, and those that come or go meanwhile are not counted', async t => {
+  const { manager, slice } = createDomain({ session: { maxSessionsPerUser: 10_000, maxSessions: 10_000 } })
+  const sessions = Array.from({ length: 600 }, () => manager.createSession('ann'))
+  const ended = manager.terminateUser('ann')
+  t.equal(manager.sessionsOfUser('ann').length, 600 - 256)
+  manager.terminateSession(sessions.at(-1)?.id ?? '')
+  const late = manager.createSession('ann')
+  while (manager.sessionsOfUser('ann').length > 1) {
+    slice()
+    await Promise.resolve()
+  }
+  t.equal(await ended, 599)
+  t.strictSame(manager.sessionsOfUser('ann').map(view => view.id), [late.id])
 })
 
 t.test('detachSession is false for whoever has no connection', async t => {
