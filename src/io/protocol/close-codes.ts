@@ -36,10 +36,10 @@ export const CLOSE = {
 /**
  * The instruction in a close code, also for codes this version does not know (P-49).
  *
- * 1000 and 40xx and 44xx: stop; 42xx: resume; 43xx: new; everything else, 1006 included: resume_later.
+ * 40xx and 44xx: stop; 42xx: resume; 43xx: new; everything else: resume_later. That includes 1006, and 1000, which a
+ * server never closes with by itself, but gateways do at their idle limit.
  */
 export function closeAction (code: number): CloseAction {
-  if (code === 1000) return 'stop'
   switch (Math.floor(code / 100)) {
     case 40:
     case 44: return 'stop'
