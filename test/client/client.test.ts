@@ -13,12 +13,12 @@ t.test('handshake', async t => {
   t.test('P-2 offers the full profile and, without a session, nothing else', async t => {
     const { peer, session } = createWorld(t)
     t.equal(session.state, 'connecting')
-    t.strictSame((await peer()).protocols, ['holdfast.v1'])
+    t.strictSame((await peer()).protocols, ['holdfast.v1', 'refuse.goodbye'])
   })
 
   t.test('P-3 sends a JWT as it is', async t => {
     const { peer } = createWorld(t, { token: 'aa.bb-_.cc' })
-    t.strictSame((await peer()).protocols, ['holdfast.v1', 'auth.aa.bb-_.cc'])
+    t.strictSame((await peer()).protocols, ['holdfast.v1', 'auth.aa.bb-_.cc', 'refuse.goodbye'])
   })
 
   t.test('P-3 sends any other token as base64url of its UTF-8 bytes', async t => {
@@ -290,7 +290,7 @@ t.test('losses', async t => {
     await clock.advance(0)
     peers[0]!.fail('Unexpected server response: 503')
     peers[0]!.drop()
-    t.equal(events('detached')[0]?.reason, 'Unexpected server response: 503')
+    t.match(events('detached')[0], { reason: 'refused', message: 'Unexpected server response: 503' })
     await clock.advance(500)
     peers[1]!.drop()
     t.strictSame(events('ended'), [{ sessionId: undefined, reason: 'unreachable', renewing: false }])
@@ -310,7 +310,7 @@ t.test('losses', async t => {
   })
 
   t.test('P-49 obeys the hundreds digit, also of codes it does not know', async t => {
-    for (const [code, state, delay] of [[4299, 'detached', 0], [4199, 'detached', 250], [1006, 'detached', 250], [1009, 'detached', 250], [4099, 'ended', null], [4499, 'ended', null], [1000, 'ended', null]] as const) {
+    for (const [code, state, delay] of [[4299, 'detached', 0], [4199, 'detached', 250], [1006, 'detached', 250], [1009, 'detached', 250], [1000, 'detached', 250], [4099, 'ended', null], [4499, 'ended', null]] as const) {
       const { first, session, events } = await createLiveWorld(t)
       first.drop(code)
       t.equal(session.state, state, String(code))
@@ -473,7 +473,7 @@ t.test('life', async t => {
     first.drop(4300, 'idle')
     off()
     t.equal(session.state, 'connecting')
-    t.strictSame(events('detached'), [])
+    t.equal(events('detached').length, 1, 'what happened is told all the same, in order')
     t.equal(events('ended').length, 1)
     const second = await peer()
     second.resumed()
@@ -501,18 +501,22 @@ t.test('life', async t => {
 })
 
 t.test('page', async t => {
-  t.test('makes no attempt while offline, and one at once when online again', async t => {
+  // `navigator.onLine` is stuck at false on some systems: no attempt was ever made, though `retryInMs` had promised one.
+  t.test('attempts more slowly while the page says it is offline, and at once when online again', async t => {
     const page = createPage()
     const { first, clock, peers, peer, events } = await createLiveWorld(t, { page, persistence: false })
     page.state.onLine = false
     first.drop()
-    await clock.advance(600_000)
+    t.match(events('detached'), [{ reason: 'offline', retryInMs: 5_000 }])
+    await clock.advance(4_999)
     t.equal(peers.length, 1)
+    await clock.advance(1)
+    t.equal(peers.length, 2)
+    peers[1]!.drop()
     page.state.onLine = true
     page.fire('online')
     await peer()
-    t.equal(peers.length, 2)
-    t.equal(events('connecting').at(-1)?.attempt, 1)
+    t.equal(peers.length, 3)
   })
 
   t.test('tries at once when the page is seen again', async t => {
@@ -798,7 +802,7 @@ t.test('is one small file without dependencies and built-ins', async t => {
     metafile: true
   })
   const inputs = Object.keys(metafile.inputs).map(path => path.replace(/^.*src\//, '')).sort()
-  t.strictSame(inputs, ['client/api.ts', 'client/client.ts', 'client/command-queue.ts', 'client/environment.ts', 'client/link.ts', 'io/protocol/close-codes.ts'])
+  t.strictSame(inputs, ['client/api.ts', 'client/client.ts', 'client/command-queue.ts', 'client/environment.ts', 'client/link.ts', 'client/session-machine.ts', 'io/protocol/close-codes.ts'])
   const size = gzipSync(outputFiles[0]!.contents, { level: 9 }).length
-  t.ok(size <= 5.5 * 1024, `${size} bytes`)
+  t.ok(size <= 8.2 * 1024, `${size} bytes`)
 })

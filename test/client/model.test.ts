@@ -33,6 +33,10 @@ interface ModelSession {
   ended: string | undefined
 }
 
+// What a server, or a gateway in between, will never take, though the client cannot know it.
+const isMalformed = (tag: number): boolean => tag % 6 === 4
+const isLarge = (tag: number): boolean => tag % 9 === 7
+
 /** Sections 4 to 7 of the protocol, as small as they can be written. */
 function createModel (clock: ManualClock) {
   const sessions: ModelSession[] = []
@@ -41,6 +45,8 @@ function createModel (clock: ManualClock) {
   const faults: string[] = []
   let refusals: string[] = []
   let count = 0
+  /** Whether BAD_FRAME says of which command it speaks; a server of revision 1.0 does not. */
+  let namesBadFrames = true
   let sentAt: number[] = []
 
   function emit (session: ModelSession, frame: Frame): void {
@@ -112,9 +118,20 @@ function createModel (clock: ManualClock) {
     if (session === undefined || session.wire !== wire) return
     if (!wire.wasHeard) session.presented = undefined
     wire.wasHeard = true
+    const [tag] = (frame.payload ?? [0]) as [number]
+    if ('command' in frame && isMalformed(tag)) {
+      wire.toClient.push({ type: 'error', code: 'BAD_FRAME', payload: 'bad', ...(namesBadFrames && { id: frame.id }) })
+      return
+    }
+    if ('command' in frame && isLarge(tag)) {
+      session.wire = undefined
+      wire.isMute = true
+      if (wire.closedWith === undefined) wire.drop(1009)
+      return
+    }
     const seq = frame.type === 'ack' ? frame.seq : frame.ack
     if (seq !== undefined) ack(session, seq as number)
-    if ('command' in frame) command(session, wire, frame.id as number, frame.payload as number)
+    if ('command' in frame) command(session, wire, frame.id as number, tag)
   }
 
   return {
@@ -127,6 +144,7 @@ function createModel (clock: ManualClock) {
     emit,
     bye,
     refuse (codes: string[]): void { refusals = codes },
+    name (): void { namesBadFrames = !namesBadFrames },
     finish (pick: number): void {
       const all = sessions.flatMap(session => [...session.running].map(([id, tag]) => ({ session, id, tag })))
       const chosen = all[pick % all.length]
@@ -140,7 +158,7 @@ function createModel (clock: ManualClock) {
 }
 
 type Op =
-  | { op: 'send' | 'push' | 'cut' | 'mute' | 'drain' | 'idle' | 'forget' | 'detach' | 'connect' | 'reload' }
+  | { op: 'send' | 'push' | 'cut' | 'mute' | 'drain' | 'idle' | 'forget' | 'detach' | 'connect' | 'reload' | 'name' }
   | { op: 'finish' | 'abort' | 'repeat' | 'server' | 'client' | 'time', n: number }
   | { op: 'refuse', codes: string[] }
 
@@ -155,7 +173,7 @@ const anyOp: fc.Arbitrary<Op> = fc.oneof(
   { weight: 6, arbitrary: numbered(3_000, 'time') },
   { weight: 1, arbitrary: numbered(90_000, 'time') },
   { weight: 5, arbitrary: plain('cut', 'mute', 'drain') },
-  { weight: 2, arbitrary: plain('idle', 'forget', 'detach', 'connect', 'reload') },
+  { weight: 2, arbitrary: plain('idle', 'forget', 'detach', 'connect', 'reload', 'name') },
   { weight: 2, arbitrary: fc.array(fc.constantFrom('RATE_LIMITED', 'TOO_MANY_IN_FLIGHT', 'STORE_UNAVAILABLE', 'DRAINING'), { maxLength: 3 }).map(codes => ({ op: 'refuse' as const, codes })) }
 )
 
@@ -174,6 +192,7 @@ async function run (ops: Op[]): Promise<string[]> {
   let losses = 0
   let forgotten = 0
   let pages = 0
+  let wires = 0
   let kill = (): void => {}
   let wire: Wire | undefined
   let session: Session
@@ -200,6 +219,7 @@ async function run (ops: Op[]): Promise<string[]> {
           super(url, protocols)
           if (!isAlive) return
           wire = this
+          wires++
           model.accept(this)
         }
       }
@@ -208,7 +228,7 @@ async function run (ops: Op[]): Promise<string[]> {
     mine.on('message', ({ seq, payload }) => heard.push({ key: `${mine.sessionId}/${seq}`, seq, payload }))
     mine.on('gap', ({ from, to }) => { for (let seq = from; seq <= to; seq++) gaps.push(`${mine.sessionId}/${seq}`) })
     mine.on('orphanResult', ({ id, command }) => { orphans.push(id); if (command === undefined) problems.push(`orphan ${id} has no name`) })
-    mine.on('error', ({ code, cause }) => problems.push(`error ${code} ${cause}`))
+    mine.on('error', ({ code, cause }) => { if (code !== 'BAD_FRAME') problems.push(`error ${code} ${cause}`) })
     kill = () => {
       page.fire('pagehide')
       isAlive = false
@@ -262,7 +282,7 @@ async function run (ops: Op[]): Promise<string[]> {
   function send (): void {
     const entry: Sent = { tag: sent.length + 1, outcome: 'pending', abort: new AbortController(), page: pages }
     sent.push(entry)
-    session.send('work', entry.tag, { signal: entry.abort.signal }).then(
+    session.send('work', isLarge(entry.tag) ? [entry.tag, 'a long text'] : [entry.tag], { signal: entry.abort.signal }).then(
       payload => { entry.outcome = String(payload) },
       (error: { code: string }) => { entry.outcome = error.code }
     )
@@ -285,6 +305,7 @@ async function run (ops: Op[]): Promise<string[]> {
     detach: () => session.detach(),
     connect: () => session.connect(),
     reload: load,
+    name: () => model.name(),
     refuse: ({ codes }: { codes: string[] }) => model.refuse(codes)
   }
 
@@ -314,6 +335,8 @@ async function run (ops: Op[]): Promise<string[]> {
   for (let count = 0; count < 3; count++) perform.push(undefined as never)
   deliver(99)
   session!.close()
+  // A connection that was left during its handshake is waited for, to end the session there.
+  await clock.advance(10_000)
   const timers = clock.pending()
   kill()
   problems.push(...model.faults)
@@ -329,7 +352,13 @@ async function run (ops: Op[]): Promise<string[]> {
         ? losses > 0 && (executed.has(tag) || forgotten > 0)
         : outcome === 'RESULT_EXPIRED'
           ? executed.has(tag) && gaps.length > 0
-          : outcome === 'ABORTED' ? abort.signal.aborted : outcome === 'pending' && page !== pages
+          : outcome === 'BAD_FRAME'
+            ? isMalformed(tag)
+            : outcome === 'MESSAGE_TOO_LARGE'
+              ? isLarge(tag) && !isMalformed(tag)
+              : outcome === 'UNDELIVERABLE'
+                ? wires > 3 && !executed.has(tag)
+                : outcome === 'ABORTED' ? abort.signal.aborted : outcome === 'pending' && page !== pages
     if (!isRight) problems.push(`${tag} ended ${outcome}, ${executed.has(tag) ? '' : 'not '}executed`)
   }
   const seqs = new Map<string, number>()

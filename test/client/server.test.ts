@@ -1,9 +1,10 @@
 // The client against the real server over real sockets, which are cut on purpose, and the types that flow from one to the other.
 
+import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
-import { WebSocket } from 'ws'
+import { WebSocket, WebSocketServer } from 'ws'
 import { CommandError, connect, type ConnectOptions, type SavedSession, type Session, type SessionEvents } from '../../src/client/client.js'
 import type { CommandMap, EventMap } from '../../src/io/dispatcher/command.js'
 import { commandError, defineCommand, HoldfastError } from '../../src/index.js'
@@ -251,11 +252,69 @@ t.test('keeps within the limits of the server, so that nothing is refused', asyn
   t.strictSame(Object.values(app.dispatcher.refusals).reduce((sum, count) => sum + count, 0), 0)
 })
 
-t.test('reports why an upgrade was refused, and gives up when told to', async t => {
+t.test('tells a refused login from a lost connection, and gives up when fresh credentials are refused too', async t => {
   const { join } = await start(t, { authenticate: () => { throw new HoldfastError('UNAUTHENTICATED') } })
-  const session = join({ maxAttempts: 2 })
+  let asked = 0
+  const session = join({ token: () => `a.b.${++asked}` })
+  const sent = session.send('review.count')
   const detached = next(session, 'detached')
   const ended = next(session, 'ended')
-  t.match((await detached).reason, /401/)
-  t.match(await ended, { reason: 'unreachable', renewing: false })
+  t.match(await detached, { code: 4401, reason: 'unauthenticated' })
+  t.match(await ended, { reason: 'unauthenticated', renewing: false })
+  t.equal(asked, 2)
+  t.equal(await codeOf(sent), 'SESSION_ENDED')
+})
+
+t.test('P-6 settles a command that the server does not take, and runs those behind it once', async t => {
+  const { app, url } = await startTestApp(t, { before: app => app.dispatcher.commands(commands) })
+  executed.length = 0
+  // The client would not send it: this stands for a server, or a gateway, with rules of its own.
+  const Tampering = class extends WebSocket {
+    override send (data: string): void { super.send(data.replace('"draft":13', '"__proto__":13')) }
+  }
+  const session = connect<Registry>(`${url.replace('http', 'ws')}/ws`, { WebSocket: Tampering as never, random: () => 0 })
+  t.teardown(() => session.close())
+  const outcomes = await Promise.all([11, 12, 13, 14, 15].map(draft => codeOf(session.send('review.approve', { draft }))))
+  t.strictSame(outcomes, ['resolved', 'resolved', 'BAD_FRAME', 'resolved', 'resolved'])
+  t.strictSame(executed, [11, 12, 14, 15])
+  t.equal(app.sessionManager.totals.created, 1)
+})
+
+t.test('P-49b settles a command that a gateway with a smaller limit closes for, and goes on with the rest', async t => {
+  const { app, url } = await startTestApp(t, { before: app => app.dispatcher.commands(commands) })
+  const gateway = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 2_000, handleProtocols: () => 'holdfast.v1' })
+  let connections = 0
+  gateway.on('connection', (near, request) => {
+    connections++
+    const far = new WebSocket(`${url.replace('http', 'ws')}/ws`, String(request.headers['sec-websocket-protocol']).split(','))
+    far.on('message', data => near.send(String(data)))
+    near.on('message', data => far.send(String(data)))
+    for (const [socket, other] of [[near, far], [far, near]] as const) {
+      socket.on('error', () => {})
+      socket.on('close', () => other.terminate())
+    }
+  })
+  await new Promise(resolve => gateway.once('listening', resolve))
+  const session = connect<Registry>(`ws://127.0.0.1:${(gateway.address() as AddressInfo).port}`, { WebSocket, random: () => 0 })
+  t.teardown(() => {
+    session.close()
+    gateway.close()
+    for (const socket of gateway.clients) socket.terminate()
+  })
+  await next(session as never, 'live')
+  const sizes = [10, 5_000, 20, 3_000, 30]
+  const outcomes = await Promise.all(sizes.map(size => codeOf(session.send('anything', 'x'.repeat(size)))))
+  t.strictSame(outcomes, ['resolved', 'MESSAGE_TOO_LARGE', 'resolved', 'MESSAGE_TOO_LARGE', 'resolved'])
+  t.equal(connections, 3)
+  t.equal(app.sessionManager.totals.created, 1)
+})
+
+t.test('P-38 leaves nothing at the server when it is closed during its handshake', async t => {
+  const { app, join } = await start(t)
+  const sessions = Array.from({ length: 20 }, () => join())
+  await new Promise(resolve => setImmediate(resolve))
+  for (const session of sessions) session.close()
+  const { totals } = app.sessionManager
+  while (app.sessionManager.countSessions().active > 0 || app.sessionManager.countSessions().detached > 0 || totals.created < 20) await new Promise(resolve => setTimeout(resolve, 10))
+  t.equal(totals.created, 20)
 })

@@ -9,6 +9,10 @@ interface Timer { at: number, run: () => void }
 
 export interface ManualClock {
   readonly now: () => number
+  /** The same, unless `sleep` has moved it. */
+  readonly wall: () => number
+  /** The machine stands still: no timer runs, and only the clock on the wall goes on. */
+  sleep (ms: number): void
   readonly setTimeout: (run: () => void, ms: number) => unknown
   readonly clearTimeout: (handle: unknown) => void
   readonly random: () => number
@@ -22,6 +26,7 @@ export interface ManualClock {
 
 export function createClock (random: () => number = () => 0.5): ManualClock {
   let time = 1_000
+  let slept = 0
   const timers = new Set<Timer>()
   const due = (until: number): Timer | undefined =>
     [...timers].filter(timer => timer.at <= until).sort((a, b) => a.at - b.at)[0]
@@ -37,6 +42,8 @@ export function createClock (random: () => number = () => 0.5): ManualClock {
   }
   return {
     now: () => time,
+    wall: () => time + slept,
+    sleep: ms => { slept += ms },
     setTimeout (run, ms) {
       const timer = { at: time + ms, run }
       timers.add(timer)
@@ -65,6 +72,9 @@ export class Peer implements SocketLike {
   /** Code with which the client closed; undefined while it has not. */
   closedWith: number | undefined
   terminated = false
+  /** What a runtime shows of bytes: those that wait to be sent, and those that were read (`ws`). */
+  bufferedAmount = 0
+  _socket: { bytesRead: number } | null = null
 
   constructor (url: string, protocols: string[]) {
     this.url = url
@@ -145,7 +155,7 @@ export function createWorld (t: { teardown (run: () => void): unknown }, options
     }
   }
   const session = connect('ws://test/ws', {
-    now: clock.now, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout, random: clock.random, WebSocket, page: {}, ...options
+    now: clock.now, wall: clock.wall, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout, random: clock.random, WebSocket, page: {}, ...options
   })
   for (const type of EVENTS) session.on(type, event => { heard.push([type, event]) })
   t.teardown(() => session.close())
@@ -171,17 +181,18 @@ export async function createLiveWorld (t: { teardown (run: () => void): unknown 
 }
 
 /** A browser's page: `fire` dispatches its events, and `state` is what they are about. */
-export function createPage (storage = new Map<string, string>(), held = new Set<string>()): Page & { state: { onLine: boolean, visible: string }, fire (type: string): void, listeners (): number } {
-  const listeners = new Map<string, Set<() => void>>()
+export function createPage (storage = new Map<string, string>(), held = new Set<string>()): Page & { state: { onLine: boolean, visible: string }, fire (type: string, event?: { persisted?: boolean }): void, listeners (): number } {
+  type Listener = (event: { persisted?: boolean }) => void
+  const listeners = new Map<string, Set<Listener>>()
   const state = { onLine: true, visible: 'visible' }
   const listenable = {
-    addEventListener: (type: string, run: () => void) => { listeners.set(type, (listeners.get(type) ?? new Set()).add(run)) },
-    removeEventListener: (type: string, run: () => void) => { listeners.get(type)?.delete(run) }
+    addEventListener: (type: string, run: Listener) => { listeners.set(type, (listeners.get(type) ?? new Set()).add(run)) },
+    removeEventListener: (type: string, run: Listener) => { listeners.get(type)?.delete(run) }
   }
   return {
     ...listenable,
     state,
-    fire: type => { for (const run of [...listeners.get(type) ?? []]) run() },
+    fire: (type, event = {}) => { for (const run of [...listeners.get(type) ?? []]) run(event) },
     listeners: () => [...listeners.values()].reduce((sum, set) => sum + set.size, 0),
     document: { ...listenable, get visibilityState () { return state.visible } },
     navigator: {

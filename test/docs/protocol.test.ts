@@ -75,7 +75,7 @@ t.test('P-42 close reasons are ASCII and short enough for a close frame', async 
 t.test('P-49 the table of instructions is what closeAction does', async t => {
   const actions = Object.fromEntries([4000, 4099, 4100, 4199, 4200, 4299, 4300, 4399, 4400, 4499, 1000, 1001, 1006, 1011, 4500, 3000].map(code => [code, closeAction(code)]))
   t.same(actions, {
-    1000: 'stop',
+    1000: 'resume_later',
     1001: 'resume_later',
     1006: 'resume_later',
     1011: 'resume_later',
