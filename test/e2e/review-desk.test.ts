@@ -1,57 +1,27 @@
-// The example desk in a real browser: what a reviewer sees while connections are cut, pages reloaded, tabs copied and
-// servers restarted, and what the platform behind it has recorded. The page and its socket go through a cable that can be
-// cut. CHROMIUM names the browser; default /usr/bin/chromium.
+// The example desk in a real browser: what a reviewer sees while connections are cut, pages
+// reloaded, tabs copied and servers restarted, and what the platform behind it has recorded. The
+// page and its socket go through a cable that can be cut. CHROMIUM names the browser; default
+// /usr/bin/chromium.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import type { FastifyInstance } from 'fastify'
-import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core'
+import type { BrowserContext, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { createReviewDesk, type ReviewDeskOptions } from '../../examples/review-desk/app.js'
 import { buildPage } from '../../examples/review-desk/page-files.js'
 import { createPlatform, type Platform } from '../../examples/review-desk/platform.js'
+import { launchBrowser, layLine, type Line } from '../helpers/browser.js'
 
 const WITHIN_MS = 20_000
-const CHROMIUM_ARGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-
+/** Two seconds, and what a busy machine adds. */
+const OFFLINE_MS = 3_500
 const pageFiles = buildPage()
-const launched = chromium.launch({ executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium', args: CHROMIUM_ARGS })
-t.teardown(async () => { await (await launched).close() })
-
-/** A TCP line in front of a server: cut, it drops what runs through it and takes nothing new. */
-interface Cable { readonly port: number, cut (): void, mend (): void }
-
-async function layCable (t: Test, targetPort: number): Promise<Cable> {
-  const sockets = new Set<Socket>()
-  let isCut = false
-  const server = createServer(client => {
-    if (isCut) return client.destroy()
-    const upstream = connect(targetPort, '127.0.0.1')
-    for (const [socket, other] of [[client, upstream], [upstream, client]] as const) {
-      sockets.add(socket)
-      socket.setNoDelay(true).on('error', () => {}).on('close', () => {
-        sockets.delete(socket)
-        other.destroy()
-      })
-      socket.pipe(other)
-    }
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const cut = (): void => {
-    isCut = true
-    for (const socket of sockets) socket.destroy()
-  }
-  t.teardown(() => {
-    cut()
-    server.close()
-  })
-  return { port: (server.address() as AddressInfo).port, cut, mend () { isCut = false } }
-}
+const browser = await launchBrowser(t)
 
 /** Work of the platform that lasts until it is let go. */
 function createGate (): { work (): Promise<void>, open (): void, shut (): void } {
@@ -86,7 +56,7 @@ interface Rig {
   readonly port: number
   readonly platform: Platform
   readonly gate: ReturnType<typeof createGate>
-  readonly cable: Cable
+  readonly cable: Line
   readonly url: string
   readonly context: BrowserContext
   readonly page: Page
@@ -99,8 +69,7 @@ async function rig (t: Test, options: Partial<ReviewDeskOptions> = {}, init?: st
   for (let i = 0; i < 3; i++) platform.feed()
   const { app, port } = await startDesk({ platform, ...options })
   t.teardown(() => app.close())
-  const cable = await layCable(t, port)
-  const browser: Browser = await launched
+  const cable = await layLine(t, port)
   const context = await browser.newContext({ viewport: { width: 1320, height: 820 } })
   t.teardown(() => context.close())
   context.setDefaultTimeout(WITHIN_MS)
@@ -545,6 +514,21 @@ t.test('puts a common reason before what was typed, not in its place', async t =
   t.equal(await reasonIn(page), 'Facts are wrong: the amount is twice what was paid')
   await page.locator('[data-reason]', { hasText: 'Against policy' }).click()
   t.equal(await reasonIn(page), 'Against policy: the amount is twice what was paid')
+})
+
+t.test('shows within two seconds that it is offline, and that it is live again', async t => {
+  const { page, cable, context, platform } = await rig(t)
+  cable.stall()
+  await context.setOffline(true)
+  await page.locator('#state[data-state="offline"]').waitFor({ timeout: OFFLINE_MS })
+  t.match(await bannerOf(page), /This device is offline\. You can go on/)
+  await page.keyboard.press('a')
+  await entry(page, 1, 'queued')
+  cable.mend()
+  await context.setOffline(false)
+  await page.locator('#state[data-state="live"]').waitFor({ timeout: OFFLINE_MS })
+  await entry(page, 1, 'recorded')
+  t.equal(platform.calls.length, 1)
 })
 
 t.test('answers a key that can do nothing now with the reason, and keeps the focus', async t => {

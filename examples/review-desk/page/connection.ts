@@ -1,5 +1,6 @@
-// Shows how the connection fares: the pill, the banner, and what an outage brought. Told by main.ts what the client's
-// events say; offers one action at a time. The words are for people who have never heard of a socket.
+// Shows how the connection fares: the pill, the banner, and what an outage brought. Told by main.ts
+// what the client's events say; offers one action at a time. The words are for people who have
+// never heard of a socket.
 
 import { byId, duration, setText } from './view.js'
 
@@ -19,6 +20,7 @@ const LABELS: Record<Shown, string> = {
 const LOSSES: Partial<Record<string, { readonly shown: Shown, readonly text: string }>> = {
   offline: { shown: 'offline', text: 'This device is offline.' },
   heartbeat_missed: { shown: 'reconnecting', text: 'The server has stopped answering.' },
+  unreachable: { shown: 'reconnecting', text: 'The server cannot be reached.' },
   draining: { shown: 'reconnecting', text: 'The server is restarting.' },
   shutdown: { shown: 'reconnecting', text: 'The server is restarting.' },
   overloaded: { shown: 'reconnecting', text: 'The server is busy.' },
@@ -28,7 +30,6 @@ const LOSSES: Partial<Record<string, { readonly shown: Shown, readonly text: str
   refused: { shown: 'reconnecting', text: 'The server does not accept connections now.' },
   quota: { shown: 'reconnecting', text: 'You have too many desks open.' },
   unauthenticated: { shown: 'signed-out', text: 'The server does not accept your sign-in.' },
-  expired: { shown: 'signed-out', text: 'Your sign-in has expired.' },
   token_failed: { shown: 'signed-out', text: 'Your sign-in cannot be renewed.' }
 }
 const LOST = { shown: 'reconnecting', text: 'The connection was lost.' } as const
@@ -47,9 +48,10 @@ const ENDINGS: Partial<Record<string, string>> = {
   unknown: 'The server was restarted and has forgotten the old session.',
   unreachable: 'The server could not be reached.',
   unauthenticated: 'The server does not accept your sign-in.',
-  expired: 'Your sign-in has expired.',
   credentials_expired: 'Your sign-in has expired.',
-  forbidden: 'You are not allowed to review here.'
+  forbidden: 'You are not allowed to review here.',
+  page_hidden: 'This page was put away.',
+  disposed: 'This page was closed.'
 }
 
 export const endingOf = (reason: string): string => ENDINGS[reason] ?? 'The server ended this session.'

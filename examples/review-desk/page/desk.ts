@@ -1,16 +1,18 @@
-// What the reviewer sees, as data: the drafts that wait, the decisions and how far each has come, and which draft is open.
-// Pure: it is told what happened and draws nothing, so its rules can be read in one place.
+// What the reviewer sees, as data: the drafts that wait, the decisions and how far each has come,
+// and which draft is open. Pure: it is told what happened and draws nothing, so its rules can be
+// read in one place.
 //
-// A decision leaves the list at once (optimistic) and is settled by the real answer alone. What nobody can know is called
-// unknown until the platform's record says more. The desk that `open` brings replaces what was known; events change it
-// from there. A reason that was typed stays with its entry, also when another reviewer's decision is the one that counts.
+// A decision leaves the list at once (optimistic) and is settled by the real answer alone. What
+// nobody can know is called unknown until the platform's record says more. The desk that `open`
+// brings replaces what was known; events change it from there. A reason that was typed stays with
+// its entry, also when another reviewer's decision is the one that counts.
 
 import type { Decision, Desk, Draft, Verdict } from '../commands.js'
 
 /**
- * How far a decision has come. `queued`: waits for a connection. `sending`: on its way, or waiting for the answer.
- * `recorded`: the platform has it. `refused`: the platform said no. `unsent`: it never left this page. `unknown`: it may
- * have been recorded, or not.
+ * How far a decision has come. `queued`: waits for a connection. `sending`: on its way, or waiting
+ * for the answer. `recorded`: the platform has it. `refused`: the platform said no. `unsent`: it
+ * never left this page. `unknown`: it may have been recorded, or not.
  */
 export type Phase = 'queued' | 'sending' | 'recorded' | 'refused' | 'unsent' | 'unknown'
 
@@ -47,7 +49,9 @@ export interface DeskState {
   readonly total: number
 }
 
-/** What a reload leaves behind: every decision of this page that the platform is not known to have. */
+/**
+ * What a reload leaves behind: every decision of this page that the platform is not known to have.
+ */
 export type SavedEntry = Pick<Entry, 'draft' | 'topic' | 'verdict' | 'reason' | 'phase' | 'note'>
 
 const MAX_ENTRIES = 200
@@ -207,8 +211,8 @@ export function createDeskModel (nowMs: () => number) {
     },
 
     /**
-     * What became of the decisions of the page before: nothing is known of those that waited. What a copied tab finds
-     * pending belongs to the tab that it was made of.
+     * What became of the decisions of the page before: nothing is known of those that waited. What
+     * a copied tab finds pending belongs to the tab that it was made of.
      */
     claimRestored (isOurs: boolean) {
       if (!isOurs) entries = entries.filter(entry => !entry.isRestored || !isPending(entry))
@@ -220,12 +224,18 @@ export function createDeskModel (nowMs: () => number) {
       keepSelection()
     },
 
-    /** A reason was typed for a draft that is neither waiting nor among the decisions: it is shown, not dropped. */
+    /**
+     * A reason was typed for a draft that is neither waiting nor among the decisions: it is shown,
+     * not dropped.
+     */
     orphan (draft: number, topic: string, reason: string) {
       push({ draft, topic, verdict: 'rejected', reason, phase: 'unsent', isMine: true, startedAtMs: NaN, note: GONE_NOTE })
     },
 
-    /** The answers without a promise, by verdict: such an error does not say which decision it is about. */
+    /**
+     * The answers without a promise, by verdict: such an error does not say which decision it is
+     * about.
+     */
     restoredPending: (verdict: Verdict): number[] => entries
       .filter(entry => entry.isRestored && entry.phase === 'sending' && entry.verdict === verdict)
       .map(({ key }) => key),

@@ -1,5 +1,5 @@
-// Hands: the buttons, and the keys A, R, J and K. A key that is held down decides once, or a stuck key would approve
-// everything; keys do nothing while something is typed or a dialog is open.
+// Hands: the buttons, and the keys A, R, J and K. A key that is held down decides once, or a stuck
+// key would approve everything; keys do nothing while something is typed or a dialog is open.
 
 import { byId } from './view.js'
 

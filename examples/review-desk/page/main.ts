@@ -1,9 +1,10 @@
-// Joins the typed client, the desk and what is drawn. One session at a time; `start` makes the next one, which only a
-// person asks for. The client reconnects, resumes, replays and sends again by itself: what is here only shows it, and asks
-// for the desk where no replay can bring it, which is after a load of the page, in a new session, and after a gap.
+// Joins the typed client, the desk and what is drawn. One session at a time; `start` makes the next
+// one, which only a person asks for. The client reconnects, resumes, replays and sends again by
+// itself: what is here only shows it, and asks for the desk where no replay can bring it, which is
+// after a load of the page, in a new session, and after a gap.
 //
-// Invariant: what a person has typed or decided is in `reasons` or in `desk.unsettled()`, and thereby in the tab's storage,
-// until the platform has recorded it.
+// Invariant: what a person has typed or decided is in `reasons` or in `desk.unsettled()`, and
+// thereby in the tab's storage, until the platform has recorded it.
 
 import { connect, type CommandError, type Session } from '../../../src/client/client.js'
 import type { Commands, Decision, Draft, Verdict, events } from '../commands.js'
@@ -39,7 +40,10 @@ let session: DeskSession
 let userId: string | undefined
 /** Why this session is over, in words; null while it is not. */
 let ending: string | null = null
-/** The client tells of answers to the page before only while it restores, and of an old session only if it had one. */
+/**
+ * The client tells of answers to the page before only while it restores, and of an old session only
+ * if it had one.
+ */
 let isFirstLive = true
 let hadSession = false
 let needsDesk = true
@@ -295,7 +299,10 @@ function start (): void {
   draw()
 }
 
-/** What only this page knows is worth a question before the tab is closed. Nothing else is: browsers ask reluctantly. */
+/**
+ * What only this page knows is worth a question before the tab is closed. Nothing else is: browsers
+ * ask reluctantly.
+ */
 function guardLeaving (): void {
   const isOpen = ({ phase, isMine }: Entry): boolean => isMine && (phase === 'queued' || phase === 'unsent')
   const isNeeded = reasons.asking !== null || desk.state.entries.some(isOpen)

@@ -1,8 +1,9 @@
-// Reasons that somebody began to type, by draft, until the platform has recorded the decision. Each keystroke is kept,
-// so neither a reload, a lost session nor a faster reviewer takes away what a person wrote.
+// Reasons that somebody began to type, by draft, until the platform has recorded the decision. Each
+// keystroke is kept, so neither a reload, a lost session nor a faster reviewer takes away what a
+// person wrote.
 //
-// Invariants: a text leaves this store only when the platform has recorded it or its author has emptied the field. A
-// storage that cannot be written costs the reload, not the text.
+// Invariants: a text leaves this store only when the platform has recorded it or its author has
+// emptied the field. A storage that cannot be written costs the reload, not the text.
 
 import type { Draft } from '../commands.js'
 

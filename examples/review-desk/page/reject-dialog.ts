@@ -1,11 +1,15 @@
-// The dialog that asks why a draft is rejected. It stays open, with its text, until the decision is on its way: whatever
-// happens to the session or to the draft meanwhile is said inside it, and decides what Ctrl+Enter does.
+// The dialog that asks why a draft is rejected. It stays open, with its text, until the decision is
+// on its way: whatever happens to the session or to the draft meanwhile is said inside it, and
+// decides what Ctrl+Enter does.
 
 import type { Draft } from '../commands.js'
 import type { Reasons } from './reasons.js'
 import { byId, setText } from './view.js'
 
-/** Why a decision about a draft cannot be made now, in words; `action` is the way out, if the page has one. */
+/**
+ * Why a decision about a draft cannot be made now, in words; `action` is the way out, if the page
+ * has one.
+ */
 export interface Obstacle { readonly text: string, readonly action?: string, readonly run?: () => void }
 
 export interface RejectDialogPort {
@@ -52,7 +56,10 @@ export function createRejectDialog ({ reasons, obstacle, remark, reject }: Rejec
     byId('reject-send').setAttribute('aria-disabled', String(found !== undefined))
   }
 
-  /** Says the same again to whoever tries again, also to a screen reader, which reads out changes only. */
+  /**
+   * Says the same again to whoever tries again, also to a screen reader, which reads out changes
+   * only.
+   */
   function insist (): void {
     const { textContent } = notice
     notice.textContent = ''

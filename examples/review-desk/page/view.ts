@@ -1,5 +1,6 @@
-// Draws the desk: state in, DOM out. Every text goes in as text, never as markup. Rows of lists are kept by key and only
-// changed where they differ, so that focus, scroll position and selection survive every update. Decides nothing.
+// Draws the desk: state in, DOM out. Every text goes in as text, never as markup. Rows of lists are
+// kept by key and only changed where they differ, so that focus, scroll position and selection
+// survive every update. Decides nothing.
 
 import type { Draft } from '../commands.js'
 import type { DeskState, Entry, Phase } from './desk.js'
@@ -237,7 +238,8 @@ export function createView ({ onSelect, reasonOf }: ViewPort): View {
         setText(byId('empty-text'), isLive ? 'The next one appears here as soon as the platform has it.' : 'What the platform has meanwhile comes with the connection.')
       }
       shown = selected
-      // What had the keyboard is gone, with the last draft for instance: the reader is where one goes on.
+      // What had the keyboard is gone, with the last draft for instance: the reader is where one
+      // goes on.
       if (hadFocus && document.activeElement === document.body) byId('reader').focus()
       // Not `disabled`: it would lose the focus, and could not say why.
       for (const id of ['approve', 'reject']) byId(id).setAttribute('aria-disabled', String(!canDecide))
