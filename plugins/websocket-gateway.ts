@@ -8,7 +8,7 @@ import type { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
-import type { WebSocket } from '@fastify/websocket'
+import type { WebSocket, WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Authenticate } from '../src/auth/authenticate.js'
@@ -188,7 +188,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
  * Fragments and chunks are bounded far below the library's defaults, since each costs memory before a message is whole; compression is off, since a
  * few bytes of it can unfold to megabytes.
  */
-export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Millis): NonNullable<websocket.WebsocketPluginOptions['options']> {
+export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Millis): NonNullable<WebsocketPluginOptions['options']> {
   return {
     maxPayload: maxMessageBytes,
     perMessageDeflate: false,

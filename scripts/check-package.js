@@ -1,0 +1,59 @@
+// What npm would publish, as a stranger meets it: packed, installed into an empty project beside Fastify, type-checked without skipLibCheck by three
+// compilers in two ways of finding modules, imported, and started. Needs a build and, for the packages, a registry or npm's cache.
+
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const { version, devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const COMPILERS = { ts5: 'npm:typescript@~5.9.3', ts6: 'npm:typescript@~6.0.3', ts7: 'npm:typescript@~7.0.2' }
+const RESOLUTIONS = { bundler: 'esnext', nodenext: 'nodenext' }
+
+const folder = mkdtempSync(join(tmpdir(), 'holdfast-package-'))
+const run = (command, args, options = {}) => execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options })
+
+/** Runs one step and says how it went; a failing one shows what it printed. */
+function step (name, act) {
+  try {
+    act()
+    console.log(`ok   ${name}`)
+  } catch (error) {
+    process.exitCode = 1
+    console.log(`FAIL ${name}\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stdout === undefined ? error.stack : ''}`)
+  }
+}
+
+try {
+  const tarball = join(folder, `holdfast-${version}.tgz`)
+  run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], { cwd: root })
+  cpSync(join(root, 'scripts/consumer'), folder, { recursive: true })
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({
+    name: 'consumer',
+    private: true,
+    type: 'module',
+    dependencies: { holdfast: `file:${tarball}`, fastify: devDependencies.fastify, typebox: '^1.4.3' },
+    devDependencies: { '@types/node': devDependencies['@types/node'], '@types/ws': devDependencies['@types/ws'], ...COMPILERS }
+  }))
+  step('installs without a word about install scripts', () => {
+    const printed = run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline'], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const scripts = JSON.parse(readFileSync(join(folder, 'node_modules/holdfast/package.json'), 'utf8')).scripts
+    const atInstall = Object.keys(scripts).filter(name => /^(pre|post)?(install|prepare)$/.test(name))
+    if (/install-scripts/.test(printed) || atInstall.length > 0) throw new Error(`Scripts that run at an installation: ${atInstall.join(', ')}`)
+  })
+  for (const [resolution, module] of Object.entries(RESOLUTIONS)) {
+    for (const [compiler, range] of Object.entries(COMPILERS)) {
+      step(`type-checks with ${range.slice('npm:'.length)}, ${resolution}`, () => run('node', [`node_modules/${compiler}/bin/tsc`, '--noEmit', '--strict', '--exactOptionalPropertyTypes',
+        '--target', 'es2022', '--lib', 'es2023,dom', '--types', 'node', '--module', module, '--moduleResolution', resolution, 'consumer.ts']))
+    }
+  }
+  step('gives what its exports say, and nothing else', () => run('node', ['exports.js']))
+  step('answers on the command line', () => {
+    const printed = run('npx', ['--no-install', 'holdfast', '--version']).trim()
+    if (printed !== version) throw new Error(`holdfast --version printed ${printed}`)
+  })
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
