@@ -77,5 +77,8 @@ export const RULES: Readonly<Record<string, string>> = {
   'P-46': 'too many commands are refused RATE_LIMITED, then closed with 4102',
   'P-47': 'expired credentials close with 4202 and keep the session',
   'P-48': 'a draining node refuses upgrades and closes with 4200',
-  'P-49': 'the hundreds digit of a close code says what to do'
+  'P-49': 'the hundreds digit of a close code says what to do',
+  'P-50': 'outputs are as small as the client asks',
+  'P-52': 'a ping of the client is answered pong',
+  'P-53': 'a client that offers refuse.goodbye is refused with a close code'
 }

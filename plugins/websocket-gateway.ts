@@ -217,19 +217,27 @@ async function registerWebsocket (fastify: FastifyInstance, limits: GatewayLimit
 }
 
 function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: FastifyRequest): void {
-  const { handshake, principal, response } = request.upgrade as Upgrade
+  const { handshake, identity, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
   // Request and reply would otherwise live as long as the socket: the response hangs on it, and the library's error listener holds both.
   response.detachSocket(response.socket as NonNullable<ServerResponse['socket']>)
   request.upgrade = null
   socket.removeAllListeners('error')
 
+  const transport = createTransport(socket, stream)
+  if (identity instanceof HoldfastError) {
+    socket.on('error', ignore)
+    gateway.refuse(transport, identity)
+    stream.uncork()
+    return
+  }
   const connection = gateway.accept({
-    transport: createTransport(socket, stream),
+    transport,
     profile: handshake.profile,
-    userId: principal.userId,
+    userId: identity.userId,
+    maxOutputBytes: handshake.maxOutputBytes,
     ...(handshake.resume === undefined ? {} : { resume: handshake.resume }),
-    ...(principal.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + principal.expiresAt - clock.wall() })
+    ...(identity.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + identity.expiresAt - clock.wall() })
   })
   connection.flush()
   stream.uncork()

@@ -11,7 +11,7 @@ import { expectDetached, expectTerminated } from './shared.js'
 const MALFORMED: Readonly<Record<string, readonly string[]>> = {
   'text that is no JSON': ['hello', '', '{"command":"echo"', '{"command":"echo"} {"command":"echo"}', '{command:"echo"}'],
   'JSON that is no object': ['null', '17', '"echo"', '[]', '[{"command":"echo"}]', 'true'],
-  'a shape that is none': ['{}', '{"payload":1}', '{"type":"hello"}', '{"type":"ping"}', '{"type":null}', '{"type":"command","command":"echo"}'],
+  'a shape that is none': ['{}', '{"payload":1}', '{"type":"hello"}', '{"type":"pong"}', '{"type":"ping","seq":1}', '{"type":null}', '{"type":"command","command":"echo"}'],
   'a command with wrong members': ['{"command":""}', '{"command":5}', '{"command":null}', '{"command":["echo"]}', `{"command":"${'x'.repeat(129)}"}`],
   'a wrong id': ['{"command":"echo","id":1.5}', '{"command":"echo","id":""}', '{"command":"echo","id":null}', '{"command":"echo","id":{}}', '{"command":"echo","id":9007199254740992}', `{"command":"echo","id":"${'x'.repeat(129)}"}`],
   'a wrong ack': ['{"command":"echo","ack":-1}', '{"command":"echo","ack":0.5}', '{"command":"echo","ack":"1"}', '{"type":"ack"}', '{"type":"ack","seq":"0"}', '{"type":"ack","seq":null}'],
@@ -80,6 +80,22 @@ export const frameChecks: readonly Check[] = [
     await expectNoEffect(peer, 'a numbered command with an unknown member')
     peer.command('echo', 'first', 1)
     expectEqual((await peer.answer(1)).payload, 'first', 'after a malformed command 1, the answer to command 1')
+  }),
+  check('P-6', 'says in BAD_FRAME which command it was', BOTH, async (scope) => {
+    const peer = await scope.connect()
+    const deep = `${'['.repeat(40)}${']'.repeat(40)}`
+    const members: Readonly<Record<string, string>> = {
+      'an unknown member': '"command":"echo","id":7,"lane":1',
+      'too much nesting': `"command":"echo","id":7,"payload":${deep}`,
+      'a __proto__ key': '"command":"echo","id":7,"payload":{"__proto__":{}}',
+      'a wrong command': '"command":5,"id":7',
+      'a number that is not JSON': '"command":"echo","id":7,"payload":[{"id":8},NaN]'
+    }
+    for (const [what, text] of Object.entries(members)) {
+      peer.sendText(inProfile(peer, `{${text}}`))
+      const error = await peer.answer(7)
+      expectEqual([error.type, error.code, error.seq], ['error', 'BAD_FRAME', undefined], `for ${what}, the error`)
+    }
   }),
   check('P-7', 'answers BAD_FRAME to a binary message', BOTH, async (scope) => {
     const peer = await scope.connect()

@@ -1,4 +1,4 @@
-// P-1 to P-5: what happens before and with the first frame. These checks speak HTTP by hand, since what they send is mostly what a
+// P-1 to P-5 and P-53: what happens before and with the first frame. These checks speak HTTP by hand, since what they send is mostly what a
 // client library would not let through.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
@@ -74,6 +74,14 @@ export const handshakeChecks: readonly Check[] = [
     const both = await scope.connect({ headers: { authorization: `Bearer ${other}` }, protocols: ['holdfast.v1', `auth.${token}`] })
     expectEqual(both.facts['userId'], 'kit-header', 'with both given, the user')
   }),
+  check('P-3', 'takes a token from the auth64 entry', FULL, async (scope) => {
+    const secret = scope.options.jwtSecret ?? notTested('--jwt-secret')
+    const token = signToken(secret, { userId: 'kit-base64url', lifetimeSeconds: 60, claims: scope.options.jwtClaims })
+    const peer = await scope.connect({
+      headers: { authorization: [] }, protocols: ['holdfast.v1', `auth64.${Buffer.from(token).toString('base64url')}`]
+    })
+    expectEqual(peer.facts['userId'], 'kit-base64url', 'the user of the auth64 entry')
+  }),
   check('P-3', 'takes no token from the URL', BOTH, async (scope) => {
     const secret = scope.options.jwtSecret ?? notTested('--jwt-secret')
     const token = signToken(secret, { userId: 'kit-url', lifetimeSeconds: 60, claims: scope.options.jwtClaims })
@@ -90,6 +98,19 @@ export const handshakeChecks: readonly Check[] = [
     const old = signToken(secret, { userId: 'kit', lifetimeSeconds: -3600, claims })
     for (const authorization of [[], 'Bearer', 'Bearer x', 'Basic a2l0OmtpdA==', `Bearer ${wrong}`, `Bearer ${old}`]) {
       await refused(scope, { headers: { authorization }, protocols: ACCEPTABLE[scope.profile] }, 401, `Authorization ${String(authorization)}`)
+    }
+  }),
+  check('P-53', 'says goodbye with 4401 to a client that cannot read a status', FULL, async (scope) => {
+    const secret = scope.options.jwtSecret ?? notTested('--jwt-secret')
+    const claims = scope.options.jwtClaims
+    const old = signToken(secret, { userId: 'kit', lifetimeSeconds: -3600, claims })
+    for (const entry of ['auth.bm9uZQ', `auth.${old}`]) {
+      const headers = { authorization: [] }
+      await refused(scope, { headers, protocols: ['holdfast.v1', entry] }, 401, `${entry.slice(0, 12)} without refuse.goodbye`)
+      const peer = await scope.connect({ headers, protocols: ['holdfast.v1', 'refuse.goodbye', entry] })
+      expectEqual(peer.opening.type, 'goodbye', 'the first frame')
+      const end = await peer.closed('a close with 4401')
+      expectEqual([end.code, end.goodbye?.payload?.reason], [4401, 'unauthenticated'], 'close code and reason')
     }
   }),
   check('P-4', 'answers 426 to a request that asks for no upgrade', BOTH, async (scope) => {
@@ -124,6 +145,7 @@ export const handshakeChecks: readonly Check[] = [
     const told = typeof sessionId === 'string' && typeof userId === 'string' && protocol !== undefined && idleTimeoutMs > 0 && heartbeatMs > 0
     expect(told, 'payload with sessionId, userId, protocol, idleTimeoutMs, heartbeatMs', peer.opening)
     expect(limits?.maxMessageBytes > 0 && limits.commandsPerSecond > 0 && limits.maxInFlight > 0, 'limits {maxMessageBytes, commandsPerSecond, maxInFlight}', limits)
+    expectEqual(peer.opening.payload.revision, '1.1', 'the revision')
     if (scope.profile === 'basic') {
       expectEqual(peer.facts['resumeToken'], undefined, 'in the basic profile resumeToken')
     } else {

@@ -1,4 +1,4 @@
-// P-43 and P-45 to P-48: heartbeats, limits, and the ends that the server decides on. What takes longer than a few seconds is tested only
+// P-43, P-45 to P-48 and P-52: heartbeats, limits, and the ends that the server decides on. What takes longer than a few seconds is tested only
 // on a server that is configured to be quick about it.
 
 import { exec } from 'node:child_process'
@@ -52,6 +52,17 @@ export const livenessChecks: readonly Check[] = [
     expect(tookMs >= limitMs - 500, `the close not before ${limitMs} ms`, `${Math.round(tookMs)} ms`)
     if (scope.profile === 'full' && scope.facts.resumeWindowMs > 0) await expectDetached(scope, peer)
   }, { slow: true }),
+  check('P-52', 'answers ping with pong, which is no output', BOTH, async (scope) => {
+    const peer = await scope.connect()
+    const named = scope.profile === 'basic' ? { sessionId: peer.sessionId } : {}
+    for (let n = 0; n < 20; n++) {
+      peer.send({ type: 'ping', ...named })
+      expectEqual(await peer.take('pong'), { type: 'pong' }, 'the answer to ping')
+    }
+    for (let n = 0; n < 500; n++) peer.send({ type: 'ping', ...named })
+    const between = await peer.fence()
+    expect(between.every(({ type }) => type === 'pong') && between.length >= 1 && between.length <= 500, '1 to 500 pongs for 500 pings in a row', between.slice(0, 5))
+  }),
   check('P-45', 'answers ten malformed frames and closes the eleventh with 4400', BOTH, async (scope) => {
     const peer = await scope.connect()
     for (let n = 0; n < 10; n++) {

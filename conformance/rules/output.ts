@@ -1,4 +1,4 @@
-// P-20 to P-24: numbering, acknowledgement, and what is held for whom.
+// P-20 to P-24 and P-50: numbering, acknowledgement, what is held for whom, and how large an output may be.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -32,6 +32,52 @@ async function threeAnswers (scope: Scope): Promise<Peer> {
 }
 
 export const outputChecks: readonly Check[] = [
+  check('P-50', 'announces the largest output, and takes less if the client does', FULL, async (scope) => {
+    const plain = await scope.connect()
+    const most = plain.facts['limits'].maxOutputBytes
+    expect(Number.isSafeInteger(most) && most >= 1024, 'limits.maxOutputBytes of 1024 or more', most)
+    for (const [wish, told] of [['4096', Math.min(4096, most)], ['10', 1024], ['99999999999', most], ['many', most]] as const) {
+      const peer = await scope.connect({ protocols: ['holdfast.v1', `output.${wish}`] })
+      expectEqual(peer.facts['limits'].maxOutputBytes, told, `for output.${wish}, limits.maxOutputBytes`)
+    }
+  }),
+  check('P-50', 'answers RESULT_TOO_LARGE, judged by the text that is sent', FULL, async (scope) => {
+    const peer = await scope.connect({ protocols: ['holdfast.v1', 'output.2000'] })
+    const empty = Buffer.byteLength(JSON.stringify({ seq: 1, type: 'result', id: 'a', payload: '' }))
+    // Two bytes each, and an escape that doubles: what counts is neither characters nor the length in memory.
+    const room = 2000 - empty
+    for (const fits of ['x'.repeat(room), 'é'.repeat(Math.floor(room / 2)), '"'.repeat(Math.floor(room / 2))]) {
+      peer.command('echo', fits, 'a')
+      expectEqual((await peer.answer('a')).type, 'result', 'for a result of exactly maxOutputBytes, the answer')
+    }
+    for (const large of ['x'.repeat(room + 1), 'é'.repeat(room / 2 + 1), '"'.repeat(room / 2 + 1)]) {
+      peer.command('echo', large, 'a')
+      const { type, code, seq } = await peer.answer('a')
+      expectEqual([type, code, seq !== undefined], ['error', 'RESULT_TOO_LARGE', true], 'for a result that is larger, the answer')
+    }
+  }),
+  check('P-50', 'replaces what is held and larger than a resuming client takes', FULL, async (scope) => {
+    const peer = await scope.connect()
+    for (const [n, size] of [100, 3000, 100, 3000, 100].entries()) {
+      peer.command('echo', 'x'.repeat(size), n + 1)
+      await peer.answer(n + 1)
+    }
+    peer.link.destroy()
+    const again = await scope.resumed(peer, 0, { protocols: ['holdfast.v1', `resume.${peer.sessionId}.${peer.token}.0`, 'output.2000'] })
+    const replayed = await takeReplay(again)
+    expectEqual(replayed.map(({ id, code }) => [id, code]), [
+      [1, undefined], [2, 'RESULT_TOO_LARGE'], [3, undefined], [4, 'RESULT_TOO_LARGE'], [5, undefined]
+    ], 'ids and codes of the replay')
+  }),
+  check('P-50', 'refuses an operator\'s message that one session does not take', FULL, async (scope) => {
+    const peer = await scope.connect({ protocols: ['holdfast.v1', 'output.2000'] })
+    const { status } = await scope.admin.message(peer.sessionId, 'kit.large', 'x'.repeat(2000))
+    expectEqual(status, 413, 'HTTP status for a message larger than the session takes')
+    const small = await scope.admin.message(peer.sessionId, 'kit.small', 'x')
+    expectEqual(small.status, 202, 'HTTP status for one that fits')
+    const frame = await peer.take('the small message')
+    expectEqual([frame.seq, frame.event], [1, 'kit.small'], 'seq and event of the first output')
+  }),
   check('P-20', 'numbers outputs from 1 without a hole, whatever kind they are', BOTH, async (scope) => {
     const peer = await scope.connect()
     peer.command('echo', 1, 1)

@@ -8,6 +8,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError } from '../../src/io/errors.js'
+import { closeOf } from '../../src/io/gateway/gateway.js'
 import { createLineLimiter } from '../../src/io/gateway/line-limiter.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { addressOfPeer } from '../../src/io/names/address.js'
@@ -16,10 +17,10 @@ import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.j
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { Clock, MaybePromise, Millis } from '../../src/io/types.js'
 
-/** A handshake that may be upgraded. */
+/** A handshake that may be upgraded, be it only to tell the client why it is refused (P-53). */
 export interface Upgrade {
   readonly handshake: Handshake
-  readonly principal: Principal
+  readonly identity: Principal | HoldfastError
   readonly response: ServerResponse
 }
 
@@ -121,7 +122,6 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     const { headers } = request
     if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
     checkForm(request.raw)
-    if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')
     checkOrigin(request)
@@ -130,19 +130,28 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
 
   return {
     check (request, reply, done) {
+      let offer: Handshake | undefined
       function refuse (error: unknown): void {
+        // A page must not be told more than CORS would let it see, and a flood is answered in the cheapest way: both by HTTP.
+        if (offer?.wantsGoodbye === true && error instanceof HoldfastError && closeOf(error) !== undefined) {
+          request.upgrade = { handshake: offer, identity: error, response: reply.raw }
+          done()
+          return
+        }
         if (error instanceof HoldfastError) addHeaders(reply, error)
         done(error as Error)
       }
       function admit (handshake: Handshake, principal: Principal): void {
         if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
         if (handshake.resume === undefined) sessionManager.checkQuota(principal.userId)
-        request.upgrade = { handshake, principal, response: reply.raw }
+        request.upgrade = { handshake, identity: principal, response: reply.raw }
       }
       try {
         const handshake = readOffer(request)
-        const token = bearerOf(request.headers.authorization) ?? handshake.token
         const turn = turnstile.pass()
+        offer = handshake
+        if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+        const token = bearerOf(request.headers.authorization) ?? handshake.token
         const principal = turn === undefined ? identify(request, token) : turn.then(() => identify(request, token))
         if (isPromise(principal)) {
           principal.then(known => admit(handshake, known)).then(() => done(), refuse)

@@ -48,7 +48,13 @@ const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: Referenc
   'heartbeats are activity': ['P-40', SHORT],
   'says no goodbye': ['P-42'],
   'never pings': ['P-43', SHORT],
-  'tolerates bad frames': ['P-45']
+  'tolerates bad frames': ['P-45'],
+  'hides which command was bad': ['P-6'],
+  'sends outputs of any size': ['P-50'],
+  'measures characters': ['P-50'],
+  'replays outputs of any size': ['P-50'],
+  'never says pong': ['P-52'],
+  'refuses without a word': ['P-53', { jwtSecret: JWT_SECRET }]
 }
 
 async function freePort (): Promise<number> {
@@ -90,10 +96,10 @@ function clean (t: Test, report: Report, untested: readonly string[]): void {
 t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) => {
   t.test('with its built-in commands', async (t) => {
     const report = await run({}, false, {})
-    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-43', 'P-47', 'P-48'])
+    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-43', 'P-47', 'P-48', 'P-53'])
   })
   t.test('with a core and credentials', async (t) => {
-    const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47']
+    const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47', 'P-53']
     clean(t, await run({ jwtSecret: JWT_SECRET, commandTimeoutMs: 2000 }, true, { commandTimeoutMs: 2000, only }), [])
   })
   t.test('with short times', async (t) => {

@@ -2,7 +2,7 @@
 
 export type ClientFrame =
   & { sessionId: string | undefined, ack: number | undefined }
-  & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' } | { kind: 'end' })
+  & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' } | { kind: 'end' } | { kind: 'ping' })
 
 const MAX_DEPTH = 32
 
@@ -22,6 +22,7 @@ export function readClientFrame (text: string, { lenient, rounds }: { lenient: b
   const common = { sessionId, ack }
   if (type === 'ack') return has('type', 'seq', 'sessionId') && isCount(seq) ? { kind: 'ack', sessionId, ack: seq } : undefined
   if (type === 'end') return has('type', 'sessionId', 'ack') ? { kind: 'end', ...common } : undefined
+  if (type === 'ping') return has('type', 'sessionId') ? { kind: 'ping', ...common } : undefined
   if (type !== undefined || !isText(command) || !has('command', 'payload', 'sessionId', 'id', 'ack')) return undefined
   if (id !== undefined && !isText(id) && !isCount(id)) return undefined
   return { kind: 'command', command, payload, id, ...common }
@@ -43,6 +44,16 @@ function countKeys (value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0
   const inner = Object.values(value).reduce((sum: number, member) => sum + countKeys(member), 0)
   return Array.isArray(value) ? inner : inner + Object.keys(value).length
+}
+
+/** The id of a command in a text that is no frame, which may not even be JSON. */
+export function readId (text: string): number | string | undefined {
+  try {
+    const { id } = JSON.parse(text)
+    return isText(id) || (isCount(id) && id > 0) ? id : undefined
+  } catch {
+    return /^\{[^{}[\]]*"id":(\d+)[,}]/.test(text) ? Number(/"id":(\d+)/.exec(text)![1]) : undefined
+  }
 }
 
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0

@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { WebSocket, WebSocketServer } from 'ws'
-import { readClientFrame, type ClientFrame } from './reference-frames.js'
+import { readClientFrame, readId, type ClientFrame } from './reference-frames.js'
 
 export type Mutant =
   | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL' | 'sends a frame before the first' | 'takes unknown members'
@@ -17,6 +17,7 @@ export type Mutant =
   | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
   | 'forgets the watermark' | 'forgets the gap' | 'counts the gap wrong' | 'tells strangers' | 'resumes from the future' | 'leaves both' | 'basic close keeps'
   | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings' | 'tolerates bad frames' | 'resumes after the window'
+  | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
 
 export interface ReferenceOptions {
   idleTimeoutMs?: number
@@ -39,6 +40,7 @@ interface Session {
   id: string
   userId: string
   full: boolean
+  maxOutputBytes: number
   tokens: Set<string>
   lastSeq: number
   ackedSeq: number
@@ -98,9 +100,17 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
 
   // Output
 
+  function isTooLarge (session: Session, text: string): boolean {
+    return !is('sends outputs of any size') && (is('measures characters') ? text.length : Buffer.byteLength(text)) > session.maxOutputBytes
+  }
   function append (session: Session, frame: Record<string, unknown>, id?: number | string): number {
-    const seq = ++session.lastSeq
-    const text = JSON.stringify({ type: frame['type'], seq, ...frame })
+    const seq = session.lastSeq + 1
+    let text = JSON.stringify({ type: frame['type'], seq, ...frame })
+    if (isTooLarge(session, text)) {
+      if (frame['type'] === 'message') return 0
+      text = JSON.stringify({ type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
+    }
+    session.lastSeq = seq
     session.outbox.push({ seq, text, bytes: Buffer.byteLength(text), id })
     session.outboxBytes += Buffer.byteLength(text)
     session.activeAt = performance.now()
@@ -274,10 +284,11 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
     if (is('heartbeats are activity')) session.activeAt = performance.now()
     if (binary && is('ignores binary')) return
-    const frame = binary ? undefined : readClientFrame(data.toString(), { lenient: is('takes unknown members'), rounds: is('rounds numbers') })
+    const text = data.toString()
+    const frame = binary ? undefined : readClientFrame(text, { lenient: is('takes unknown members'), rounds: is('rounds numbers') })
     if (frame === undefined) {
       if (++connection.malformed > 10 && !is('tolerates bad frames')) return end(connection, 4400, 'bad_frame')
-      return tell(connection, { type: 'error', code: 'BAD_FRAME', payload: 'Not a client frame.' })
+      return tell(connection, { type: 'error', code: 'BAD_FRAME', payload: 'Not a client frame.', ...(is('hides which command was bad') ? {} : { id: readId(text) }) })
     }
     const named = frame.sessionId ?? (session.full ? session.id : undefined)
     if (named !== session.id && !is('takes any sessionId')) {
@@ -293,13 +304,14 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
     if (frame.kind === 'command') onCommand(connection, frame)
     if (frame.kind === 'end') end(connection, 4000, 'ended_by_client')
+    if (frame.kind === 'ping' && !is('never says pong')) tell(connection, { type: 'pong' })
   }
 
   // Attach
 
   function describe (session: Session): Record<string, unknown> {
-    const limits = { maxMessageBytes: options.maxMessageBytes, commandsPerSecond: options.commandsPerSecond, maxInFlight: options.maxInFlight }
-    const told = { sessionId: session.id, userId: session.userId, protocol: session.full ? 'holdfast.v1' : 'basic', idleTimeoutMs: options.idleTimeoutMs, heartbeatMs: options.heartbeatMs, limits }
+    const limits = { maxMessageBytes: options.maxMessageBytes, commandsPerSecond: options.commandsPerSecond, maxInFlight: options.maxInFlight, maxOutputBytes: session.maxOutputBytes }
+    const told = { sessionId: session.id, userId: session.userId, protocol: session.full ? 'holdfast.v1' : 'basic', revision: '1.1', idleTimeoutMs: options.idleTimeoutMs, heartbeatMs: options.heartbeatMs, limits }
     return session.full ? { ...told, resumeWindowMs: options.resumeWindowMs } : told
   }
   function issueToken (session: Session, presented: string | undefined): string | undefined {
@@ -337,12 +349,13 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     socket.on('close', (code) => { if (!connection.closing) gone(connection, code, '') })
     return connection
   }
-  function create (socket: WebSocket, userId: string, full: boolean, expiresAt: number, previous?: object): void {
+  function create (socket: WebSocket, userId: string, full: boolean, expiresAt: number, maxOutputBytes: number, previous?: object): void {
     const now = performance.now()
     const session: Session = {
       id: randomUUID(),
       userId,
       full,
+      maxOutputBytes,
       tokens: new Set(),
       lastSeq: 0,
       ackedSeq: 0,
@@ -361,12 +374,12 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (is('sends a frame before the first')) tell(connection, { type: 'ping' })
     tell(connection, { type: 'session_created', payload: { ...describe(session), resumeToken: connection.token, previous } })
   }
-  function resume (socket: WebSocket, userId: string, entry: string, expiresAt: number): void {
+  function resume (socket: WebSocket, userId: string, entry: string, expiresAt: number, maxOutputBytes: number): void {
     const [id = '', token = '', last = '', ...more] = entry.split('.')
     const lastSeq = /^\d{1,16}$/.test(last) && more.length === 0 ? Number(last) : Number.NaN
     const session = sessions.get(id) ?? tombstones.get(id)?.session
     const known = session !== undefined && Number.isSafeInteger(lastSeq) && session.tokens.has(hash(token)) && (session.userId === userId || is('resumes for anyone'))
-    const refuse = (reason: string, lastCommand?: number) => create(socket, userId, true, expiresAt, { sessionId: id, reason, lastCommand })
+    const refuse = (reason: string, lastCommand?: number) => create(socket, userId, true, expiresAt, maxOutputBytes, { sessionId: id, reason, lastCommand })
     if (!known) return refuse(is('tells strangers') && tombstones.has(id) ? tombstones.get(id)!.reason : 'unknown')
     const tombstone = tombstones.get(id)
     if (tombstone !== undefined && !is('resumes after the window')) return refuse(tombstone.reason, session.watermark)
@@ -377,6 +390,12 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
     sessions.set(id, session)
     release(session, lastSeq)
+    session.maxOutputBytes = maxOutputBytes
+    for (const output of is('replays outputs of any size') ? [] : session.outbox) {
+      if (!isTooLarge(session, output.text)) continue
+      const { seq, id } = output
+      output.text = JSON.stringify(id === undefined ? { type: 'gap', seq, payload: { reason: 'too_large' } } : { type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
+    }
     if (is('skips a seq on resume')) session.lastSeq++
     const connection = attach(socket, session, expiresAt, token)
     const first = session.outbox[0]
@@ -397,7 +416,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   function authenticate (request: IncomingMessage, entries: string[]): { userId: string, expiresAt: number } | undefined {
     if (options.jwtSecret === undefined) return { userId: 'human_reviewer_1', expiresAt: Number.POSITIVE_INFINITY }
     const fromUrl = is('reads tokens from the URL') ? new URL(request.url!, 'http://x').searchParams.get('token') ?? undefined : undefined
-    const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? entries.find((entry) => entry.startsWith('auth.'))?.slice(5) ?? fromUrl
+    const encoded = entries.find((entry) => entry.startsWith('auth64.'))?.slice(7)
+    const fromEntry = encoded === undefined ? undefined : Buffer.from(encoded, 'base64url').toString()
+    const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? entries.find((entry) => entry.startsWith('auth.'))?.slice(5) ?? fromEntry ?? fromUrl
     const [head, body, mac] = (token ?? '').split('.')
     if (mac === undefined || createHmac('sha256', options.jwtSecret).update(`${head}.${body}`).digest('base64url') !== mac) return undefined
     const { sub, exp } = JSON.parse(Buffer.from(body!, 'base64url').toString())
@@ -421,7 +442,10 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       return response.writeHead(204).end()
     }
     let text = ''
-    request.setEncoding('utf8').on('data', (more: string) => { text += more }).on('end', () => answer(202, { seq: append(session, { type: 'message', ...JSON.parse(text) }) }))
+    request.setEncoding('utf8').on('data', (more: string) => { text += more }).on('end', () => {
+      const seq = append(session, { type: 'message', ...JSON.parse(text) })
+      answer(seq === 0 ? 413 : 202, { seq })
+    })
   })
   const refusal = (statusCode: number, code: string) => ({ statusCode, code, error: code, message: 'Refused.' })
   function refuse (socket: Duplex, status: number, code: string): void {
@@ -443,11 +467,19 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (!wellFormed) return refuse(socket, 400, 'BAD_HANDSHAKE')
     if (offered.length > 0 && !full) return refuse(socket, 400, 'SUBPROTOCOL_UNSUPPORTED')
     const who = authenticate(request, offered)
-    if (who === undefined) return refuse(socket, 401, 'UNAUTHENTICATED')
+    if (who === undefined) {
+      if (!offered.includes('refuse.goodbye') || is('refuses without a word')) return refuse(socket, 401, 'UNAUTHENTICATED')
+      return upgrades.handleUpgrade(request, socket, head, (client) => {
+        client.send(JSON.stringify({ type: 'goodbye', payload: { code: 4401, reason: 'unauthenticated', action: 'stop' } }))
+        client.close(4401, 'unauthenticated')
+      })
+    }
+    const wish = offered.find((one) => /^output\.\d{1,15}$/.test(one))?.slice(7)
+    const maxOutputBytes = Math.min(options.outboxBytes, Math.max(1024, Number(wish ?? options.outboxBytes)))
     const entry = offered.find((one) => one.startsWith('resume.'))?.slice(7)
     upgrades.handleUpgrade(request, socket, head, (client) => {
-      if (full && entry !== undefined) resume(client, who.userId, entry, who.expiresAt)
-      else create(client, who.userId, full, who.expiresAt)
+      if (full && entry !== undefined) resume(client, who.userId, entry, who.expiresAt, maxOutputBytes)
+      else create(client, who.userId, full, who.expiresAt, maxOutputBytes)
     })
   })
   const sweep = setInterval(() => {

@@ -34,7 +34,8 @@ export interface Welcome {
   resumeWindowMs: number
   idleTimeoutMs: number
   heartbeatMs: number
-  limits: { maxMessageBytes: number, commandsPerSecond: number, maxInFlight: number }
+  revision: string
+  limits: { maxMessageBytes: number, commandsPerSecond: number, maxInFlight: number, maxOutputBytes: number }
   previous?: { sessionId: string, reason: string, lastCommand?: number }
   lastCommand?: number
   replay?: { from: number, to: number } | null
@@ -305,6 +306,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     log: null,
     keptSeq: 0,
     calls: null,
+    maxOutputBytes: LIMITS.outboxBytes,
     fanOut: 0,
     tokenHash: null,
     previousTokenHash: null,

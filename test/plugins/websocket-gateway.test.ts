@@ -5,7 +5,7 @@ import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { placeholderAuthenticator, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
-import { HoldfastError } from '../../src/io/errors.js'
+import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import dispatcher from '../../plugins/dispatcher.js'
 import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway, { websocketOptions } from '../../plugins/websocket-gateway.js'
@@ -284,6 +284,71 @@ t.test('P-4 refusals before the upgrade', async t => {
     const answer = await refused(port)({})
     t.ok(answer.status === 500 || answer.status === 401 || answer.status === 503, String(answer.status))
     t.notMatch(answer.body, /hunter2|10\.0\.0\.7|ECONN/)
+  })
+})
+
+t.test('P-53 a client that cannot read a status', async t => {
+  const offer = ['holdfast.v1', 'refuse.goodbye']
+  async function goodbyeOf (t: Test, options: PluginAppOptions, taken = 0): Promise<object> {
+    const { app, url } = await listening(t, options)
+    for (let i = 0; i < taken; i++) {
+      const { socket } = await connectFull(url)
+      t.teardown(() => socket.ws.terminate())
+    }
+    const socket = await connectSocket(url, { protocols: offer })
+    const goodbye = await socket.next()
+    const close = await socket.nextClose()
+    t.strictSame(close, { code: goodbye.payload.code, reason: goodbye.payload.reason })
+    t.equal(app.gateway.closes.get(close.code), 1, 'and it is counted')
+    t.equal(app.sessionManager.countSessions().total, taken, 'without a session')
+    t.equal(app.gateway.connections, taken)
+    return goodbye
+  }
+  const refusal = (code: ErrorCode, retryAfterMs?: number): PluginAppOptions => ({
+    options: { authenticate: async () => { throw new HoldfastError(code, retryAfterMs === undefined ? {} : { retryAfterMs }) } }
+  })
+  const goodbye = (payload: object): object => ({ type: 'goodbye', payload })
+
+  t.test('is told that its credentials are not valid', async t => {
+    t.strictSame(await goodbyeOf(t, refusal('UNAUTHENTICATED')), goodbye({ code: 4401, reason: 'unauthenticated', action: 'stop' }))
+  })
+  t.test('is told that it may not connect', async t => {
+    t.strictSame(await goodbyeOf(t, refusal('FORBIDDEN')), goodbye({ code: 4403, reason: 'forbidden', action: 'stop' }))
+  })
+  t.test('is told that its credentials cannot be checked now', async t => {
+    t.strictSame(await goodbyeOf(t, refusal('AUTH_UNAVAILABLE', 2500)), goodbye({ code: 4105, reason: 'auth_unavailable', action: 'resume_later', retryAfterMs: 2500 }))
+  })
+  t.test('is told of a quota, and that it may come back', async t => {
+    t.match(await goodbyeOf(t, { sessions: { maxSessionsPerUser: 1 } }, 1), goodbye({ code: 4429, reason: 'quota', action: 'resume_later', retryAfterMs: Number }))
+  })
+  t.test('is told that the server is full', async t => {
+    t.match(await goodbyeOf(t, { sessions: { maxSessions: 1 } }, 1), goodbye({ code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: Number }))
+  })
+
+  t.test('is told that the node drains', async t => {
+    const { app, url } = await listening(t)
+    await app.gateway.drain(1000)
+    const socket = await connectSocket(url, { protocols: offer })
+    t.strictSame(await socket.next(), goodbye({ code: 4200, reason: 'draining', action: 'resume', retryAfterMs: 1000 }))
+    t.equal((await socket.nextClose()).code, 4200)
+  })
+
+  t.test('gets a status all the same for what is refused before its offer is looked at', async t => {
+    const { port } = await listening(t)
+    const entries = { 'Sec-WebSocket-Protocol': offer.join(', ') }
+    for (const [headers, status] of [[{ Origin: 'https://evil.example' }, 403], [{ 'Sec-WebSocket-Key': 'short' }, 400]] as const) {
+      const { raw, answer } = await rawUpgrade(port, { ...entries, ...headers })
+      raw.reset()
+      t.equal(answer.status, status)
+    }
+  })
+
+  t.test('gets a session if nothing refuses it', async t => {
+    const { url } = await listening(t)
+    const { socket, hello } = await connectFull(url, ['refuse.goodbye', 'output.2048'])
+    t.teardown(() => socket.ws.terminate())
+    t.match(hello, { type: 'session_created', payload: { revision: '1.1', limits: { maxOutputBytes: 2048 } } })
+    t.equal(socket.ws.protocol, 'holdfast.v1')
   })
 })
 

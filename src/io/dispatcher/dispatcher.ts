@@ -163,7 +163,10 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 
   function answerError (session: SessionRecord, id: number | string | undefined, code: string, message: string): void {
-    manager.delivery.append(session, errorOutput(id, code, message), Math.floor(clock.now()))
+    const now = Math.floor(clock.now())
+    if (manager.delivery.append(session, errorOutput(id, code, message), now)) return
+    // The sentence is the platform's own, and may be longer than what the client takes. The code is what counts.
+    manager.delivery.append(session, errorOutput(id, code, ERRORS.RESULT_TOO_LARGE.message), now)
   }
 
   /** Answers with a value, or with the error that it is none. Counts it. */

@@ -4,9 +4,11 @@
 // Order of calls: `accept` once the socket is open; `receive` per message; `pong` per pong; `closed` once. `sweep` turns by a timer of the
 // plugin; `closeSome` drains. Not here: sockets, timers, HTTP, authentication.
 
-import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
-import { PING_FRAME, errorFrame, readClientFrame, refusalFrame } from '../protocol/codec.js'
-import { HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, SUBPROTOCOL, type CommandFrame } from '../protocol/frames.js'
+import { CLOSE, type CloseAction, type CloseCode } from '../protocol/close-codes.js'
+import { PING_FRAME, errorFrame, goodbyeFrame, readClientFrame, readFrameId, refusalFrame, toBytes } from '../protocol/codec.js'
+import {
+  HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, REVISION, SUBPROTOCOL, type ClientFrame, type CommandFrame
+} from '../protocol/frames.js'
 import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import type { Dispatcher } from '../dispatcher/dispatcher.js'
@@ -14,6 +16,7 @@ import type { SessionManager } from '../session/manager.js'
 import { watermarkOf, type SessionRecord } from '../session/record.js'
 import { outputAt } from '../session/replay-log.js'
 import type { Clock, EndReason, Log, Millis, Profile, Seq, UserId } from '../types.js'
+import { textFrame } from './frame-writer.js'
 import { Connection, createSender, type ConnectionOwner, type Transport } from './sender.js'
 
 export interface GatewayOptions {
@@ -40,11 +43,15 @@ export interface AcceptRequest {
   resume?: ResumeOffer | 'malformed'
   /** Monotonic; absent for credentials that do not expire. */
   credentialsExpireAt?: Millis
+  /** Largest output that the client takes (P-50); absent or Infinity if it does not say. */
+  maxOutputBytes?: number
 }
 
 export interface Gateway {
   /** A socket is open: gives it its session and speaks first (P-5). */
   accept(request: AcceptRequest): Connection
+  /** Tells a client that cannot read an HTTP status why it is refused, and closes (P-53). */
+  refuse(transport: Transport, refusal: HoldfastError): void
   receive(connection: Connection, data: Buffer, isBinary: boolean): void
   /** A WebSocket pong, the sign of life of the basic profile. */
   pong(connection: Connection): void
@@ -82,8 +89,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
   const { maxMessageBytes } = limits
   const { commandsPerSecond, maxInFlight } = dispatcher.limits
-  const terms = `"idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
-    `"limits":${JSON.stringify({ maxMessageBytes, commandsPerSecond, maxInFlight })}`
+  const terms = `"revision":"${REVISION}","idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
+    `"limits":{"maxMessageBytes":${maxMessageBytes},"commandsPerSecond":${commandsPerSecond},"maxInFlight":${maxInFlight},"maxOutputBytes":`
 
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
@@ -136,7 +143,8 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function accept (request: AcceptRequest): Connection {
     latest = Math.floor(clock.now())
-    const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity)
+    const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, manager.limits.outboxBytes)
+    const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes)
     connection.place = live.push(connection) - 1
     let previous: Previous | undefined
     if (request.resume === 'malformed') {
@@ -180,7 +188,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   function introduction (session: SessionRecord, resumeToken: string | null): string {
     const isFull = session.profile === 'full'
     return `"sessionId":${JSON.stringify(session.id)},"userId":${JSON.stringify(session.userId)},"protocol":"${isFull ? SUBPROTOCOL : 'basic'}",` +
-      (isFull ? `"resumeToken":${resumeToken === null ? 'null' : `"${resumeToken}"`},"resumeWindowMs":${manager.limits.resumeWindowMs},` : '') + terms
+      (isFull ? `"resumeToken":${resumeToken === null ? 'null' : `"${resumeToken}"`},"resumeWindowMs":${manager.limits.resumeWindowMs},` : '') +
+      terms + `${session.maxOutputBytes}}`
   }
 
   function receive (connection: Connection, data: Buffer, isBinary: boolean): void {
@@ -195,7 +204,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     // P-7, and P-6 for everything else that is no frame.
     const frame = isBinary ? 'Binary messages are not spoken here.' : readClientFrame(data)
     if (typeof frame === 'string') {
-      malformed(connection, frame)
+      malformed(connection, frame, data)
       return
     }
     if (frame.sessionId !== session.id && (frame.sessionId !== undefined || connection.profile === 'basic')) {
@@ -203,7 +212,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       leave(connection, CLOSE.sessionInvalid)
       return
     }
-    const ack = 'command' in frame || frame.type === 'end' ? frame.ack : frame.seq
+    const ack = ackOf(frame)
     if (ack !== undefined && connection.profile === 'full' && !manager.delivery.acknowledge(session, ack)) {
       sender.sendText(connection, errorFrame('BAD_ACK'))
       leave(connection, CLOSE.badFrame)
@@ -211,11 +220,12 @@ export function createGateway (options: GatewayOptions): Gateway {
     }
     if ('command' in frame) command(connection, session, frame, now)
     else if (frame.type === 'end') manager.end(session, 'ended_by_client')
+    else if (frame.type === 'ping') sender.sendPong(connection)
   }
 
-  function malformed (connection: Connection, sentence: string): void {
+  function malformed (connection: Connection, sentence: string, data: Buffer): void {
     badFrames++
-    sender.sendText(connection, errorFrame('BAD_FRAME', { message: sentence }))
+    sender.sendText(connection, errorFrame('BAD_FRAME', { id: readFrameId(data), message: sentence }))
     if (++connection.badFrames > MAX_BAD_FRAMES) leave(connection, CLOSE.badFrame)
   }
 
@@ -270,6 +280,14 @@ export function createGateway (options: GatewayOptions): Gateway {
     get badFrames () { return badFrames },
     accept,
     receive,
+
+    refuse (transport, refusal) {
+      const close = closeOf(refusal) ?? CLOSE.internal
+      count(close.code)
+      transport.write(textFrame(toBytes(goodbyeFrame(close, refusal.retryAfterMs, actionOf(refusal)))))
+      transport.close(close.code, close.reason)
+    },
+
     closed,
 
     violated (connection, code) {
@@ -303,6 +321,30 @@ export function createGateway (options: GatewayOptions): Gateway {
       return live.reduce((open, connection) => connection.closed ? open : open + 1, 0)
     }
   }
+}
+
+/** The close code of a refused handshake; undefined for refusals that are answered over HTTP whatever the client wants (P-53). */
+export function closeOf ({ code }: HoldfastError): CloseCode | undefined {
+  return REFUSALS[code]
+}
+
+const REFUSALS: Readonly<Record<string, CloseCode>> = {
+  UNAUTHENTICATED: CLOSE.unauthenticated,
+  FORBIDDEN: CLOSE.forbidden,
+  USER_QUOTA: CLOSE.quota,
+  SERVER_FULL: CLOSE.overloaded,
+  DRAINING: CLOSE.draining,
+  AUTH_UNAVAILABLE: CLOSE.authUnavailable
+}
+
+/** A quota is no fault of the client: it may come back, as HTTP says by Retry-After. Undefined: what the code says. */
+function actionOf ({ code }: HoldfastError): CloseAction | undefined {
+  return code === 'USER_QUOTA' ? 'resume_later' : undefined
+}
+
+function ackOf (frame: ClientFrame): Seq | undefined {
+  if ('command' in frame) return frame.ack
+  return frame.type === 'ack' ? frame.seq : frame.type === 'end' ? frame.ack : undefined
 }
 
 /** Codes of peers that are counted one by one; the rest is whatever a client makes up. */

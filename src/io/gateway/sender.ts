@@ -6,7 +6,7 @@
 // `maxBufferedBytes` and one write wait in a socket that does not drain (P-44).
 
 import type { CloseCode } from '../protocol/close-codes.js'
-import { LIVE_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
+import { LIVE_FRAME, PONG_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
 import type { AttachedConnection, SessionRecord } from '../session/record.js'
 import { firstSeq, outputAt, type ReplayLog } from '../session/replay-log.js'
 import type { ByteString, Millis, Output, Profile, Seq } from '../types.js'
@@ -58,13 +58,16 @@ export class Connection implements AttachedConnection {
   /** Bytes of `texts`. */
   textBytes = 0
   badFrames = 0
+  /** Whole bytes; Infinity would be an object of its own in each connection. */
+  readonly maxOutputBytes: number
   /** Monotonic; Infinity for credentials that do not expire. */
   readonly credentialsExpireAt: Millis
   /** Position in the hub's list; -1 when it is not in it. */
   place = -1
 
-  constructor (owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis) {
+  constructor (owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis, maxOutputBytes: number) {
     this.owner = owner
+    this.maxOutputBytes = maxOutputBytes
     this.transport = transport
     this.profile = profile
     this.receivedAt = this.sentAt = now
@@ -101,6 +104,8 @@ export interface Sender {
   flush(connection: Connection): void
   /** Queues an unsequenced frame. */
   sendText(connection: Connection, text: string): void
+  /** Queues the answer to the client's pings (P-52); while one waits, it answers further ones as well. */
+  sendPong(connection: Connection): void
   /** Queues an output that was sent before, for a command that came again (P-12). */
   sendAgain(connection: Connection, output: Output, seq: Seq): void
   /** Writes what the socket takes, then `goodbye`, then closes (P-42). */
@@ -112,6 +117,7 @@ const WRITE_BYTES = 65_536
 /** Unsequenced frames that may wait for one socket. */
 const MAX_TEXTS = 64
 const LIVE = textFrame(LIVE_FRAME)
+const PONG = textFrame(PONG_FRAME)
 
 export function createSender (options: SenderOptions): Sender {
   const { maxBufferedBytes, defer, now, onSent, onOverflow } = options
@@ -236,6 +242,10 @@ export function createSender (options: SenderOptions): Sender {
 
     sendText (connection, text) {
       if (!connection.closed) queue(connection, textFrame(toBytes(text)))
+    },
+
+    sendPong (connection) {
+      if (!connection.closed && connection.texts?.includes(PONG) !== true) queue(connection, PONG)
     },
 
     sendAgain (connection, output, seq) {

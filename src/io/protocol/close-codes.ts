@@ -20,6 +20,7 @@ export const CLOSE = {
   rateLimited: { code: 4102, reason: 'rate_limited' },
   heartbeatMissed: { code: 4103, reason: 'heartbeat_missed' },
   overloaded: { code: 4104, reason: 'overloaded' },
+  authUnavailable: { code: 4105, reason: 'auth_unavailable' },
   draining: { code: 4200, reason: 'draining' },
   credentialsExpired: { code: 4202, reason: 'credentials_expired' },
   detached: { code: 4203, reason: 'detached_by_operator' },

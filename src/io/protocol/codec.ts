@@ -8,14 +8,18 @@ import { Compile } from 'typebox/compile'
 import { Errors } from 'typebox/value'
 import { ERRORS, HoldfastError, type ErrorCode } from '../errors.js'
 import { type JsonError, parseJson, printJson } from '../json.js'
-import type { ByteString, Output } from '../types.js'
+import type { ByteString, Output, Seq } from '../types.js'
 import type { CloseAction, CloseCode } from './close-codes.js'
 import { closeAction } from './close-codes.js'
-import { AckFrame, CommandFrame, EndFrame, type ClientFrame } from './frames.js'
+import { AckFrame, CommandFrame, CommandId, EndFrame, PingFrame, type ClientFrame } from './frames.js'
 
 const isCommandFrame = compileClosed(CommandFrame)
 const isAckFrame = compileClosed(AckFrame)
 const isEndFrame = compileClosed(EndFrame)
+const isPingFrame = compileClosed(PingFrame)
+const commandId = Compile(CommandId)
+/** Schemas of frames that have a `type`, for the sentence about one that does not match. */
+const TYPED: Record<string, TObject> = { ack: AckFrame, end: EndFrame, ping: PingFrame }
 
 /** Checks an object and that it has no other members. TypeBox would ask a regular expression about each name, which takes three times as long as all else. */
 function compileClosed<T extends TObject> (schema: T): (value: object) => value is Static<T> & object {
@@ -40,11 +44,57 @@ export function readClientFrame (data: Buffer): ClientFrame | string {
   if (isCommandFrame(value)) return value
   if (isAckFrame(value)) return value
   if (isEndFrame(value)) return value
+  if (isPingFrame(value)) return value
   return explain(value)
 }
 
+/**
+ * The command id of a message that is not a frame, so that its sender learns which command it was (P-6); undefined if
+ * it has none. Never throws.
+ *
+ * Works on text that is not JSON as well: Python prints NaN, and a command that holds one must not be a riddle. Only a
+ * member of the outermost object counts, and of two with that name neither does where no parser has chosen.
+ */
+export function readFrameId (data: Buffer): number | string | undefined {
+  const text = data.toString()
+  let id: unknown
+  try {
+    const value: unknown = JSON.parse(text)
+    id = typeof value === 'object' && value !== null && Object.hasOwn(value, 'id') ? (value as { id: unknown }).id : undefined
+  } catch {
+    id = scanForId(text)
+  }
+  return commandId.Check(id) ? id : undefined
+}
+
+/** A string, a bracket, a separator, or a run of anything else. */
+const LEXEME = /\s*("[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:,]|[^\s"{}[\]:,]+)/y
+
+function scanForId (text: string): unknown {
+  const found: unknown[] = []
+  let depth = 0
+  // The lexemes before this one in the outermost object.
+  let [start, name, colon] = ['', '', '']
+  LEXEME.lastIndex = 0
+  for (let match = LEXEME.exec(text); match !== null; match = LEXEME.exec(text)) {
+    const lexeme = match[1] as string
+    if (depth === 1 && (start === '{' || start === ',') && name === '"id"' && colon === ':') {
+      try {
+        found.push(JSON.parse(lexeme))
+      } catch {
+        return undefined
+      }
+    }
+    if (lexeme === '{' || lexeme === '[') depth++
+    else if (lexeme === '}' || lexeme === ']') depth--
+    if (depth === 1) [start, name, colon] = [name, colon, lexeme]
+  }
+  return text.trimStart().startsWith('{') && found.length === 1 ? found[0] : undefined
+}
+
 function explain (value: object): string {
-  const schema = 'type' in value && value.type === 'ack' ? AckFrame : 'type' in value && value.type === 'end' ? EndFrame : CommandFrame
+  const type = 'type' in value && typeof value.type === 'string' && Object.hasOwn(TYPED, value.type) ? value.type : ''
+  const schema = TYPED[type] ?? CommandFrame
   return `The frame is malformed: ${firstProblem(Errors(schema, value))}.`
 }
 
@@ -88,6 +138,26 @@ export function resultOutput (id: number | string | undefined, payload: unknown)
   return outputOf(`,"type":"result"${idMember(id)},"payload":${printJson(payload)}}`, numberOf(id))
 }
 
+/** Bytes of `{"seq":`, of the number, and of the tail: the text that is sent, which is what limits judge (P-50). */
+export function frameBytes (output: Output, seq: Seq): number {
+  return SEQ_MEMBER_BYTES + String(seq).length + output.bytes
+}
+
+/** More than the text of an output can be longer than its tail. */
+export const MAX_SEQ_BYTES = 7 + String(Number.MAX_SAFE_INTEGER).length
+const SEQ_MEMBER_BYTES = 7
+
+/**
+ * What takes the place of an output that is too large for the connection (P-50): an error if it answers a command, else a
+ * `gap`, which says that a message will never come.
+ */
+export function substituteOf (output: Output, seq: Seq): Output {
+  // Reading the text back is slow and happens only where an output is lost.
+  const { type, id } = JSON.parse(`{"seq":0${Buffer.from(output.tail, 'latin1').toString()}`) as { type: string, id?: number | string }
+  if (type === 'message') return outputOf(`,"type":"gap","payload":{"reason":"too_large","bytes":${frameBytes(output, seq)}}}`, 0)
+  return errorOutput(id, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
+}
+
 /** The answer to an accepted command that failed (P-15). */
 export function errorOutput (id: number | string | undefined, code: string, message: string): Output {
   return outputOf(`,"type":"error","code":${JSON.stringify(code)}${idMember(id)},"payload":${JSON.stringify(message)}}`, numberOf(id))
@@ -103,10 +173,10 @@ export function errorFrame (code: ErrorCode, options: { id?: number | string | u
 }
 
 export const PING_FRAME = '{"type":"ping"}'
+export const PONG_FRAME = '{"type":"pong"}'
 export const LIVE_FRAME = '{"type":"live"}'
 
-export function goodbyeFrame (close: CloseCode, retryAfterMs?: number): string {
-  const action: CloseAction = closeAction(close.code)
+export function goodbyeFrame (close: CloseCode, retryAfterMs?: number, action: CloseAction = closeAction(close.code)): string {
   return JSON.stringify({ type: 'goodbye', payload: { code: close.code, reason: close.reason, action, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) } })
 }
 

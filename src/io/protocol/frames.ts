@@ -5,6 +5,10 @@ import { Type, type Static } from 'typebox'
 
 /** The one subprotocol (P-2). */
 export const SUBPROTOCOL = 'holdfast.v1'
+/** Of the text of docs/protocol.md; told in the first frame, so that a client knows what it may send. */
+export const REVISION = '1.1'
+/** A client cannot ask for outputs smaller than this: each error that answers a command fits (P-50). */
+export const MIN_OUTPUT_BYTES = 1024
 /** Malformed frames a connection may send (P-45). */
 export const MAX_BAD_FRAMES = 10
 /** Refusals for rate in a row before the connection is closed (P-46). */
@@ -16,14 +20,16 @@ const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 // Any type: a value that is no string names no session, and is told so (P-9), as the founding note has it.
 const NamedSession = Type.Optional(Type.Unknown())
 
+export const CommandId = Type.Union([
+  Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  Type.String({ minLength: 1, maxLength: 128 })
+])
+
 export const CommandFrame = Type.Object({
   sessionId: NamedSession,
   command: Type.String({ minLength: 1, maxLength: 128 }),
   payload: Type.Optional(Type.Unknown()),
-  id: Type.Optional(Type.Union([
-    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
-    Type.String({ minLength: 1, maxLength: 128 })
-  ])),
+  id: Type.Optional(CommandId),
   ack: Type.Optional(Seq)
 }, { additionalProperties: false })
 
@@ -39,7 +45,14 @@ export const EndFrame = Type.Object({
   ack: Type.Optional(Seq)
 }, { additionalProperties: false })
 
+/** Asks whether the line lives (P-52). */
+export const PingFrame = Type.Object({
+  type: Type.Literal('ping'),
+  sessionId: NamedSession
+}, { additionalProperties: false })
+
 export type CommandFrame = Static<typeof CommandFrame>
 export type AckFrame = Static<typeof AckFrame>
 export type EndFrame = Static<typeof EndFrame>
-export type ClientFrame = CommandFrame | AckFrame | EndFrame
+export type PingFrame = Static<typeof PingFrame>
+export type ClientFrame = CommandFrame | AckFrame | EndFrame | PingFrame

@@ -1,9 +1,11 @@
-// The subprotocol list of an upgrade, read (P-2, P-3, P-27). Browsers can set no headers on a WebSocket and URLs end up in logs, so this list carries
-// the credentials and the resume token. Nothing of it is ever echoed but the name of the protocol, nor logged.
+// The subprotocol list of an upgrade, read (P-2, P-3, P-27, P-50, P-53). Browsers cannot set headers on a WebSocket and URLs
+// end up in logs, so this list carries the credentials, the resume token, and what a client asks of the connection.
+// Nothing of it but the name of the protocol is ever echoed or logged. Entries that are not known are ignored, so that
+// a client may offer what only a later server understands.
 
 import { isSessionId } from '../names/ids.js'
 import type { Profile, Seq, SessionId } from '../types.js'
-import { SUBPROTOCOL } from './frames.js'
+import { MIN_OUTPUT_BYTES, SUBPROTOCOL } from './frames.js'
 
 export interface ResumeOffer { readonly sessionId: SessionId, readonly token: string, readonly lastSeq: Seq }
 
@@ -13,6 +15,10 @@ export interface Handshake {
   readonly token: string | undefined
   /** `malformed`: a resume was asked for in a form that names no session; it is refused like an unknown one (P-33). */
   readonly resume: ResumeOffer | 'malformed' | undefined
+  /** Largest output that the client takes (P-50); Infinity if it does not say. */
+  readonly maxOutputBytes: number
+  /** The client wants a refusal as `goodbye` and a close code, since it cannot read an HTTP status (P-53). */
+  readonly wantsGoodbye: boolean
 }
 
 const MAX_ENTRIES = 8
@@ -26,23 +32,37 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
  * @param header the raw value; undefined offers nothing, which is the basic profile
  */
 export function readHandshake (header: string | undefined): Handshake | undefined {
-  if (header === undefined) return { profile: 'basic', token: undefined, resume: undefined }
+  if (header === undefined) return BASIC
   const entries = header.split(',').map(entry => entry.trim())
   // What is no list of tokens would be refused by the WebSocket library later, in its own words and after the credentials were checked.
   const isList = entries.length <= MAX_ENTRIES && new Set(entries).size === entries.length && entries.every(entry => TOKEN.test(entry))
   if (!isList || !entries.includes(SUBPROTOCOL)) return undefined
   let token: string | undefined
   let resume: Handshake['resume']
+  let maxOutputBytes = Infinity
   for (const entry of entries) {
     if (entry.startsWith('auth.')) token ??= readToken(entry.slice('auth.'.length))
+    else if (entry.startsWith('auth64.')) token ??= fromBase64url(entry.slice('auth64.'.length))
     else if (entry.startsWith('resume.')) resume ??= readResume(entry.slice('resume.'.length))
+    else if (entry.startsWith('output.')) maxOutputBytes = Math.min(maxOutputBytes, readOutputBytes(entry.slice('output.'.length)))
   }
-  return { profile: 'full', token, resume }
+  return { profile: 'full', token, resume, maxOutputBytes, wantsGoodbye: entries.includes('refuse.goodbye') }
 }
+
+const BASIC: Handshake = { profile: 'basic', token: undefined, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false }
 
 /** A JWT stands for itself; its dots are what tells it from the base64url form. */
 function readToken (value: string): string {
-  return value.includes('.') ? value : Buffer.from(value, 'base64url').toString()
+  return value.includes('.') ? value : fromBase64url(value)
+}
+
+function fromBase64url (value: string): string {
+  return Buffer.from(value, 'base64url').toString()
+}
+
+/** Less than the minimum is the minimum, and what is not a number asks for nothing: the first frame tells what applies. */
+function readOutputBytes (value: string): number {
+  return /^\d{1,15}$/.test(value) ? Math.max(Number(value), MIN_OUTPUT_BYTES) : Infinity
 }
 
 function readResume (value: string): ResumeOffer | 'malformed' {

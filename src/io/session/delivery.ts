@@ -6,9 +6,12 @@
 
 import type { Log, MaybePromise, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
+import { MAX_SEQ_BYTES, frameBytes, substituteOf } from '../protocol/codec.js'
 import { createFanOuts } from './fan-out.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
-import { acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, releaseThrough, type ReplayLog } from './replay-log.js'
+import {
+  acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt, type ReplayLog
+} from './replay-log.js'
 import type { SessionStore } from './store.js'
 
 export interface DeliveryLimits {
@@ -30,9 +33,13 @@ export interface DeliveryOptions {
 }
 
 export interface Delivery {
-  /** Appends an output and wakes the connection. False when it is larger than an outbox; nothing happens then, nor for an ended session. */
+  /** Appends an output and wakes the connection. False when it is larger than the session takes (P-50); nothing happens then, nor for an ended session. */
   append(session: SessionRecord, output: Output, now: Millis): boolean
-  /** Appends an output to each of many sessions, a slice of them per turn; no larger than an outbox. See fan-out.ts. */
+  /** The same; where the output is too large, the session gets a `gap` in its place. False then. */
+  appendOrGap(session: SessionRecord, output: Output, now: Millis): boolean
+  /** From now on the session takes outputs up to this size, also of those that are held (P-50). */
+  limitOutputs(session: SessionRecord, maxOutputBytes: number): void
+  /** Appends an output to each of many sessions, a slice of them per turn, as `appendOrGap` does. See fan-out.ts. */
   fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
   /** Number of the latest fan-out, from which a new session starts. */
   readonly latestFanOut: number
@@ -54,7 +61,7 @@ export interface Delivery {
 
 export function createDelivery (options: DeliveryOptions): Delivery {
   const { store, log, limits, dismiss, yieldTurn, now } = options
-  const fanOuts = createFanOuts({ append, yieldTurn, now })
+  const fanOuts = createFanOuts({ append: offer, yieldTurn, now })
   let heldBytes = 0
   let outputs = 0
   let dropped = 0
@@ -107,8 +114,19 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     })
   }
 
+  function isTooLarge ({ maxOutputBytes }: SessionRecord, output: Output, seq: Seq): boolean {
+    return output.bytes + MAX_SEQ_BYTES > maxOutputBytes && frameBytes(output, seq) > maxOutputBytes
+  }
+
+  function offer (session: SessionRecord, output: Output, at: Millis): boolean {
+    if (append(session, output, at)) return true
+    dropped++
+    append(session, substituteOf(output, lastSeqOf(session) + 1), at)
+    return false
+  }
+
   function append (session: SessionRecord, output: Output, at: Millis): boolean {
-    if (output.bytes > limits.outboxBytes) return false
+    if (isTooLarge(session, output, lastSeqOf(session) + 1)) return false
     if (session.ended) return true
     const held = session.log ??= createReplayLog()
     if (isFull(held, output.bytes)) {
@@ -132,6 +150,24 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     append (session, output, at) {
       fanOuts.catchUp(session, at)
       return append(session, output, at)
+    },
+
+    appendOrGap (session, output, at) {
+      fanOuts.catchUp(session, at)
+      return offer(session, output, at)
+    },
+
+    limitOutputs (session, maxOutputBytes) {
+      const before = session.maxOutputBytes
+      session.maxOutputBytes = Math.min(maxOutputBytes, limits.outboxBytes)
+      const { log: held } = session
+      if (held === null || session.maxOutputBytes >= before) return
+      for (let seq = firstSeq(held); seq <= held.lastSeq; seq++) {
+        const output = outputAt(held, seq) as Output
+        if (!isTooLarge(session, output, seq)) continue
+        heldBytes -= replaceAt(held, seq, substituteOf(output, seq))
+        dropped++
+      }
     },
 
     fanOut: fanOuts.start,

@@ -14,7 +14,7 @@ import type {
 } from '../types.js'
 import { createFeed } from '../events/feed.js'
 import { userIdProblem } from '../names/ids.js'
-import { messageOutput } from '../protocol/codec.js'
+import { frameBytes, messageOutput } from '../protocol/codec.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDirectory, type Directory, type KeptTombstone } from './directory.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
@@ -131,7 +131,7 @@ export interface SessionManager {
    * Sends an output. Returns the number of sessions and, for a single one, the seq.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match nobody
-   * @throws PAYLOAD_TOO_LARGE                 larger than an outbox
+   * @throws PAYLOAD_TOO_LARGE                 larger than the session takes, or with other targets than any session (P-50)
    */
   send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
   /** Calls back for every lifecycle event from now on, at the end of its turn; returns a function that unsubscribes. */
@@ -240,6 +240,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       log: null,
       keptSeq: 0,
       calls: null,
+      maxOutputBytes: limits.outboxBytes,
       fanOut: delivery.latestFanOut,
       tokenHash: null,
       previousTokenHash: null,
@@ -387,6 +388,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       session.tokenHash = hashResumeToken(resumeToken)
     }
     if (lastSeen !== null) delivery.acknowledge(session, lastSeen)
+    delivery.limitOutputs(session, connection.maxOutputBytes)
     const { replay, gap } = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
     if (session.keptSeq < lastSeqOf(session)) delivery.commit(session)
     emit('attached', session)
@@ -400,7 +402,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
       throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
     }
-    delivery.append(session, output, now())
+    if (!delivery.append(session, output, now())) throw new HoldfastError('PAYLOAD_TOO_LARGE')
     // It ended instead of taking the output: a basic connection that did not drain.
     if (session.ended) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
     return { sessions: 1, seq: lastSeqOf(session) }
@@ -416,8 +418,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     const at = now()
     let taken = 0
     for (const session of sessions) {
-      delivery.append(session, output, at)
-      if (!session.ended) taken++
+      if (delivery.appendOrGap(session, output, at) && !session.ended) taken++
     }
     return { sessions: taken, seq: null }
   }
@@ -516,7 +517,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
     send (target, event, payload) {
       const output = messageOutput(event, payload)
-      if (output.bytes > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+      // Larger than any session takes. One that takes less gets a `gap` in its place, unless it is the only one addressed (P-50).
+      if (frameBytes(output, 1) > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       if ('sessionId' in target) return sendToOne(target.sessionId, output)
       return sendToMany('userId' in target ? target.userId : null, output)
     },

@@ -11,6 +11,8 @@ import type { WheelItem } from './timing-wheel.js'
 export interface AttachedConnection {
   /** Highest seq written to the socket by this connection. */
   readonly sentSeq: Seq
+  /** Largest output that its client takes, as the text that is sent (P-50); a whole number. */
+  readonly maxOutputBytes: number
   /** There is output to send at the end of this turn. */
   wake(): void
   /** Writes what the socket takes, now. */
@@ -52,6 +54,8 @@ export interface SessionRecord extends WheelItem {
   /** Highest seq the store has kept; nothing above it leaves the node. */
   keptSeq: Seq
   calls: CallState | null
+  /** Largest output it is given (P-50): the server's limit, or less if the client of its latest connection asked for less. */
+  maxOutputBytes: number
   /** The latest fan-out it was given, or that came before it (fan-out.ts). */
   fanOut: number
   /** SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28). */

@@ -49,6 +49,15 @@ export function outputAt (log: ReplayLog, seq: Seq): Output | undefined {
   return offset < 0 || offset >= log.count ? undefined : log.ring[(log.head + offset) & (log.ring.length - 1)]
 }
 
+/** Puts another output in the place of a held one, under its seq. Returns by how many bytes that is less. */
+export function replaceAt (log: ReplayLog, seq: Seq, output: Output): number {
+  const at = (log.head + seq - firstSeq(log)) & (log.ring.length - 1)
+  const freed = (log.ring[at] as Output).bytes - output.bytes
+  log.ring[at] = output
+  log.bytes -= freed
+  return freed
+}
+
 /**
  * The client has handled everything up to `seq` (P-21). Returns the bytes that this freed, 0 for an ack that is not new, or -1 for an ack of
  * the future, which changes nothing (P-22).

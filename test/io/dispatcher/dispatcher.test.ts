@@ -7,7 +7,7 @@ import { defineCommand } from '../../../src/io/dispatcher/command.js'
 import type { CoreAnswer, CoreRequest, PlatformCore } from '../../../src/io/dispatcher/core.js'
 import { DURATION_BOUNDS_MS } from '../../../src/io/dispatcher/dispatcher.js'
 import { mergePatch } from '../../../src/io/dispatcher/session-handle.js'
-import { commandError, HoldfastError } from '../../../src/io/errors.js'
+import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
 import type { JsonObject } from '../../../src/io/types.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
 import { createDomain, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
@@ -167,6 +167,22 @@ for (const [what, make, expected] of THENABLES) {
 
 t.test('P-10 nothing is answered as null', async t => {
   t.match(await answersOf(createWorld(), () => undefined), [{ type: 'result', payload: null }])
+})
+
+t.test('P-50 an answer larger than the client takes is RESULT_TOO_LARGE; an error keeps its code', async t => {
+  const { dispatcher, connect } = createDomain()
+  dispatcher.command('large', {}, () => 'é'.repeat(600))
+  dispatcher.command('wordy', {}, () => { throw commandError('MINE', '"'.repeat(1000)) })
+  const peer = connect({ maxOutputBytes: 1024 })
+  peer.take()
+  peer.send({ command: 'large', id: 1 })
+  peer.send({ command: 'wordy', id: 2 })
+  peer.send({ command: 'large', id: '"'.repeat(128) })
+  t.match(peer.take(), [
+    { seq: 1, type: 'error', code: 'RESULT_TOO_LARGE', id: 1 },
+    { seq: 2, type: 'error', code: 'MINE', id: 2, payload: ERRORS.RESULT_TOO_LARGE.message },
+    { seq: 3, type: 'error', code: 'RESULT_TOO_LARGE', id: '"'.repeat(128) }
+  ])
 })
 
 t.test('P-15 a result larger than an outbox is answered RESULT_TOO_LARGE', async t => {

@@ -32,9 +32,10 @@ t.test('P-5 the server speaks first: session_created of the full profile has exa
       protocol: 'holdfast.v1',
       resumeToken: peer.welcome.resumeToken,
       resumeWindowMs: 600_000,
+      revision: '1.1',
       idleTimeoutMs: 3_600_000,
       heartbeatMs: 25_000,
-      limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64 }
+      limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64, maxOutputBytes: 1_048_576 }
     }
   })
 })
@@ -43,7 +44,15 @@ t.test('P-5 session_created of the basic profile has neither token nor window', 
   const { connect } = createDomain()
   t.strictSame(connect({ profile: 'basic' }).take(), [{
     type: 'session_created',
-    payload: { sessionId: 's2', userId: 'ann', protocol: 'basic', idleTimeoutMs: 3_600_000, heartbeatMs: 25_000, limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64 } }
+    payload: {
+      sessionId: 's2',
+      userId: 'ann',
+      protocol: 'basic',
+      revision: '1.1',
+      idleTimeoutMs: 3_600_000,
+      heartbeatMs: 25_000,
+      limits: { maxMessageBytes: 65_536, commandsPerSecond: 1000, maxInFlight: 64, maxOutputBytes: 1_048_576 }
+    }
   }])
 })
 
@@ -53,12 +62,22 @@ t.test('an error that is not of the domain is not taken for a refusal', async t 
   t.throws(() => connect(), RangeError)
 })
 
+t.test('P-50 the first frame announces the largest output, and less to a client that asks for less', async t => {
+  const { connect, resume } = createDomain({ session: { outboxBytes: 10_000 } })
+  const told = (peer: Peer): number => peer.welcome.limits.maxOutputBytes
+  t.equal(told(connect()), 10_000)
+  t.equal(told(connect({ maxOutputBytes: 20_000 })), 10_000)
+  const peer = connect({ maxOutputBytes: 2000 })
+  t.equal(told(peer), 2000)
+  t.equal(told(resume(peer.welcome, 0)), 10_000, 'until the next attach')
+})
+
 // --- frames ------------------------------------------------------------------------------------------------------------------------------------
 
 const MALFORMED: [string, string | object][] = [
   ['no JSON', 'nonsense'], ['an empty message', ''], ['an array', '[]'], ['null', 'null'], ['a number', '7'], ['an empty object', '{}'],
   ['a command that is no string', { command: 5 }], ['an empty command', { command: '' }], ['a command of 129 characters', { command: 'x'.repeat(129) }],
-  ['an unknown member', { command: 'echo', acks: 1 }], ['an unknown type', { type: 'hello' }], ['a command with a type', { type: 'command', command: 'echo' }], ['a type of the server', { type: 'ping' }],
+  ['an unknown member', { command: 'echo', acks: 1 }], ['an unknown type', { type: 'hello' }], ['a command with a type', { type: 'command', command: 'echo' }], ['a type of the server', { type: 'pong' }],
   ['an id of 0', { command: 'echo', id: 0 }], ['a negative id', { command: 'echo', id: -1 }], ['a broken id', { command: 'echo', id: 1.5 }], ['an id of 2^53', '{"command":"echo","id":9007199254740992}'],
   ['an empty id', { command: 'echo', id: '' }], ['an id of 129 characters', { command: 'echo', id: 'x'.repeat(129) }], ['an id that is null', { command: 'echo', id: null }],
   ['a negative ack', { command: 'echo', ack: -1 }], ['an ack that is text', { type: 'ack', seq: '1' }], ['an ack without seq', { type: 'ack' }], ['an ack with a payload', { type: 'ack', seq: 0, payload: 1 }],
@@ -96,6 +115,63 @@ t.test('P-7 a binary message is a malformed frame, whatever is in it', async t =
   const { peer } = createWorld()
   peer.sendBinary(Buffer.from('{"command":"echo","id":1}'))
   t.strictSame(shape(peer.take()), ['BAD_FRAME'])
+})
+
+t.test('P-52 ping is answered pong: an unsequenced frame, and no activity', async t => {
+  const { manager, clock, peer } = createWorld()
+  const { lastActivityAt } = manager.peekSession(peer.welcome.sessionId) as { lastActivityAt: number }
+  clock.advance(5000)
+  peer.send({ type: 'ping' })
+  peer.send({ type: 'ping', sessionId: peer.welcome.sessionId })
+  t.strictSame(peer.take(), [{ type: 'pong' }], 'one pong answers every ping that came before it was sent')
+  peer.send({ type: 'ping' })
+  t.strictSame(peer.take(), [{ type: 'pong' }])
+  t.match(manager.peekSession(peer.welcome.sessionId), { lastSeq: 0, lastActivityAt })
+})
+
+t.test('P-52 pings of a peer that does not read leave one pong waiting, and it goes ahead of the outputs', async t => {
+  const { manager, gateway, connect } = createWorld({ gateway: { maxBufferedBytes: 1000 } })
+  const peer = connect()
+  peer.take()
+  peer.transport.stall()
+  for (let n = 0; n < 10; n++) manager.send({ sessionId: peer.welcome.sessionId }, 'e', 'x'.repeat(500))
+  const written = peer.take().length
+  for (let n = 0; n < 1000; n++) peer.send({ type: 'ping' })
+  t.notOk(gateway.closes.size)
+  peer.transport.unstall()
+  t.strictSame(shape(peer.take()), ['pong', ...Array.from({ length: 10 - written }, (_, n) => written + n + 1)])
+})
+
+t.test('P-52 in the basic profile a ping names its session, as every frame does (P-9)', async t => {
+  const { connect } = createWorld()
+  const peer = connect({ profile: 'basic' })
+  peer.take()
+  peer.send({ type: 'ping', sessionId: peer.welcome.sessionId })
+  t.strictSame(peer.take(), [{ type: 'pong' }])
+  peer.send({ type: 'ping' })
+  t.strictSame(shape(peer.take()), ['SESSION_INVALID', 'goodbye'])
+})
+
+t.test('P-28 a ping is a first frame like any other', async t => {
+  const { resume, peer } = createWorld()
+  const first = resume(peer.welcome, 0)
+  first.send({ type: 'ping' })
+  t.strictSame(shape(first.take()), ['session_resumed', 'live', 'pong'])
+  t.match(resume(peer.welcome, 0).welcome.previous, { reason: 'unknown' })
+})
+
+t.test('P-6 BAD_FRAME names the command, so that its sender can settle it', async t => {
+  const { peer } = createWorld()
+  for (const text of ['{"command":"echo","id":1,"lane":2}', '{"command":"echo","id":1,"payload":{"__proto__":1}}', '{"command":"echo","id":1,"payload":NaN}', '{"command":7,"id":1}']) {
+    peer.send(text)
+    t.match(peer.take(), [{ type: 'error', code: 'BAD_FRAME', id: 1 }], text)
+  }
+  peer.sendBinary(Buffer.from('{"command":"echo","id":"a"}'))
+  t.match(peer.take(), [{ code: 'BAD_FRAME', id: 'a' }])
+  peer.send('{"command":"echo","lane":2}')
+  t.notOk('id' in (peer.take()[0] as object))
+  peer.send({ command: 'echo', id: 1, payload: 'the number is free' })
+  t.match(peer.take(), [{ seq: 1, type: 'result', id: 1, payload: 'the number is free' }])
 })
 
 t.test('P-45 ten malformed frames are answered, the eleventh closes with 4400, also in one turn', async t => {

@@ -2,7 +2,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
 import { CLOSE, closeAction } from '../../../src/io/protocol/close-codes.js'
-import { errorFrame, errorOutput, firstProblem, goodbyeFrame, messageOutput, readClientFrame, refusalFrame, resultOutput } from '../../../src/io/protocol/codec.js'
+import {
+  errorFrame, errorOutput, firstProblem, frameBytes, goodbyeFrame, messageOutput, readClientFrame, readFrameId, refusalFrame, resultOutput, substituteOf
+} from '../../../src/io/protocol/codec.js'
 import { MAX_DEPTH } from '../../../src/io/json.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
 
@@ -46,7 +48,7 @@ t.test('P-6 bytes of any kind never throw, and what is no frame is a sentence wi
   t.comment(`seed ${FUZZ_SEED}`)
   fc.assert(fc.property(fc.oneof(fc.uint8Array({ maxLength: 300 }), fc.json().map(text => Buffer.from(text)), fc.string({ unit: 'binary' }).map(text => Buffer.from(text))), bytes => {
     const frame = readClientFrame(Buffer.from(bytes))
-    return typeof frame === 'object' ? 'command' in frame || frame.type === 'ack' || frame.type === 'end' : frame.endsWith('.') && frame.length < 400
+    return typeof frame === 'object' ? 'command' in frame || frame.type === 'ack' || frame.type === 'end' || frame.type === 'ping' : frame.endsWith('.') && frame.length < 400
   }), { seed: FUZZ_SEED, numRuns: 2000 })
 })
 
@@ -89,6 +91,56 @@ t.test('P-6 the sentence names the member at fault and nothing of its value', as
   t.equal(firstProblem([]), 'it has a member that is not allowed')
   t.equal(firstProblem([{ instancePath: '', message: 'schema is false' }, { instancePath: '', message: 'must be an object' }]), 'the top level must be an object')
   t.ok((read(`{"command":"x","${'y'.repeat(5000)}":1}`) as string).length < 300)
+})
+
+t.test('P-6 the id is read from whatever has one at its outermost level', async t => {
+  const id = (text: string): unknown => readFrameId(Buffer.from(text))
+  const ofJson: Record<string, unknown> = {
+    '{"command":5,"id":7}': 7,
+    '{"id":"a","lane":1}': 'a',
+    '{"command":"x","id":7,"payload":{"__proto__":1}}': 7,
+    [`{"id":7,"command":"x","payload":${'['.repeat(20_000)}${']'.repeat(20_000)}}`]: 7,
+    '{"\\u0069d":7}': 7,
+    '{"id":7,"id":8}': 8
+  }
+  const notJson: Record<string, unknown> = {
+    '{"command":"x","id":7,"payload":NaN}': 7,
+    '{"command":"x","payload":[1,-Infinity],"id":"a"}': 'a',
+    '{"id":7,"command":"x","payload":{"id":8,"n":NaN}}': 7,
+    '{"command":"\\"id\\":9","id":7,}': 7,
+    ' {"id" : 7 , "command":"ec': 7,
+    "{'command':'x',\"id\":7}": 7
+  }
+  for (const [text, expected] of Object.entries({ ...ofJson, ...notJson })) t.equal(id(text), expected, text.slice(0, 60))
+})
+
+t.test('P-6 no id is read where there is none, or none that can be trusted', async t => {
+  const texts = [
+    '', 'id', '7', 'null', '"id"', '[{"id":7}]', '{}', '{"payload":{"id":7}}', '{"id":0}', '{"id":1.5}', '{"id":""}', '{"id":null}', '{"id":{}}', `{"id":"${'x'.repeat(129)}"}`,
+    // not JSON
+    '{"payload":{"id":7},NaN}', '{"id":7,"id":8,NaN}', '[NaN,{"id":7}]', '{"a":"id":7', '{"id":NaN}', '{"id":[7],NaN}', '{"command":"\\"id\\":9,NaN}', 'x{"id":7}'
+  ]
+  for (const text of texts) t.equal(readFrameId(Buffer.from(text)), undefined, text.slice(0, 60))
+  t.comment(`seed ${FUZZ_SEED}`)
+  fc.assert(fc.property(fc.oneof(fc.uint8Array({ maxLength: 300 }), fc.array(fc.constantFrom('{', '}', '[', ']', ':', ',', '"', '\\', 'id', '"id"', '7', ' ', 'NaN')).map(parts => Buffer.from(parts.join('')))), bytes => {
+    const read = readFrameId(Buffer.from(bytes))
+    return read === undefined || typeof read === 'string' || Number.isSafeInteger(read)
+  }), { seed: FUZZ_SEED, numRuns: 2000 })
+  t.equal(readFrameId(Buffer.from(`{"id":7,"a":"${'\\\\'.repeat(500_000)}`)), 7, 'and a long string costs no stack')
+})
+
+t.test('P-50 the size of an output is that of its text, and what takes its place says what was lost', async t => {
+  for (const [output, seq] of [[messageOutput('é', 'ü"\n'), 9], [resultOutput('😀', [1]), 10], [errorOutput(1, 'X', 'x'), Number.MAX_SAFE_INTEGER]] as const) {
+    t.equal(frameBytes(output, seq), Buffer.byteLength(`{"seq":${seq}${Buffer.from(output.tail, 'latin1').toString()}`))
+  }
+  const read = (output: ReturnType<typeof messageOutput>): unknown => JSON.parse(`{"seq":1${Buffer.from(output.tail, 'latin1').toString()}`)
+  const large = messageOutput('e', 'x')
+  t.strictSame(read(substituteOf(large, 1)), { seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: frameBytes(large, 1) } })
+  const lost = { seq: 1, type: 'error', code: 'RESULT_TOO_LARGE', payload: ERRORS.RESULT_TOO_LARGE.message }
+  t.strictSame(read(substituteOf(resultOutput(7, 'x'), 1)), { ...lost, id: 7 })
+  t.equal(substituteOf(resultOutput(7, 'x'), 1).commandId, 7)
+  t.strictSame(read(substituteOf(resultOutput('é"', 'x'), 1)), { ...lost, id: 'é"' })
+  t.strictSame(read(substituteOf(errorOutput(undefined, 'X', 'x'), 1)), lost)
 })
 
 t.test('P-16 refusals carry what the client needs', async t => {

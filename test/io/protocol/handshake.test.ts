@@ -4,7 +4,7 @@ import { readHandshake } from '../../../src/io/protocol/handshake.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
 
 t.test('P-2 no offer is the basic profile, an offer with holdfast.v1 the full one, any other is refused', async t => {
-  t.strictSame(readHandshake(undefined), { profile: 'basic', token: undefined, resume: undefined })
+  t.strictSame(readHandshake(undefined), { profile: 'basic', token: undefined, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false })
   for (const header of ['holdfast.v1', ' holdfast.v1 ', 'x,holdfast.v1', 'chat, holdfast.v1, more', 'x!#$%&\'*+-.^_`|~9,holdfast.v1']) t.equal(readHandshake(header)?.profile, 'full', header)
   for (const header of ['', ',', 'chat', 'Holdfast.v1', 'holdfast.v2', 'holdfast', 'auth.abc', 'resume.a.b.0', 'holdfast.v1x', 'holdfast.v1,', ',holdfast.v1', 'holdfast.v1,holdfast.v1', 'holdfast.v1,auth.a=',
     'holdfast.v1,a b', 'holdfast.v1,"a"', 'holdfast.v1,ü', 'holdfast.v1,auth.a/b', 'holdfast.v1,x,x']) t.equal(readHandshake(header), undefined, header)
@@ -16,6 +16,29 @@ t.test('P-3 a token with a dot stands for itself, any other is base64url of its 
   t.equal(readHandshake('holdfast.v1,auth.')?.token, '')
   t.equal(readHandshake('holdfast.v1,auth.x.y,auth.z.w')?.token, 'x.y', 'the first one counts')
   t.equal(readHandshake('holdfast.v1')?.token, undefined)
+})
+
+t.test('P-3 auth64 carries any token, one with a dot as well', async t => {
+  for (const token of ['v1.abc/def', 'a.b.c', 'secret', 'geheim: ü€', '']) {
+    t.equal(readHandshake(`holdfast.v1, auth64.${Buffer.from(token).toString('base64url')}`)?.token, token, token)
+  }
+  t.equal(readHandshake('holdfast.v1,auth.x.y,auth64.eg')?.token, 'x.y', 'the first one counts')
+  t.equal(readHandshake('holdfast.v1,auth64.eg,auth.x.y')?.token, 'z')
+})
+
+t.test('P-50 an output entry asks for smaller outputs; 1024 is the least, and what is not a number asks for nothing', async t => {
+  const asked = (entries: string): number | undefined => readHandshake(`holdfast.v1,${entries}`)?.maxOutputBytes
+  for (const [entries, bytes] of [
+    ['output.32768', 32_768], ['output.1023', 1024], ['output.0', 1024], ['output.999999999999999', 999_999_999_999_999], ['output.4096,output.2048', 2048]
+  ] as const) t.equal(asked(entries), bytes, entries)
+  for (const entries of ['output.', 'output.-1', 'output.1e3', 'output.1.5', 'output.9999999999999999', 'output.many', 'outputs.5000', 'chat']) {
+    t.equal(asked(entries), Infinity, entries)
+  }
+})
+
+t.test('P-53 refuse.goodbye asks for refusals that a browser can read', async t => {
+  t.equal(readHandshake('holdfast.v1,refuse.goodbye')?.wantsGoodbye, true)
+  for (const header of ['holdfast.v1', 'holdfast.v1,refuse', 'holdfast.v1,refuse.goodbye2']) t.equal(readHandshake(header)?.wantsGoodbye, false)
 })
 
 t.test('P-27 a resume entry has a session, a token and a lastSeq', async t => {

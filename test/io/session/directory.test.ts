@@ -172,7 +172,7 @@ t.test('D-4 an empty directory has one empty page', async t => {
 
 t.test('D-4 filters select by state, user, creation and activity', async t => {
   const { directory } = createWorld()
-  const connection = { sentSeq: 0, wake () {}, flush () {}, dismiss () {} }
+  const connection = { sentSeq: 0, maxOutputBytes: 1_048_576, wake () {}, flush () {}, dismiss () {} }
   fill(directory, 4, n => ({ createdAt: n * 100, lastActiveAt: n * 10, userId: n > 2 ? 'bob' : 'ann', connection: n % 2 === 0 ? connection : null }))
   const ids = (query: Partial<DirectoryQuery>): string[] => walkAll(directory, { newestFirst: false, limit: 2, ...query }).ids
   t.strictSame(ids({ state: 'active' }), ['r2', 'r4'])

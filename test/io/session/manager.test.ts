@@ -4,7 +4,7 @@ import { createSessionManager } from '../../../src/io/session/manager.js'
 import type { LifecycleEvent } from '../../../src/io/types.js'
 import { createMemoryStore } from '../../../src/stores/memory.js'
 import { createManualClock, START_WALL } from '../../helpers/clock.js'
-import { createDomain, LIMITS, type Domain } from '../../helpers/domain.js'
+import { createDomain, LIMITS, type Domain, type Frame } from '../../helpers/domain.js'
 import { createRecordingLog } from '../../helpers/log.js'
 
 const HOUR = 3_600_000
@@ -331,13 +331,68 @@ t.test('P-25 the oldest outputs are dropped when the outbox is full, by messages
 })
 
 t.test('P-25 an output of exactly the outbox fits, one byte more is PAYLOAD_TOO_LARGE and has no effect', async t => {
-  const base = Buffer.byteLength(',"type":"message","event":"e","payload":""}')
+  const base = Buffer.byteLength('{"seq":1,"type":"message","event":"e","payload":""}')
   const { manager } = createDomain({ session: { outboxBytes: base + 10 } })
   const { id } = manager.createSession('ann')
   t.equal(manager.send({ sessionId: id }, 'e', 'x'.repeat(10)).seq, 1)
   t.throws(() => manager.send({ sessionId: id }, 'e', 'x'.repeat(11)), { code: 'PAYLOAD_TOO_LARGE' })
   t.throws(() => manager.send({ sessionId: id }, 'e', 'é'.repeat(6)), { code: 'PAYLOAD_TOO_LARGE' }, 'counted in bytes')
-  t.match(manager.peekSession(id), { lastSeq: 1, outboxBytes: base + 10, dropped: 0 })
+  t.match(manager.peekSession(id), { lastSeq: 1, outboxBytes: base + 10 - '{"seq":1'.length, dropped: 0 })
+})
+
+t.test('P-50 a message that the one session addressed does not take is refused, and has no effect', async t => {
+  const { manager, connect } = createDomain()
+  const peer = connect({ maxOutputBytes: 2000 })
+  const { sessionId } = peer.welcome
+  const room = 2000 - Buffer.byteLength('{"seq":1,"type":"message","event":"e","payload":""}')
+  t.throws(() => manager.send({ sessionId }, 'e', 'x'.repeat(room + 1)), { code: 'PAYLOAD_TOO_LARGE' })
+  t.throws(() => manager.send({ sessionId }, 'e', '"'.repeat(room / 2 + 1)), { code: 'PAYLOAD_TOO_LARGE' }, 'the text that is sent is judged')
+  t.equal(manager.send({ sessionId }, 'e', 'x'.repeat(room)).seq, 1)
+  peer.close(1006)
+  t.throws(() => manager.send({ sessionId }, 'e', 'x'.repeat(3000)), { code: 'PAYLOAD_TOO_LARGE' }, 'also while it is away')
+})
+
+t.test('P-50 of a message for many, whoever takes less gets a gap under its seq', async t => {
+  for (const sessions of [3, 100]) {
+    const { manager, connect, slice } = createDomain({ session: { maxSessionsPerUser: 1000 } })
+    const peers = Array.from({ length: sessions }, (_, n) => connect(n === 1 ? { maxOutputBytes: 2000 } : {}))
+    for (const peer of peers) peer.take()
+    manager.send({ userId: 'ann' }, 'e', 'x'.repeat(3000))
+    manager.send({ userId: 'ann' }, 'e', 'y')
+    while (slice() > 0);
+    t.match(peers[0]?.take(), [{ seq: 1, event: 'e' }, { seq: 2, payload: 'y' }])
+    const [gap, next] = peers[1]?.take() as Frame[]
+    t.match(gap, { seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: Buffer.byteLength(JSON.stringify({ seq: 1, type: 'message', event: 'e', payload: 'x'.repeat(3000) })) } })
+    t.match(next, { seq: 2, payload: 'y' })
+    t.equal(manager.totals.outputsDropped, 1)
+  }
+})
+
+t.test('P-50 what is held and larger than a resuming client takes is replaced in its place', async t => {
+  const { manager, dispatcher, connect, resume } = createDomain()
+  dispatcher.command('echo', {}, ({ payload }) => payload)
+  const peer = connect()
+  const { sessionId } = peer.welcome
+  manager.send({ sessionId }, 'small', 1)
+  manager.send({ sessionId }, 'large', 'x'.repeat(3000))
+  peer.send({ command: 'echo', id: 1, payload: 'x'.repeat(3000) })
+  manager.send({ sessionId }, 'small', 2)
+  const heldBefore = manager.countSessions().outboxBytes
+  peer.close(1006)
+  const again = resume(peer.welcome, 0, { maxOutputBytes: 2000 })
+  t.match(again.take(), [
+    { type: 'session_resumed', payload: { replay: { from: 1, to: 4 }, gap: null } },
+    { seq: 1, payload: 1 },
+    { seq: 2, type: 'gap', payload: { reason: 'too_large' } },
+    { seq: 3, type: 'error', code: 'RESULT_TOO_LARGE', id: 1 },
+    { seq: 4, payload: 2 },
+    { type: 'live' }
+  ])
+  t.ok(manager.countSessions().outboxBytes < heldBefore - 5000, 'and is no longer held')
+  again.send({ command: 'echo', id: 1 })
+  t.match(again.take(), [{ seq: 3, code: 'RESULT_TOO_LARGE', id: 1 }], 'P-12 it is the answer from now on')
+  again.send({ type: 'ack', seq: 4 })
+  t.equal(manager.countSessions().outboxBytes, 0)
 })
 
 t.test('G6 outboxTotalBytes bounds what all sessions hold: whoever is above gives up its own oldest', async t => {
