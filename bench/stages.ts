@@ -41,7 +41,7 @@ function build () {
     defer,
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
-  const transport = { write: () => true, bufferedBytes: 0, onceDrained () {}, ping () {}, close () {} }
+  const transport = { write: () => true, bufferedBytes: 0, takenBytes: 0, receivedBytes: 0, onceDrained () {}, ping () {}, close () {} }
   const connection = gateway.accept({ transport, profile: 'full', userId: 'ada' })
   const endTurn = (): void => { for (const callback of turn.splice(0)) callback() }
   endTurn()

@@ -242,7 +242,9 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
   connection.flush()
   stream.uncork()
   socket.on('message', (data, isBinary) => gateway.receive(connection, data as Buffer, isBinary))
-  socket.on('pong', () => gateway.pong(connection))
+  const heard = (): void => gateway.heard(connection)
+  socket.on('ping', heard)
+  socket.on('pong', heard)
   socket.on('close', code => gateway.closed(connection, code))
   socket.on('error', error => {
     const code = violationOf(error)

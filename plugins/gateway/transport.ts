@@ -3,6 +3,7 @@
 //
 // A class: a literal with a getter would get a hidden class of its own for each connection, and with five closures cost each as much as its session does.
 
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from '@fastify/websocket'
 import type { Transport } from '../../src/io/gateway/sender.js'
@@ -13,7 +14,7 @@ const OPEN = 1
 
 class SocketTransport implements Transport {
   private readonly socket: WebSocket
-  private readonly stream: Duplex
+  private readonly stream: Duplex & Partial<Pick<Socket, 'bytesRead' | 'bytesWritten'>>
 
   constructor (socket: WebSocket, stream: Duplex) {
     this.socket = socket
@@ -27,6 +28,10 @@ class SocketTransport implements Transport {
   }
 
   get bufferedBytes (): number { return this.stream.writableLength }
+
+  // A stream without a network, as of injectWS, does not count. What it is given it has taken, and pings tell that it lives.
+  get takenBytes (): number { return (this.stream.bytesWritten ?? 0) - this.stream.writableLength }
+  get receivedBytes (): number { return this.stream.bytesRead ?? 0 }
 
   onceDrained (callback: () => void): void {
     // A stream that was never told to wait does not say when it is done.

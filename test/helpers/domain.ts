@@ -42,11 +42,18 @@ export interface Welcome {
   gap?: { from: number, to: number } | null
 }
 
-/** Unmasked, unfragmented text frames, as RFC 6455 section 5.2 has them; throws for anything else. */
+/** Unmasked text messages, in fragments or whole, and empty pings, as RFC 6455 section 5 has them; throws for anything else. */
 export function decodeFrames (bytes: Buffer): string[] {
   const texts: string[] = []
+  let fragments: Buffer[] = []
   for (let at = 0; at < bytes.length;) {
-    if (bytes[at] !== 0x81) throw new Error(`byte ${at} starts no text frame`)
+    const first = bytes[at] as number
+    if (first === 0x89 && bytes[at + 1] === 0) {
+      at += 2
+      continue
+    }
+    const opcodes = fragments.length === 0 ? [0x81, 0x01] : [0x80, 0x00]
+    if (!opcodes.includes(first)) throw new Error(`byte ${at} starts no text frame`)
     const short = bytes[at + 1] as number
     if (short > 127) throw new Error(`the frame at byte ${at} is masked`)
     let length = short
@@ -61,15 +68,23 @@ export function decodeFrames (bytes: Buffer): string[] {
       if (length < 65_536) throw new Error('a length of 64 bits where 16 are enough')
     }
     if (start + length > bytes.length) throw new Error('the last frame is cut')
-    texts.push(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(start, start + length)))
+    fragments.push(bytes.subarray(start, start + length))
+    if (first >= 0x80) {
+      texts.push(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(fragments)))
+      fragments = []
+    }
     at = start + length
   }
+  if (fragments.length > 0) throw new Error('the last message is cut')
   return texts
 }
 
 export class FakeTransport implements Transport {
   readonly writes: Buffer[] = []
   bufferedBytes = 0
+  /** Bytes that have arrived; a test sets it for what is not a whole message yet. */
+  receivedBytes = 0
+  #writtenBytes = 0
   /** Highest `bufferedBytes` so far. */
   mostBuffered = 0
   pings = 0
@@ -80,11 +95,13 @@ export class FakeTransport implements Transport {
   write (frames: ByteString): boolean {
     if (this.closed !== undefined) throw new Error('a write after close')
     this.writes.push(Buffer.from(frames, 'latin1'))
+    this.#writtenBytes += frames.length
     if (this.stalled) this.bufferedBytes += frames.length
     this.mostBuffered = Math.max(this.mostBuffered, this.bufferedBytes)
     return this.bufferedBytes === 0
   }
 
+  get takenBytes (): number { return this.#writtenBytes - this.bufferedBytes }
   onceDrained (callback: () => void): void { this.#waiting.push(callback) }
   ping (): void { this.pings++ }
   close (code: number, reason: string): void {

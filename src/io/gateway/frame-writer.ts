@@ -1,13 +1,23 @@
-// Frames as strings of bytes: server frames are unmasked, unfragmented text (RFC 6455 section 5.2), so a frame is a few header characters in front of its payload, and a
-// burst is one frame behind the other. The stream turns the whole into bytes while it writes, which spares every message a buffer of its own
-// (docs/performance.md). Closing, pings and everything inbound stay with the WebSocket library.
+// Frames as strings of bytes: server frames are unmasked text (RFC 6455 section 5.2), so a frame is a few header characters in
+// front of its payload, and a burst is one frame behind the other. The stream turns the whole into bytes while it writes, which
+// spares every message a buffer of its own (docs/performance.md). Closing and everything inbound stay with the WebSocket library.
+//
+// A large output goes in fragments with a WebSocket ping between them: on a slow line its peer would otherwise be silent for as
+// long as the whole takes, since kernels buffer megabytes and tell nobody how much has arrived (P-43c).
 
 import type { ByteString, Output, Seq } from '../types.js'
 
-const TEXT_FRAME = 0x81
 const LENGTH_16 = 126
 const LENGTH_64 = 127
 const SEQ_MEMBER = '{"seq":'
+/** Bits of the first byte: the last fragment of a message; and the opcodes. */
+const FIN = 0x80
+const TEXT = 0x1
+const CONTINUATION = 0x0
+/** An empty WebSocket ping; every WebSocket library answers it by itself. */
+export const PROBE: ByteString = '\x89\x00'
+/** Bytes of output between two probes: four seconds at 2 kB/s, and one pong for fifty small answers. */
+export const PROBE_BYTES = 8192
 /** Nearly every frame is shorter than this; their headers are made once. */
 const COMMON = 1024
 const HEADERS = Array.from({ length: COMMON }, (_, payload) => writeHeader(payload))
@@ -17,7 +27,18 @@ const OUTPUT_HEADERS = HEADERS.map(header => header + SEQ_MEMBER)
 export function outputFrame (output: Output, seq: Seq): ByteString {
   const number = String(seq)
   const payload = SEQ_MEMBER.length + number.length + output.bytes
+  if (payload > PROBE_BYTES) return inFragments(SEQ_MEMBER + number + output.tail)
   return (payload < COMMON ? OUTPUT_HEADERS[payload] as string : writeHeader(payload) + SEQ_MEMBER) + number + output.tail
+}
+
+function inFragments (text: ByteString): ByteString {
+  let frames = ''
+  for (let at = 0; at < text.length; at += PROBE_BYTES) {
+    const fragment = text.slice(at, at + PROBE_BYTES)
+    const isLast = at + PROBE_BYTES >= text.length
+    frames += writeHeader(fragment.length, (at === 0 ? TEXT : CONTINUATION) | (isLast ? FIN : 0)) + fragment + (isLast ? '' : PROBE)
+  }
+  return frames
 }
 
 /** The frame that carries a text. */
@@ -26,9 +47,10 @@ export function textFrame (text: ByteString): ByteString {
   return (payload < COMMON ? HEADERS[payload] as string : writeHeader(payload)) + text
 }
 
-function writeHeader (payload: number): ByteString {
-  if (payload < LENGTH_16) return String.fromCharCode(TEXT_FRAME, payload)
-  if (payload < 65_536) return String.fromCharCode(TEXT_FRAME, LENGTH_16, payload >>> 8, payload & 0xff)
+function writeHeader (payload: number, first = FIN | TEXT): ByteString {
+  if (payload < LENGTH_16) return String.fromCharCode(first, payload)
+  if (payload < 65_536) return String.fromCharCode(first, LENGTH_16, payload >>> 8, payload & 0xff)
   // Strings are shorter than 2^32.
-  return String.fromCharCode(TEXT_FRAME, LENGTH_64, 0, 0, 0, 0, payload >>> 24, (payload >>> 16) & 0xff, (payload >>> 8) & 0xff, payload & 0xff)
+  const low = [payload >>> 24, (payload >>> 16) & 0xff, (payload >>> 8) & 0xff, payload & 0xff]
+  return String.fromCharCode(first, LENGTH_64, 0, 0, 0, 0, ...low)
 }

@@ -1,11 +1,11 @@
 // The state machine of connections (docs/protocol.md section 9): accepted → attached to a session → left. It reads frames, asks the session manager and the
 // dispatcher, and says goodbye. All of it is synchronous, so two frames of one socket can never be handled in the wrong order.
 //
-// Order of calls: `accept` once the socket is open; `receive` per message; `pong` per pong; `closed` once. `sweep` turns by a timer of the
+// Order of calls: `accept` once the socket is open; `receive` per message; `heard` per ping and pong; `closed` once. `sweep` turns by a timer of the
 // plugin; `closeSome` drains. Not here: sockets, timers, HTTP, authentication.
 
 import { CLOSE, type CloseAction, type CloseCode } from '../protocol/close-codes.js'
-import { PING_FRAME, errorFrame, goodbyeFrame, readClientFrame, readFrameId, refusalFrame, toBytes } from '../protocol/codec.js'
+import { errorFrame, goodbyeFrame, readClientFrame, readFrameId, refusalFrame, toBytes } from '../protocol/codec.js'
 import {
   HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, REVISION, SUBPROTOCOL, type ClientFrame, type CommandFrame
 } from '../protocol/frames.js'
@@ -53,8 +53,8 @@ export interface Gateway {
   /** Tells a client that cannot read an HTTP status why it is refused, and closes (P-53). */
   refuse(transport: Transport, refusal: HoldfastError): void
   receive(connection: Connection, data: Buffer, isBinary: boolean): void
-  /** A WebSocket pong, the sign of life of the basic profile. */
-  pong(connection: Connection): void
+  /** A WebSocket ping or pong has come: a sign of life in either profile (P-43a). */
+  heard(connection: Connection): void
   /**
    * The WebSocket layer closes the connection by itself, with this code, since the peer sent what it must not: 1009 for
    * a message that is too large. `closed` follows, and most often knows only of 1006.
@@ -76,6 +76,8 @@ interface Previous { sessionId: string, reason: string, lastCommand?: number }
 
 /** A round of the sweep visits every connection; eight of them fit into a heartbeat, so a ping is early by an eighth at most, and never late. */
 const ROUNDS_PER_HEARTBEAT = 8
+/** A sweep that is later by more: the process was stopped, its host was paused, or it computed. A fifth of the grace of P-43. */
+const STANDSTILL_MS = 2000
 
 export function createGateway (options: GatewayOptions): Gateway {
   const { manager, dispatcher, clock, log, limits } = options
@@ -86,6 +88,9 @@ export function createGateway (options: GatewayOptions): Gateway {
   let badFrames = 0
   /** Whole milliseconds: a fraction would be an object of its own in each connection. */
   let latest = Math.floor(clock.now())
+  let sweptAt = latest
+  /** The end of the last standstill; silence before it is not the peers' (P-43e). */
+  let awakeSince = -Infinity
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
   const { maxMessageBytes } = limits
   const { commandsPerSecond, maxInFlight } = dispatcher.limits
@@ -213,6 +218,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       return
     }
     const ack = ackOf(frame)
+    if (ack !== undefined) connection.unprobedBytes = 0
     if (ack !== undefined && connection.profile === 'full' && !manager.delivery.acknowledge(session, ack)) {
       sender.sendText(connection, errorFrame('BAD_ACK'))
       leave(connection, CLOSE.badFrame)
@@ -260,15 +266,27 @@ export function createGateway (options: GatewayOptions): Gateway {
     manager.detach(session, connection, reason, end)
   }
 
+  /**
+   * Whether bytes have come since the last visit, or the peer's TCP has made room in a socket that was full (P-43a, P-43b).
+   * A socket that was not full takes bytes whether its peer lives or not.
+   */
+  function hasStirred (connection: Connection): boolean {
+    const { transport, receivedBytes, takenBytes } = connection
+    connection.receivedBytes = transport.receivedBytes
+    connection.takenBytes = transport.bufferedBytes > 0 ? transport.takenBytes : -1
+    return connection.receivedBytes !== receivedBytes || (takenBytes !== -1 && transport.takenBytes > takenBytes)
+  }
+
   function visit (connection: Connection, now: Millis): void {
     if (connection.closed) return
+    if (hasStirred(connection)) connection.receivedAt = now
     if (now >= connection.credentialsExpireAt) {
       leave(connection, CLOSE.credentialsExpired)
-    } else if (now - connection.receivedAt > limits.heartbeatMs + HEARTBEAT_GRACE_MS) {
+    } else if (now - Math.max(connection.receivedAt, awakeSince) > limits.heartbeatMs + HEARTBEAT_GRACE_MS) {
       log.debug({ sid: connection.session?.id }, 'peer went silent')
       leave(connection, CLOSE.heartbeatMissed)
     } else if (now + roundMs >= Math.min(connection.sentAt, connection.receivedAt) + limits.heartbeatMs) {
-      if (connection.profile === 'full') sender.sendText(connection, PING_FRAME)
+      if (connection.profile === 'full') sender.sendPing(connection)
       else connection.transport.ping()
       connection.sentAt = now
     }
@@ -294,12 +312,15 @@ export function createGateway (options: GatewayOptions): Gateway {
       lose(connection, code, code === 1009 ? 'message_too_large' : 'protocol_violated', null)
     },
 
-    pong (connection) {
+    heard (connection) {
       connection.receivedAt = Math.floor(clock.now())
     },
 
     sweep (elapsedMs) {
       const now = latest = Math.floor(clock.now())
+      // What came while this process stood still is unread, and nobody was asked: everyone has a whole round from now on.
+      if (now - sweptAt > elapsedMs + STANDSTILL_MS) awakeSince = now
+      sweptAt = now
       owed = Math.min(owed + live.length * elapsedMs / roundMs, live.length)
       for (; owed >= 1; owed--) {
         // From the end to the front: removing the visited one moves only one that was visited already.

@@ -6,11 +6,11 @@
 // `maxBufferedBytes` and one write wait in a socket that does not drain (P-44).
 
 import type { CloseCode } from '../protocol/close-codes.js'
-import { LIVE_FRAME, PONG_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
+import { LIVE_FRAME, PING_FRAME, PONG_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
 import type { AttachedConnection, SessionRecord } from '../session/record.js'
 import { firstSeq, outputAt, type ReplayLog } from '../session/replay-log.js'
 import type { ByteString, Millis, Output, Profile, Seq } from '../types.js'
-import { outputFrame, textFrame } from './frame-writer.js'
+import { PROBE, PROBE_BYTES, outputFrame, textFrame } from './frame-writer.js'
 
 /** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
 export interface Transport {
@@ -18,6 +18,10 @@ export interface Transport {
   write(frames: ByteString): boolean
   /** Bytes handed over that the kernel has not taken yet. */
   readonly bufferedBytes: number
+  /** Bytes handed over that the kernel has taken, over the life of the socket. */
+  readonly takenBytes: number
+  /** Bytes that have arrived, over the life of the socket; those of a message that is not whole yet as well. */
+  readonly receivedBytes: number
   /** Calls back once, when what was handed over has been taken. */
   onceDrained(callback: () => void): void
   /** A WebSocket ping: the heartbeat of the basic profile. */
@@ -58,6 +62,11 @@ export class Connection implements AttachedConnection {
   /** Bytes of `texts`. */
   textBytes = 0
   badFrames = 0
+  /** Bytes of output since the last ack or probe (P-43c). */
+  unprobedBytes = 0
+  /** What the heartbeat found at its last visit: bytes that had arrived; and bytes taken, or -1 when nothing waited. */
+  receivedBytes = 0
+  takenBytes = -1
   /** Whole bytes; Infinity would be an object of its own in each connection. */
   readonly maxOutputBytes: number
   /** Monotonic; Infinity for credentials that do not expire. */
@@ -104,7 +113,8 @@ export interface Sender {
   flush(connection: Connection): void
   /** Queues an unsequenced frame. */
   sendText(connection: Connection, text: string): void
-  /** Queues the answer to the client's pings (P-52); while one waits, it answers further ones as well. */
+  /** Queues `ping` or, for the client's, `pong` (P-43, P-52); while one waits, there is no second one. */
+  sendPing(connection: Connection): void
   sendPong(connection: Connection): void
   /** Queues an output that was sent before, for a command that came again (P-12). */
   sendAgain(connection: Connection, output: Output, seq: Seq): void
@@ -117,6 +127,7 @@ const WRITE_BYTES = 65_536
 /** Unsequenced frames that may wait for one socket. */
 const MAX_TEXTS = 64
 const LIVE = textFrame(LIVE_FRAME)
+const PING = textFrame(PING_FRAME)
 const PONG = textFrame(PONG_FRAME)
 
 export function createSender (options: SenderOptions): Sender {
@@ -185,10 +196,18 @@ export function createSender (options: SenderOptions): Sender {
       if (output === undefined) break
       connection.sentSeq = ++seq
       bytes += output.bytes
-      frames += outputFrame(output, seq)
+      frames += outputFrame(output, seq) + probe(connection, output.bytes)
       if (connection.liveAfterSeq !== -1) frames += writeLive(connection)
     }
     return frames
+  }
+
+  /** A WebSocket ping behind so many bytes of output, so that a slow line and a dead one do not look the same (P-43c). */
+  function probe (connection: Connection, bytes: number): ByteString {
+    connection.unprobedBytes += bytes
+    if (connection.unprobedBytes < PROBE_BYTES) return ''
+    connection.unprobedBytes = 0
+    return PROBE
   }
 
   function writeLive (connection: Connection): ByteString {
@@ -236,6 +255,10 @@ export function createSender (options: SenderOptions): Sender {
     wake(connection)
   }
 
+  function queueOnce (connection: Connection, frame: ByteString): void {
+    if (!connection.closed && connection.texts?.includes(frame) !== true) queue(connection, frame)
+  }
+
   return {
     flush,
     wake,
@@ -244,9 +267,8 @@ export function createSender (options: SenderOptions): Sender {
       if (!connection.closed) queue(connection, textFrame(toBytes(text)))
     },
 
-    sendPong (connection) {
-      if (!connection.closed && connection.texts?.includes(PONG) !== true) queue(connection, PONG)
-    },
+    sendPing: connection => { queueOnce(connection, PING) },
+    sendPong: connection => { queueOnce(connection, PONG) },
 
     sendAgain (connection, output, seq) {
       if (!connection.closed) queue(connection, outputFrame(output, seq))

@@ -2,7 +2,7 @@ import * as ws from 'ws'
 import fc from 'fast-check'
 import t from 'tap'
 import type { Writable } from 'node:stream'
-import { outputFrame, textFrame } from '../../../src/io/gateway/frame-writer.js'
+import { PROBE, PROBE_BYTES, outputFrame, textFrame } from '../../../src/io/gateway/frame-writer.js'
 import { messageOutput, toBytes } from '../../../src/io/protocol/codec.js'
 import type { ByteString } from '../../../src/io/types.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
@@ -28,7 +28,7 @@ async function receive (frames: ByteString): Promise<{ data: string, isBinary: b
 }
 
 t.test('RFC 6455 5.2 lengths are written in 7, 16 or 64 bits, each at its limits', async t => {
-  for (const [length, header] of [[0, 2], [1, 2], [125, 2], [126, 4], [127, 4], [65_535, 4], [65_536, 10], [65_537, 10], [1_048_576, 10]] as const) {
+  for (const [length, header] of [[0, 2], [1, 2], [125, 2], [126, 4], [127, 4], [1023, 4], [1024, 4], [65_535, 4], [65_536, 10], [65_537, 10], [1_048_576, 10]] as const) {
     const frame = textFrame('x'.repeat(length))
     t.equal(frame.length, length + header, `${length}`)
     const [message, ...more] = await receive(frame)
@@ -56,6 +56,17 @@ t.test('outputs under any seq and any text arrive as they were, several in one s
       if (JSON.stringify(frame) !== JSON.stringify(JSON.parse(expected))) throw new Error(`${texts[i]} instead of ${expected}`)
     }
   }), { seed: FUZZ_SEED, numRuns: 150 })
+})
+
+t.test('P-43 a large output goes in fragments with an empty ping between them', async t => {
+  for (const size of [PROBE_BYTES - 100, PROBE_BYTES, PROBE_BYTES * 2, PROBE_BYTES * 2 + 1, 400_000]) {
+    const output = messageOutput('e', '漢'.repeat(size / 3))
+    const frames = outputFrame(output, 7)
+    const [message, ...more] = await receive(frames)
+    t.strictSame([message?.data, message?.isBinary, more.length], [`{"seq":7${Buffer.from(output.tail, 'latin1').toString()}`, false, 0])
+    const fragments = Math.ceil((output.bytes + 8) / PROBE_BYTES)
+    t.equal(frames.split(PROBE).length, fragments)
+  }
 })
 
 t.test('the digits of a seq are counted right at every power of ten', async t => {

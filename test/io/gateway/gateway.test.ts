@@ -707,7 +707,7 @@ t.test('P-43 a full-profile client hears something at least every heartbeatMs, a
           each.heard = clock.now()
           each.signs = signs
           if (each.peer.connection.profile === 'full') each.peer.send({ type: 'ack', seq: 0 })
-          else gateway.pong(each.peer.connection)
+          else gateway.heard(each.peer.connection)
         }
       }
     }
@@ -760,6 +760,123 @@ t.test('P-43 any frame is a sign of life, a malformed one too; heartbeats are no
   }
   t.equal(peer.transport.closed, undefined)
   t.equal(manager.peekSession(peer.welcome.sessionId)?.lastActivityAt, active)
+})
+
+/** Time passes as the plugin turns it, until the connection is closed or `ms` are over; returns how long that was. */
+function pass ({ clock, gateway, turn }: Domain, ms: number, peer: Peer, each: (elapsed: number) => void = () => {}): number {
+  for (let elapsed = 250; elapsed <= ms; elapsed += 250) {
+    clock.advance(250)
+    each(elapsed)
+    gateway.sweep(250)
+    turn()
+    if (peer.transport.closed !== undefined) return elapsed
+  }
+  return ms
+}
+
+t.test('P-43 bytes of a message that is not whole yet are life; one whose bytes stop coming is dropped', async t => {
+  // 60 kB at 4 kB/s took 15 s, and with a heartbeat of 1 s the peer was cut in mid-frame after 11 and sent it all again, for ever.
+  for (const profile of ['full', 'basic'] as const) {
+    const domain = createDomain({ gateway: { heartbeatMs: 1000 } })
+    const peer = domain.connect({ profile })
+    pass(domain, 60_000, peer, () => { peer.transport.receivedBytes += 500 })
+    t.equal(peer.transport.closed, undefined)
+    const found = pass(domain, 60_000, peer)
+    t.equal(peer.transport.closed?.code, 4103)
+    t.ok(found >= 11_000 && found <= 11_500, `found after ${found}`)
+  }
+})
+
+t.test('P-43 bytes that a full socket gives away are life; those that one with room takes are not', async t => {
+  const domain = createDomain({ gateway: { heartbeatMs: 1000, maxBufferedBytes: 65_536 } })
+  const slow = domain.connect()
+  domain.turn()
+  slow.transport.stall()
+  for (let n = 0; n < 20; n++) domain.manager.send({ sessionId: slow.welcome.sessionId }, 'e', 'x'.repeat(8000))
+  domain.turn()
+  t.ok(slow.transport.bufferedBytes > 0)
+  pass(domain, 30_000, slow, elapsed => { if (elapsed % 5000 === 0) slow.transport.bufferedBytes -= 1000 })
+  t.equal(slow.transport.closed, undefined)
+  t.equal(slow.frames().filter(({ type }) => type === 'ping').length, 0, 'pings wait as well, one of them')
+  const found = pass(domain, 60_000, slow)
+  t.equal(slow.transport.closed?.code, 4103, 'and when nothing moves any more, it is found')
+  t.ok(found >= 6000 && found <= 11_500, `after ${found}`)
+
+  const dead = domain.connect({ userId: 'bob' })
+  const kept = pass(domain, 60_000, dead, () => { domain.manager.send({ sessionId: dead.welcome.sessionId }, 'e', 'x'); domain.turn() })
+  t.equal(dead.transport.closed?.code, 4103, 'a kernel takes bytes for a dead peer until its buffer is full')
+  t.ok(kept <= 11_500, `after ${kept}`)
+})
+
+t.test('P-43 what waits behind a socket that does not drain is one ping, however long', async t => {
+  const domain = createDomain({ gateway: { heartbeatMs: 1000, maxBufferedBytes: 1000 } })
+  const peer = domain.connect()
+  peer.transport.stall()
+  for (let n = 0; n < 5; n++) domain.manager.send({ sessionId: peer.welcome.sessionId }, 'e', 'x'.repeat(800))
+  domain.turn()
+  pass(domain, 120_000, peer, () => { peer.transport.receivedBytes++ })
+  t.equal(peer.transport.closed, undefined, 'not closed with 4101 for its pings')
+  peer.transport.unstall()
+  t.equal(peer.takeOnly('ping').length, 1)
+})
+
+t.test('P-43 a WebSocket ping or pong is life in either profile', async t => {
+  for (const profile of ['full', 'basic'] as const) {
+    const domain = createDomain()
+    const peer = domain.connect({ profile })
+    pass(domain, 120_000, peer, elapsed => { if (elapsed % 30_000 === 0) domain.gateway.heard(peer.connection) })
+    t.equal(peer.transport.closed, undefined)
+  }
+})
+
+t.test('P-43 after a standstill of the server everybody is asked first', async t => {
+  // A VM that was paused for 13 s dropped every healthy peer, and ended all basic sessions.
+  const domain = createDomain()
+  const peers = (['full', 'basic'] as const).map(profile => domain.connect({ profile }))
+  const [full, basic] = peers as [Peer, Peer]
+  pass(domain, 24_000, full, elapsed => { if (elapsed === 20_000) for (const peer of peers) domain.gateway.heard(peer.connection) })
+  full.take()
+  const pings = basic.transport.pings
+  domain.clock.advance(600_000)
+  for (let n = 0; n < 20; n++) {
+    domain.gateway.sweep(250)
+    domain.turn()
+    domain.clock.advance(250)
+  }
+  t.strictSame(peers.map(peer => peer.transport.closed), [undefined, undefined])
+  t.ok(full.takeOnly('ping').length > 0)
+  t.ok(basic.transport.pings > pings)
+  full.send({ type: 'ack', seq: 0 })
+  const found = pass(domain, 60_000, basic)
+  t.ok(found > 25_000 && found < 35_000 + 4000, `who is gone is found a round later, after ${found}`)
+  t.equal(full.transport.closed, undefined)
+})
+
+t.test('P-43 a large output and a long replay are interspersed with WebSocket pings', async t => {
+  const { manager, connect } = createDomain()
+  const probesIn = (bytes: Buffer[]): number[] => {
+    const gaps: number[] = []
+    const all = Buffer.concat(bytes)
+    for (let at = all.indexOf('\x89\x00', 0, 'latin1'), before = 0; at !== -1; before = at, at = all.indexOf('\x89\x00', at + 2, 'latin1')) gaps.push(at - before)
+    return gaps
+  }
+  for (const [size, count] of [[400_000, 1], [1000, 400], [20_000, 20]] as const) {
+    const peer = connect()
+    peer.take()
+    const from = peer.transport.writes.length
+    for (let n = 0; n < count; n++) manager.send({ sessionId: peer.welcome.sessionId }, 'e', 'x'.repeat(size))
+    t.equal(peer.take().filter(({ payload }) => (payload as string).length === size).length, count)
+    const gaps = probesIn(peer.transport.writes.slice(from))
+    t.ok(gaps.length >= 400_000 / 8192 - 1 && Math.max(...gaps) < 16_500, `${gaps.length} probes, ${Math.max(...gaps)} bytes apart`)
+  }
+  const quiet = connect()
+  const from = quiet.transport.writes.length
+  for (let n = 1; n < 100; n++) {
+    manager.send({ sessionId: quiet.welcome.sessionId }, 'e', 'x'.repeat(1000))
+    quiet.take()
+    if (n % 5 === 0) quiet.send({ type: 'ack', seq: n })
+  }
+  t.strictSame(probesIn(quiet.transport.writes.slice(from)), [], 'whoever acknowledges is not probed')
 })
 
 t.test('performance: a sweep visits the share of connections that its time is of a round', async t => {
