@@ -79,6 +79,8 @@ export const RULES: Readonly<Record<string, string>> = {
   'P-48': 'a draining node refuses upgrades and closes with 4200',
   'P-49': 'the hundreds digit of a close code says what to do',
   'P-50': 'outputs are as small as the client asks',
+  'P-51': 'an output that its client does not take goes into the gap',
   'P-52': 'a ping of the client is answered pong',
-  'P-53': 'a client that offers refuse.goodbye is refused with a close code'
+  'P-53': 'a client that offers refuse.goodbye is refused with a close code',
+  'P-54': 'a new session beyond the quota ends the longest detached one'
 }

@@ -16,7 +16,7 @@ import { HoldfastError } from '../src/io/errors.js'
 import { CLOSING_MS, drainConnections } from '../src/io/gateway/drain.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
 import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
-import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
+import { HEARTBEAT_GRACE_MS, SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { OPTIONS } from '../src/config-options.js'
 import { completeConnectionLimits, likeOption, type Given } from '../src/limits.js'
@@ -112,6 +112,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     allowedOrigins: options.allowedOrigins ?? [],
     loopbackHostOnly: options.loopbackHostOnly ?? false,
     authTimeoutMs: options.authTimeoutMs ?? 10_000,
+    deadPeerMs: limits.heartbeatMs + HEARTBEAT_GRACE_MS,
     clock,
     isDraining: () => draining
   })
@@ -226,7 +227,8 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
 
   const transport = createTransport(socket, stream)
   if (identity instanceof HoldfastError) {
-    socket.on('error', ignore)
+    // The close that follows ends it all the same.
+    socket.on('error', () => {})
     gateway.refuse(transport, identity)
     stream.uncork()
     return

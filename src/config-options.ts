@@ -215,7 +215,7 @@ export const OPTIONS = {
     schema: seconds(0.1, 3600),
     unit: 'seconds',
     default: 25,
-    what: 'Every connection hears something at least so often; a peer silent for 10 s longer is dropped. Bounds what dead peers hold.',
+    what: 'Every connection hears something at least so often; a peer from which no byte has come for 10 s longer is dropped. Bounds what dead peers hold.',
     hit: 'close 4103 `heartbeat_missed`; the session is kept',
     tune: 'Lower below the idle time-out of proxies in between, often 60 s; raise to spare batteries.'
   }),
@@ -224,8 +224,8 @@ export const OPTIONS = {
     schema: whole(1, 10_000_000),
     unit: 'sessions',
     default: 100_000,
-    what: 'Sessions of this node, attached and detached. Bounds memory.',
-    hit: '503 `SERVER_FULL`',
+    what: 'Sessions of this node, attached and detached. Bounds memory. Beyond it a new session ends the longest detached one, of the same user if there is one; attached ones never give way.',
+    hit: '503 `SERVER_FULL` while every session is attached; `overloaded` in `previous` and events for one that gave way',
     tune: 'Raise when there is memory for it; lower for a small container.'
   }),
   maxSessionsPerUser: option({
@@ -233,8 +233,8 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'sessions',
     default: 64,
-    what: 'Sessions of one user, so that one runaway client does not take all of HOLDFAST_MAX_SESSIONS. Not applied to the placeholder user.',
-    hit: '429 `USER_QUOTA`',
+    what: 'Sessions of one user, so that one runaway client does not take all of HOLDFAST_MAX_SESSIONS. Beyond it a new one ends the longest detached one. Not applied to the placeholder user.',
+    hit: '429 `USER_QUOTA` while every one is attached; `quota` in `previous` and events for one that gave way',
     tune: 'Raise for users that are programs; lower to hold people to a few tabs.'
   }),
   maxMessageBytes: option({

@@ -38,6 +38,8 @@ const ENDS: Readonly<Record<string, (peer: Peer) => void>> = {
   'close without status': (peer) => peer.link.close()
 }
 
+const MOST_TABS = 200
+
 export const endingChecks: readonly Check[] = [
   check('P-37', 'terminates the session of a basic connection at every close', BASIC, async (scope) => {
     void scope.admin
@@ -132,6 +134,28 @@ export const endingChecks: readonly Check[] = [
     expectEqual((await admin.terminate(peer.sessionId)).status, 204, 'status of DELETE')
     await expectRefused(scope, peer, 'ended_by_operator', 1)
   }),
+  check('P-54', 'ends the longest detached session of a user beyond his quota', FULL, async (scope) => {
+    const { admin } = scope
+    if (!scope.signsTokens) notTested('--jwt-secret')
+    if (scope.facts.resumeWindowMs < 60_000) notTested('resumeWindowMs ≥ 60000')
+    const user = `kit-tabs-${scope.tag()}`
+    const attached = await scope.connect({ user })
+    const first = await scope.connect({ user })
+    await first.fence()
+    first.link.destroy()
+    // As many as a person opens and closes in a day: none of them is refused.
+    let isEnded = false
+    for (let tabs = 1; tabs <= MOST_TABS && !isEnded; tabs++) {
+      const tab = await scope.connect({ user })
+      await tab.fence()
+      tab.link.destroy()
+      if (tabs % 8 === 0) isEnded = (await admin.session(first.sessionId)).status === 410
+    }
+    if (!isEnded) notTested(`a quota of ${MOST_TABS} sessions or fewer`)
+    const next = await scope.resume(first, 0, { user })
+    expectEqual(next.facts['previous']?.reason, 'quota', 'for the session that gave way, previous.reason')
+    await attached.fence()
+  }, { slow: true }),
   check('P-42', 'says goodbye before 4409, 4400 and 4000', BOTH, async (scope) => {
     const invalid = await working(scope)
     invalid.send({ sessionId: 'none', command: 'echo' })

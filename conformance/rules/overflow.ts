@@ -1,4 +1,4 @@
-// P-25, P-26, P-32 and P-44: what happens once an outbox is full or a socket does not drain. Real sockets, since the question is what
+// P-25, P-26, P-32, P-44 and P-51: what happens once an outbox is full, a socket does not drain, or a client does not take an output. Real sockets, since the question is what
 // the kernel's buffers and the server's make of it together. The check does not know how large the outbox is; it fills until it overflows.
 
 import { FULL, check, type Check } from '../check.js'
@@ -61,6 +61,39 @@ async function detachedFor (scope: Scope, peer: Peer, limitMs: number): Promise<
 }
 
 export const overflowChecks: readonly Check[] = [
+  check('P-51', 'gives up an output with which its client closed three connections', FULL, async (scope) => {
+    if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
+    for (const code of [1009, 1007, 1002]) {
+      let peer = await scope.connect()
+      for (const [n, size] of [10, 5000, 10].entries()) {
+        peer.command('echo', 'x'.repeat(size), n + 1)
+        await peer.answer(n + 1)
+      }
+      // It has handled output 1 and cannot take output 2.
+      for (let attempt = 0; attempt < 3; attempt++) {
+        peer.link.close(code)
+        await peer.closed(`the answer to a close with ${code}`)
+        peer = await scope.resumed(peer, 1)
+        const expected = attempt < 2 ? [null, { from: 2, to: 3 }] : [{ from: 2, to: 2 }, { from: 3, to: 3 }]
+        expectEqual([peer.facts['gap'], peer.facts['replay']], expected, `after ${attempt + 1} closes with ${code}, gap and replay`)
+        await takeReplay(peer)
+      }
+      peer.command('echo', 'again', 2)
+      expectEqual((await peer.answer(2)).code, 'RESULT_EXPIRED', 'for the command whose answer was given up, the code')
+    }
+  }),
+  check('P-51', 'keeps an output whose connections were lost, and starts anew after an ack', FULL, async (scope) => {
+    if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
+    let peer = await scope.connect()
+    peer.command('echo', 'small', 1)
+    await peer.answer(1)
+    for (let attempt = 0; attempt < 12; attempt++) {
+      peer.link.destroy()
+      peer = await scope.resumed(peer, 0)
+      expectEqual(peer.facts['gap'], null, `after ${attempt + 1} losses with a small output, the gap`)
+      await takeReplay(peer)
+    }
+  }),
   check('P-25', 'drops the oldest outputs, keeps the newest and the session', FULL, async (scope) => {
     const { peer, replayed, highestSeq, sent } = await overflown(scope)
     expect(replayed.length > 0, 'a ring of the latest outputs', peer.opening)

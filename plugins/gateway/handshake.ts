@@ -7,7 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
-import { HoldfastError } from '../../src/io/errors.js'
+import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import { closeOf } from '../../src/io/gateway/gateway.js'
 import { createLineLimiter } from '../../src/io/gateway/line-limiter.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
@@ -32,6 +32,8 @@ export interface HandshakeOptions {
   /** Browsers have to call the server by a loopback name; for servers that take everybody on this machine for the placeholder user. */
   loopbackHostOnly: boolean
   clock: Clock
+  /** When a client that was refused for a quota may come back: a connection whose peer is gone has been found by then. */
+  deadPeerMs: Millis
   /** How long `authenticate` may take: the socket is open meanwhile, and nobody owns it. */
   authTimeoutMs: Millis
   isDraining: () => boolean
@@ -131,7 +133,8 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   return {
     check (request, reply, done) {
       let offer: Handshake | undefined
-      function refuse (error: unknown): void {
+      function refuse (reason: unknown): void {
+        const error = withRetryTime(reason, options.deadPeerMs)
         // A page must not be told more than CORS would let it see, and a flood is answered in the cheapest way: both by HTTP.
         if (offer?.wantsGoodbye === true && error instanceof HoldfastError && closeOf(error) !== undefined) {
           request.upgrade = { handshake: offer, identity: error, response: reply.raw }
@@ -185,6 +188,12 @@ function withResolvers<T> (): { promise: Promise<T>, resolve: (value: T) => void
 
 function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
   return typeof (value as { then?: unknown } | null)?.then === 'function'
+}
+
+/** Only attached sessions refuse for a quota (P-54), and how long people keep theirs open is not known; when dead ones are found is. */
+function withRetryTime (error: unknown, deadPeerMs: Millis): unknown {
+  const isQuota = error instanceof HoldfastError && (error.code === 'USER_QUOTA' || error.code === 'SERVER_FULL')
+  return isQuota ? new HoldfastError(error.code as ErrorCode, { retryAfterMs: deadPeerMs }) : error
 }
 
 /** What a refusal says in headers: when to come back (P-4), or what to ask for (RFC 9110, section 15.5.22). */

@@ -23,7 +23,7 @@ export function Words<const W extends string[]> (words: [...W], description?: st
 }
 
 export const EndReasonSchema = Words([
-  'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'state_lost', 'shutdown'
+  'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'quota', 'overloaded', 'state_lost', 'shutdown'
 ] satisfies EndReason[])
 
 export const SessionSchema = Type.Object({

@@ -58,6 +58,8 @@ export type EndReason =
   | 'ended_by_client'
   | 'ended_by_operator'
   | 'disconnected'
+  | 'quota'
+  | 'overloaded'
   | 'state_lost'
   | 'shutdown'
 

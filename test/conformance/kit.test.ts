@@ -49,6 +49,8 @@ const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: Referenc
   'says no goodbye': ['P-42'],
   'never pings': ['P-43', SHORT],
   'tolerates bad frames': ['P-45'],
+  'sends what is refused for ever': ['P-51'],
+  'locks its users out': ['P-54', { jwtSecret: JWT_SECRET }],
   'hides which command was bad': ['P-6'],
   'sends outputs of any size': ['P-50'],
   'measures characters': ['P-50'],
@@ -96,10 +98,10 @@ function clean (t: Test, report: Report, untested: readonly string[]): void {
 t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) => {
   t.test('with its built-in commands', async (t) => {
     const report = await run({}, false, {})
-    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-43', 'P-47', 'P-48', 'P-53'])
+    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-43', 'P-47', 'P-48', 'P-53', 'P-54'])
   })
   t.test('with a core and credentials', async (t) => {
-    const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47', 'P-53']
+    const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47', 'P-53', 'P-54']
     clean(t, await run({ jwtSecret: JWT_SECRET, commandTimeoutMs: 2000 }, true, { commandTimeoutMs: 2000, only }), [])
   })
   t.test('with short times', async (t) => {

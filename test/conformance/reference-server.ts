@@ -17,7 +17,7 @@ export type Mutant =
   | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
   | 'forgets the watermark' | 'forgets the gap' | 'counts the gap wrong' | 'tells strangers' | 'resumes from the future' | 'leaves both' | 'basic close keeps'
   | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings' | 'tolerates bad frames' | 'resumes after the window'
-  | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
+  | 'sends what is refused for ever' | 'locks its users out' | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
 
 export interface ReferenceOptions {
   idleTimeoutMs?: number
@@ -28,6 +28,7 @@ export interface ReferenceOptions {
   maxInFlight?: number
   outboxMessages?: number
   outboxBytes?: number
+  maxSessionsPerUser?: number
   jwtSecret?: string
   coreUrl?: string
   commandTimeoutMs?: number
@@ -46,6 +47,8 @@ interface Session {
   ackedSeq: number
   /** Highest seq dropped by the bound of the outbox. */
   droppedSeq: number
+  /** Closes that refused the oldest output, without an ack between them (P-51). */
+  refusals: number
   outbox: Output[]
   outboxBytes: number
   watermark: number
@@ -91,6 +94,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     outboxMessages: 1000,
     outboxBytes: 1_048_576,
     commandTimeoutMs: 30_000,
+    maxSessionsPerUser: 64,
     ...given
   }
   const is = (mutant: Mutant) => options.mutant === mutant
@@ -147,6 +151,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   }
   function release (session: Session, seq: number): void {
     while (session.outbox[0] !== undefined && session.outbox[0].seq <= seq) session.outboxBytes -= session.outbox.shift()!.bytes
+    if (seq > session.ackedSeq) session.refusals = 0
     session.ackedSeq = Math.max(session.ackedSeq, seq)
   }
   function tell (connection: Connection, frame: object): void {
@@ -173,6 +178,13 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (session.connection !== connection) return
     session.connection = undefined
     session.detachedAt = performance.now()
+    const suspect = session.outbox[0]
+    if ([1009, 1007, 1003, 1002].includes(code) && suspect !== undefined && suspect.seq <= connection.writtenSeq && !is('sends what is refused for ever') && ++session.refusals === 3) {
+      session.refusals = 0
+      session.outbox.shift()
+      session.outboxBytes -= suspect.bytes
+      session.droppedSeq = suspect.seq
+    }
     if (!sessions.has(session.id) || code === 4003) return
     const byClient = (code === 1000 && !is('detaches at 1000')) || code === 1005 || code === 4000 || (code === 1001 && is('terminates at 1001'))
     if (!session.full) {
@@ -360,6 +372,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       lastSeq: 0,
       ackedSeq: 0,
       droppedSeq: 0,
+      refusals: 0,
       outbox: [],
       outboxBytes: 0,
       watermark: 0,
@@ -473,6 +486,12 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
         client.send(JSON.stringify({ type: 'goodbye', payload: { code: 4401, reason: 'unauthenticated', action: 'stop' } }))
         client.close(4401, 'unauthenticated')
       })
+    }
+    const own = [...sessions.values()].filter((session) => session.userId === who.userId)
+    if (options.jwtSecret !== undefined && !offered.some((one) => one.startsWith('resume.')) && own.length >= options.maxSessionsPerUser) {
+      const detached = own.filter(({ connection }) => connection === undefined).sort((a, b) => a.detachedAt - b.detachedAt)
+      if (detached[0] === undefined || is('locks its users out')) return refuse(socket, 429, 'USER_QUOTA')
+      bury(detached[0], 'quota')
     }
     const wish = offered.find((one) => /^output\.\d{1,15}$/.test(one))?.slice(7)
     const maxOutputBytes = Math.min(options.outboxBytes, Math.max(1024, Number(wish ?? options.outboxBytes)))

@@ -315,6 +315,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     ordinal: 0,
     epoch: 'epoch',
     ended: false,
+    heard: false,
     lastActiveAt: 0,
     detachedAt: -1,
     revision: 0,
@@ -334,6 +335,10 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     wheelNext: null,
     wheelPrevious: null,
     wheelBucket: -1,
+    detachedNext: null,
+    detachedPrevious: null,
+    userDetachedNext: null,
+    userDetachedPrevious: null,
     ...fields
   }
 }

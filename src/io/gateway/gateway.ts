@@ -168,7 +168,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     } catch (error) {
       // Quotas are asked before the upgrade; this is the race, or a resume that was refused (P-33).
       if (!(error instanceof HoldfastError)) throw error
-      leave(connection, error.code === 'USER_QUOTA' ? CLOSE.quota : CLOSE.overloaded, error.retryAfterMs)
+      leave(connection, error.code === 'USER_QUOTA' ? CLOSE.quota : CLOSE.overloaded, limits.heartbeatMs + HEARTBEAT_GRACE_MS)
     }
     return connection
   }
@@ -251,6 +251,7 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function closed (connection: Connection, code: number): void {
     remove(connection)
+    if (!connection.closed && connection.session !== null && connection.profile === 'full') suspectOutput(connection, connection.session, code)
     const isGoodbye = code === 1000 || code === 1005
     lose(connection, PEER_CODES.has(code) ? code : 0, peerReason(code), isGoodbye ? 'ended_by_client' : null)
   }
@@ -264,6 +265,14 @@ export function createGateway (options: GatewayOptions): Gateway {
     if (session === null) return
     connection.session = null
     manager.detach(session, connection, reason, end)
+  }
+
+  /** P-51: an output that its client does not take must not keep what is behind it for ever. */
+  function suspectOutput ({ transport, sentAt, sentSeq }: Connection, session: SessionRecord, code: number): void {
+    const isRefusal = REFUSING_CODES.has(code)
+    // A line that was too slow to take it all says nothing about the output.
+    const isSuspicious = code === 1006 && transport.bufferedBytes === 0 && clock.now() - sentAt < LOST_AFTER_SENDING_MS
+    if (isRefusal || isSuspicious) manager.delivery.suspect(session, isRefusal, sentSeq)
   }
 
   /**
@@ -367,6 +376,11 @@ function ackOf (frame: ClientFrame): Seq | undefined {
   if ('command' in frame) return frame.ack
   return frame.type === 'ack' ? frame.seq : frame.type === 'end' ? frame.ack : undefined
 }
+
+/** Too large, not UTF-8, broken framing, not understood: what was sent is at fault (P-49b). */
+const REFUSING_CODES = new Set([1002, 1003, 1007, 1009])
+/** A loss that comes later has another cause. */
+const LOST_AFTER_SENDING_MS = 10_000
 
 /** Codes of peers that are counted one by one; the rest is whatever a client makes up. */
 const PEER_CODES = new Set([1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011])

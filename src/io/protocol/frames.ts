@@ -13,6 +13,14 @@ export const MIN_OUTPUT_BYTES = 1024
 export const MAX_BAD_FRAMES = 10
 /** Refusals for rate in a row before the connection is closed (P-46). */
 export const MAX_RATE_REFUSALS = 100
+/** Closes with 1009, 1007, 1002 or 1003 with which a client refuses an output before that is given up (P-51). */
+export const MAX_REFUSED_DELIVERIES = 3
+/** Losses of the connection right after a large output before that is given up (P-51). */
+export const MAX_LOST_DELIVERIES = 9
+/** What is smaller is not blamed for a loss: no gateway has a limit below it. */
+export const LARGE_OUTPUT_BYTES = 16_384
+/** How long a session is kept whose client has never sent a frame and that holds nothing (P-36b). */
+export const UNHEARD_WINDOW_MS = 30_000
 /** How long a peer may be silent beyond `heartbeatMs` (P-43). */
 export const HEARTBEAT_GRACE_MS = 10_000
 

@@ -7,6 +7,7 @@
 import type { Log, MaybePromise, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { MAX_SEQ_BYTES, frameBytes, substituteOf } from '../protocol/codec.js'
+import { LARGE_OUTPUT_BYTES, MAX_LOST_DELIVERIES, MAX_REFUSED_DELIVERIES } from '../protocol/frames.js'
 import { createFanOuts } from './fan-out.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
 import {
@@ -39,6 +40,13 @@ export interface Delivery {
   appendOrGap(session: SessionRecord, output: Output, now: Millis): boolean
   /** From now on the session takes outputs up to this size, also of those that are held (P-50). */
   limitOutputs(session: SessionRecord, maxOutputBytes: number): void
+  /**
+   * A connection has ended after it was sent everything up to `sentSeq`: with a code that refuses what was sent, or by a loss
+   * right after sending. Which output that speaks against, the next resume tells by its lastSeq.
+   */
+  suspect(session: SessionRecord, isRefusal: boolean, sentSeq: Seq): void
+  /** Gives the oldest output up if it ended a connection once too often; it is part of the gap then (P-51). */
+  judge(session: SessionRecord): void
   /** Appends an output to each of many sessions, a slice of them per turn, as `appendOrGap` does. See fan-out.ts. */
   fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
   /** Number of the latest fan-out, from which a new session starts. */
@@ -168,6 +176,29 @@ export function createDelivery (options: DeliveryOptions): Delivery {
         heldBytes -= replaceAt(held, seq, substituteOf(output, seq))
         dropped++
       }
+    },
+
+    suspect (session, isRefusal, sentSeq) {
+      if (session.log === null) return
+      session.log.suspicion = isRefusal ? MAX_LOST_DELIVERIES / MAX_REFUSED_DELIVERIES : 1
+      session.log.suspectedTo = sentSeq
+    },
+
+    judge (session) {
+      const held = session.log
+      if (held === null || held.suspicion === 0) return
+      const { suspicion, suspectedTo } = held
+      held.suspicion = 0
+      const seq = firstSeq(held)
+      const output = outputAt(held, seq)
+      const isRefusal = suspicion > 1
+      if (output === undefined || seq > suspectedTo || (!isRefusal && output.bytes < LARGE_OUTPUT_BYTES)) return
+      held.strikes += suspicion
+      if (held.strikes < MAX_LOST_DELIVERIES) return
+      held.strikes = 0
+      log.warn({ sid: session.id, seq, bytes: output.bytes }, 'output given up: its client does not take it')
+      heldBytes -= dropOldest(held)
+      dropped++
     },
 
     fanOut: fanOuts.start,

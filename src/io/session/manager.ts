@@ -15,9 +15,11 @@ import type {
 import { createFeed } from '../events/feed.js'
 import { userIdProblem } from '../names/ids.js'
 import { frameBytes, messageOutput } from '../protocol/codec.js'
+import { UNHEARD_WINDOW_MS } from '../protocol/frames.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDirectory, type Directory, type KeptTombstone } from './directory.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { createDetachedSessions } from './detached.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
@@ -140,7 +142,7 @@ export interface SessionManager {
   readonly limits: SessionLimits
 
   // What follows is the gateway's and the dispatcher's side.
-  /** @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user */
+  /** @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user, since every one that counts is attached */
   checkQuota(userId: UserId): void
   open(userId: UserId, profile: Profile): SessionRecord
   /** Decides a resume; the session is attached by `attach`. Takes the session over from its present connection, if any (P-35). */
@@ -161,6 +163,8 @@ export interface SessionManager {
 /** Up to so many sessions get an output in the turn; more get it in slices, so that answers to commands go between them. */
 const MOST_AT_ONCE = 64
 const WHEEL_TICK_MS = 1000
+/** For callers in this process; clients are told when a dead connection has been found for sure (P-54c). */
+const QUOTA_RETRY_MS = 5000
 const WHEEL_BUCKETS = 4096
 const END_CLOSE: Record<EndReason, CloseCode> = {
   idle: CLOSE.idle,
@@ -168,6 +172,8 @@ const END_CLOSE: Record<EndReason, CloseCode> = {
   ended_by_client: CLOSE.ended,
   ended_by_operator: CLOSE.terminated,
   disconnected: CLOSE.ended,
+  quota: CLOSE.quota,
+  overloaded: CLOSE.overloaded,
   state_lost: CLOSE.stateLost,
   shutdown: CLOSE.draining
 }
@@ -182,7 +188,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   const epoch = createId().slice(0, 8)
   const totals: SessionTotals = {
     created: 0,
-    ended: { idle: 0, resume_window: 0, ended_by_client: 0, ended_by_operator: 0, disconnected: 0, state_lost: 0, shutdown: 0 },
+    ended: { idle: 0, resume_window: 0, ended_by_client: 0, ended_by_operator: 0, disconnected: 0, quota: 0, overloaded: 0, state_lost: 0, shutdown: 0 },
     attached: 0,
     detached: 0,
     resumed: 0,
@@ -190,6 +196,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     get outputs () { return delivery.outputs },
     get outputsDropped () { return delivery.dropped }
   }
+  const detached = createDetachedSessions<SessionRecord>()
   let active = 0
   const toWall = createWallTime(clock)
   const delivery = createDelivery({ store, log, limits, dismiss, yieldTurn, now })
@@ -201,7 +208,12 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
   function deadlineOf (session: SessionRecord): Millis {
     const idle = session.lastActiveAt + limits.idleTimeoutMs
-    return session.detachedAt === -1 ? idle : Math.min(idle, session.detachedAt + limits.resumeWindowMs)
+    return session.detachedAt === -1 ? idle : Math.min(idle, session.detachedAt + windowOf(session))
+  }
+
+  /** A client that closed while it connected may never have seen its token; one that did loses nothing but the id (P-36b). */
+  function windowOf ({ heard, log }: SessionRecord): Millis {
+    return heard || log !== null ? limits.resumeWindowMs : Math.min(limits.resumeWindowMs, UNHEARD_WINDOW_MS)
   }
 
   function emit (type: LifecycleEventType, session: SessionRecord, reason?: string): void {
@@ -216,13 +228,26 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     feed.append(event)
   }
 
+  function isAtQuota (userId: UserId): boolean {
+    return userId !== unlimitedUserId && directory.countOfUser(userId) >= limits.maxSessionsPerUser
+  }
+
   function checkQuota (userId: UserId): void {
-    if (directory.count() >= limits.maxSessions) throw new HoldfastError('SERVER_FULL', { retryAfterMs: 5000 })
-    if (userId !== unlimitedUserId && directory.countOfUser(userId) >= limits.maxSessionsPerUser) throw new HoldfastError('USER_QUOTA', { retryAfterMs: 5000 })
+    if (detached.oldestOf(userId) !== undefined) return
+    if (isAtQuota(userId)) throw new HoldfastError('USER_QUOTA', { retryAfterMs: QUOTA_RETRY_MS })
+    if (directory.count() >= limits.maxSessions && detached.oldest() === undefined) throw new HoldfastError('SERVER_FULL', { retryAfterMs: QUOTA_RETRY_MS })
+  }
+
+  /** Ends the session that gives way to a new one of this user: his own, then anybody's; never one with a connection (P-54). */
+  function makeRoom (userId: UserId): void {
+    checkQuota(userId)
+    const own = detached.oldestOf(userId)
+    if (isAtQuota(userId)) end(own as SessionRecord, 'quota')
+    else if (directory.count() >= limits.maxSessions) end((own ?? detached.oldest()) as SessionRecord, 'overloaded')
   }
 
   function open (userId: UserId, profile: Profile): SessionRecord {
-    checkQuota(userId)
+    makeRoom(userId)
     const at = now()
     const session: SessionRecord = {
       id: createId(),
@@ -232,6 +257,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       ordinal: 0,
       epoch,
       ended: false,
+      heard: false,
       lastActiveAt: at,
       detachedAt: -1,
       revision: 0,
@@ -250,7 +276,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       handle: null,
       wheelNext: null,
       wheelPrevious: null,
-      wheelBucket: -1
+      wheelBucket: -1,
+      detachedNext: null,
+      detachedPrevious: null,
+      userDetachedNext: null,
+      userDetachedPrevious: null
     }
     const kept = store.add(session)
     directory.add(session)
@@ -275,6 +305,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     if (session.ended) return
     session.ended = true
     wheel.remove(session)
+    detached.remove(session)
     const connection = leave(session)
     session.calls?.abandon()
     delivery.discard(session)
@@ -327,8 +358,12 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     if (endReason === null && !resumable(session)) endReason = 'disconnected'
     leave(session)
     emit('detached', session, reason)
-    if (endReason !== null) end(session, endReason)
-    else wheel.file(session)
+    if (endReason !== null) {
+      end(session, endReason)
+      return
+    }
+    wheel.file(session)
+    detached.file(session)
   }
 
   function view (session: SessionRecord): SessionView {
@@ -380,6 +415,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   function attach (session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment {
     session.connection = connection
     session.detachedAt = -1
+    detached.remove(session)
     active++
     totals.attached++
     let resumeToken: string | null = null
@@ -387,7 +423,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       resumeToken = createResumeToken()
       session.tokenHash = hashResumeToken(resumeToken)
     }
-    if (lastSeen !== null) delivery.acknowledge(session, lastSeen)
+    if (lastSeen !== null) {
+      delivery.acknowledge(session, lastSeen)
+      delivery.judge(session)
+    }
     delivery.limitOutputs(session, connection.maxOutputBytes)
     const { replay, gap } = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
     if (session.keptSeq < lastSeqOf(session)) delivery.commit(session)
@@ -526,6 +565,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     subscribe: feed.subscribe,
 
     confirmAttach (session) {
+      session.heard = true
       session.previousTokenHash = null
     },
 

@@ -4,6 +4,7 @@
 
 import type { JsonObject, Millis, Profile, Seq, SessionId, UserId } from '../types.js'
 import type { CloseCode } from '../protocol/close-codes.js'
+import type { DetachedItem } from './detached.js'
 import type { ReplayLog } from './replay-log.js'
 import type { WheelItem } from './timing-wheel.js'
 
@@ -30,7 +31,7 @@ export interface CallState {
   abandon(): void
 }
 
-export interface SessionRecord extends WheelItem {
+export interface SessionRecord extends WheelItem, DetachedItem {
   readonly id: SessionId
   readonly userId: UserId
   readonly profile: Profile
@@ -41,6 +42,8 @@ export interface SessionRecord extends WheelItem {
   /** Identity of one life of the log; a store that cannot prove continuity changes it. */
   readonly epoch: string
   ended: boolean
+  /** Whether its client has ever sent a frame; until then there is no sign that the client learned of it (P-36b). */
+  heard: boolean
   /** Monotonic, whole ms: an accepted command or a dispatched output (P-40). */
   lastActiveAt: Millis
   /** Monotonic; -1 while attached, and for a session that never was. */

@@ -21,12 +21,17 @@ export interface ReplayLog {
   dropped: number
   /** Highest numbered command accepted (P-11). */
   watermark: number
+  /** What connections that ended since the last progress count for against the oldest output held (P-51). */
+  strikes: number
+  /** What the end of the last connection counts for, and the highest seq that it was sent; judged at the next resume. */
+  suspicion: number
+  suspectedTo: Seq
 }
 
 const SMALLEST_RING = 4
 
 export function createReplayLog (): ReplayLog {
-  return { ring: new Array<Output | undefined>(SMALLEST_RING).fill(undefined), head: 0, count: 0, bytes: 0, lastSeq: 0, ackedSeq: 0, dropped: 0, watermark: 0 }
+  return { ring: new Array<Output | undefined>(SMALLEST_RING).fill(undefined), head: 0, count: 0, bytes: 0, lastSeq: 0, ackedSeq: 0, dropped: 0, watermark: 0, strikes: 0, suspicion: 0, suspectedTo: 0 }
 }
 
 /** Seq of the oldest output held; `lastSeq + 1` if none is. */
@@ -66,6 +71,7 @@ export function acknowledge (log: ReplayLog, seq: Seq): number {
   if (seq > log.lastSeq) return -1
   if (seq <= log.ackedSeq) return 0
   log.ackedSeq = seq
+  log.strikes = 0
   return releaseThrough(log, seq)
 }
 

@@ -248,11 +248,11 @@ t.test('P-33 a refused resume by a user at the quota is closed with 4429, by a f
   const quota = createDomain({ session: { maxSessionsPerUser: 1 } })
   quota.connect()
   const refused = quota.connect({ resume: { sessionId: 'nobody', token: 'x', lastSeq: 0 } })
-  t.strictSame(refused.take(), [{ type: 'goodbye', payload: { code: 4429, reason: 'quota', action: 'stop', retryAfterMs: 5000 } }])
+  t.strictSame(refused.take(), [{ type: 'goodbye', payload: { code: 4429, reason: 'quota', action: 'stop', retryAfterMs: 35_000 } }])
   t.strictSame(refused.transport.closed, { code: 4429, reason: 'quota' })
   const full = createDomain({ session: { maxSessions: 1 } })
   full.connect()
-  t.strictSame(full.connect({ userId: 'bob' }).take(), [{ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5000 } }])
+  t.strictSame(full.connect({ userId: 'bob' }).take(), [{ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 35_000 } }])
   for (const domain of [quota, full]) t.equal(domain.manager.countSessions().total, 1)
 })
 
