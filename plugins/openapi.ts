@@ -2,13 +2,13 @@
 // shall describe: it listens to their declaration. The description holds no secret and needs no operator; what it describes does. The page loads nothing
 // from other hosts.
 
+import type {} from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
-import { ERRORS } from '../src/io/errors.js'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
-import { SCHEMA_PREFIX } from './schemas/rest.js'
+import { SCHEMA_PREFIX, errorAnswer } from './schemas/rest.js'
 
 export interface OpenapiOptions {
   /** Version of the server, shown in the description. */
@@ -30,6 +30,8 @@ before the upgrade, as HTTP. Frames, rules and close codes are in docs/protocol.
 
 export default fp<OpenapiOptions>(async function openapi (fastify, options) {
   const { version, pagePath = '/docs' } = options
+  // One budget with everything else that needs no operator. Files are cheap to serve, and still not for nothing.
+  const limit = fastify.hasDecorator('rateLimit') ? { onRequest: fastify.rateLimit() } : {}
   await fastify.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -60,10 +62,11 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
     staticCSP: PAGE_CSP,
     uiConfig: { layout: 'BaseLayout', docExpansion: 'list', deepLinking: true, displayRequestDuration: true, validatorUrl: null },
     theme: { title: 'Holdfast operator API' },
+    uiHooks: limit,
     logLevel: 'warn'
   })
   await fastify.register(async scope => {
-    scope.get('/openapi.json', { logLevel: 'warn', schema: { hide: true } }, async () => fastify.swagger())
+    scope.get('/openapi.json', { ...limit, logLevel: 'warn', schema: { hide: true } }, async () => fastify.swagger())
   })
 }, { name: 'holdfast/openapi', fastify: '5.x' })
 
@@ -72,7 +75,14 @@ function isSocketRoute (route: RouteOptions): boolean {
 }
 
 function socketSchema () {
-  const answers = { 400: 'BAD_HANDSHAKE', 401: 'UNAUTHENTICATED', 403: 'ORIGIN_FORBIDDEN', 426: 'UPGRADE_REQUIRED', 429: 'TOO_MANY_REQUESTS', 503: 'SERVER_FULL' } as const
+  const answers = {
+    400: ['BAD_HANDSHAKE', 'SUBPROTOCOL_UNSUPPORTED'],
+    401: ['UNAUTHENTICATED'],
+    403: ['ORIGIN_FORBIDDEN', 'FORBIDDEN'],
+    426: ['UPGRADE_REQUIRED'],
+    429: ['TOO_MANY_REQUESTS', 'USER_QUOTA'],
+    503: ['SERVER_FULL', 'AUTH_UNAVAILABLE', 'DRAINING']
+  } as const
   return {
     summary: 'Connects a client',
     description: SOCKET_DESCRIPTION,
@@ -80,7 +90,7 @@ function socketSchema () {
     security: [],
     response: {
       101: { description: 'Upgraded; the server speaks first (P-5).', type: 'null' },
-      ...Object.fromEntries(Object.entries(answers).map(([status, code]) => [status, { description: `${ERRORS[code].message} (${code} and others)`, type: 'object' }]))
+      ...Object.fromEntries(Object.entries(answers).map(([status, codes]) => [status, errorAnswer(codes)]))
     }
   }
 }

@@ -13,10 +13,12 @@ import metrics from '../plugins/metrics.js'
 import openapi from '../plugins/openapi.js'
 import operatorAuth from '../plugins/operator-auth.js'
 import rateLimit from '../plugins/rate-limit.js'
+import { readBodies } from '../plugins/schemas/body.js'
 import { answerError } from '../plugins/schemas/error-answer.js'
 import securityHeaders from '../plugins/security-headers.js'
 import sessionManager from '../plugins/session-manager.js'
 import sessionsApi from '../plugins/sessions-api.js'
+import startPage from '../plugins/start-page.js'
 import usersApi from '../plugins/users-api.js'
 import websocketGateway from '../plugins/websocket-gateway.js'
 import { answerClientError, answerNotFound } from './app-errors.js'
@@ -71,11 +73,14 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
 
   // First, so that every scope made below inherits it.
   app.setErrorHandler(answerError)
+  readBodies(app)
 
   // These look at routes when they are declared, so they come before the first one.
   ownSockets(app)
-  await app.register(openapi, { version: overrides.version ?? '0.0.0' })
+  const { version = '0.0.0' } = overrides
   await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute })
+  await app.register(openapi, { version })
+  await app.register(startPage, { version })
 
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
   const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined

@@ -332,7 +332,7 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'per minute',
     default: 6000,
-    what: 'Requests of one address to everything but `/ws`, `/health` and `/metrics`. Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends 100 messages a second over REST.',
+    what: 'Requests of one address (IPv6: one /64) to operators\' routes, `/metrics` among them; and as many again to `/`, `/docs`, `/openapi.json` and paths without a route. `/ws` has a limit of its own, `/health` none. Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends 100 messages a second over REST.',
     hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
     tune: 'Raise for a platform that sends more.'
   }),

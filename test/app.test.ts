@@ -33,6 +33,7 @@ t.test('answers every fault as {statusCode, code, error, message}', async t => {
     t.match(answer.json(), { statusCode, code, error: String, message: String })
   }
   t.equal(cases[1][0].headers['retry-after'], '2')
+  t.equal((await app.inject({ method: 'DELETE', url: '/nowhere', headers: json })).statusCode, 404, 'what has no body has no type')
 })
 
 t.test('shows nothing of an unexpected error and logs it whole', async t => {
@@ -131,6 +132,17 @@ t.test('limits requests per address over all routes, unknown ones included, but 
   for (let n = 0; n < 3; n++) t.equal((await app.inject('/health/live')).statusCode, 200)
   const unknown = [await app.inject('/a'), await app.inject('/b'), await app.inject('/c')]
   t.same(unknown.map(({ statusCode }) => statusCode), [404, 404, 429])
+})
+
+t.test('counts what operators ask in one budget, and what needs no operator in another of the same size', async t => {
+  const statuses = async (paths: string[]): Promise<number[]> => {
+    const app = await buildTestApp(t, { config: { requestsPerMinute: 3 } })
+    const answers: number[] = []
+    for (const path of paths) answers.push((await app.inject(path)).statusCode)
+    return answers
+  }
+  t.same(await statuses(['/metrics', '/sessions', '/users/x/sessions', '/metrics', '/openapi.json']), [200, 200, 200, 429, 200])
+  t.same(await statuses(['/openapi.json', '/docs/', '/', '/nowhere', '/docs/', '/openapi.json', '/', '/sessions']), [200, 200, 200, 429, 429, 429, 429, 200])
 })
 
 t.test('believes forwarded addresses only from named proxies', async t => {

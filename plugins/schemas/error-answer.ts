@@ -32,7 +32,6 @@ export function answerError (error: FastifyError | HoldfastError, request: Fasti
 /** Sentences for what Fastify and its plugins find before a handler runs; what they say themselves is a library's text. */
 const FASTIFY_FAULTS: Record<string, { code: ErrorCode, message: string }> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: { code: 'INVALID_REQUEST', message: 'The content type of the body is not application/json.' },
-  FST_ERR_CTP_EMPTY_JSON_BODY: { code: 'INVALID_REQUEST', message: 'The content type announces JSON and the body is empty.' },
   FST_ERR_CTP_INVALID_JSON_BODY: { code: 'INVALID_REQUEST', message: 'The body is not JSON, or has a forbidden key.' },
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: { code: 'INVALID_REQUEST', message: 'The body is not as long as Content-Length says.' },
   FST_ERR_CTP_BODY_TOO_LARGE: { code: 'PAYLOAD_TOO_LARGE', message: ERRORS.PAYLOAD_TOO_LARGE.message },

@@ -4,12 +4,11 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { HoldfastError } from '../../src/io/errors.js'
-import { type JsonError, parseJson } from '../../src/io/json.js'
 import type { IdempotencyKeys } from '../../src/io/operators/idempotency-keys.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { MaybePromise } from '../../src/io/types.js'
 import type {} from '../operator-auth.js'
+import { readBodies } from './body.js'
 import { answerError } from './error-answer.js'
 import { addRestSchemas } from './rest.js'
 import { strictValidatorCompiler } from './validation.js'
@@ -21,7 +20,7 @@ const ENVELOPE_BYTES = 4096
 export function prepareRestScope (scope: FastifyInstance) {
   scope.setValidatorCompiler(strictValidatorCompiler)
   scope.setErrorHandler(answerError)
-  readBodiesUnchanged(scope)
+  readBodies(scope)
   addRestSchemas(scope)
   scope.operatorOnly(scope)
   return scope.withTypeProvider<TypeBoxTypeProvider>()
@@ -30,21 +29,6 @@ export function prepareRestScope (scope: FastifyInstance) {
 /** `bodyLimit` of routes that take a message: whatever fits into an outbox fits. */
 export function bodyLimitOf (manager: SessionManager): number {
   return manager.limits.outboxBytes + ENVELOPE_BYTES
-}
-
-/**
- * Reads bodies as frames are read (P-6): what an operator sends reaches clients unchanged, or not at all. Fastify's own parser would round numbers and keep the last
- * of two equal keys.
- */
-function readBodiesUnchanged (scope: FastifyInstance): void {
-  scope.removeContentTypeParser('application/json')
-  scope.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, text, done) => {
-    try {
-      done(null, text === '' ? undefined : parseJson(text as string))
-    } catch (error) {
-      done(new HoldfastError('INVALID_REQUEST', { message: `The body is not valid: ${(error as JsonError).message}.` }))
-    }
-  })
 }
 
 /**

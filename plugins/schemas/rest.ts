@@ -7,6 +7,7 @@ import { Type, type Static, type TSchema } from 'typebox'
 import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import { MAX_USER_ID, userIdProblem } from '../../src/io/names/ids.js'
 import type { EndReason, JsonValue, Millis, SessionView, UserId } from '../../src/io/types.js'
+import { errorBody } from './error-answer.js'
 
 /** `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document leaves it out. */
 export const SCHEMA_PREFIX = 'holdfast.'
@@ -46,7 +47,7 @@ export const SessionSchema = Type.Object({
 
 export const ErrorSchema = Type.Object({
   statusCode: Type.Integer(),
-  code: Type.String({ description: 'Stable; see docs/errors.md.', examples: ['SESSION_NOT_FOUND'] }),
+  code: Type.String({ description: 'Stable; see docs/errors.md.' }),
   error: Type.String({ description: 'The name of the status.' }),
   message: Type.String({ description: 'A sentence for a human.' })
 }, { $id: `${SCHEMA_PREFIX}Error` })
@@ -134,9 +135,20 @@ type ErrorAnswers<S extends number> = Record<S | 400 | 401 | 403 | 429 | 500 | 5
 export function errorAnswers<S extends ErrorStatus = never> (...statuses: S[]): ErrorAnswers<S> {
   const answers: Record<number, TSchema> = {}
   for (const status of [400, 401, 403, 429, 500, 503, ...statuses] as const) {
-    answers[status] = Type.Ref(`${SCHEMA_PREFIX}${status === 410 ? 'EndedError' : 'Error'}#`, { description: CODES_OF_STATUS[status].join(', ') })
+    answers[status] = errorAnswer(CODES_OF_STATUS[status]) as unknown as TSchema
   }
   return answers as ErrorAnswers<S>
+}
+
+/** Describes the answer with one of these codes, each by an example of its own; without those every page shows the same made-up one. */
+export function errorAnswer (codes: readonly ErrorCode[]) {
+  const isEnd = codes.includes('SESSION_ENDED')
+  const examples = codes.map(code => {
+    const details = isEnd ? { reason: 'idle', endedAt: '2026-01-01T12:00:00.000Z' } : undefined
+    return [code, { value: errorBody(new HoldfastError(code, details === undefined ? {} : { details })) }]
+  })
+  const schema = Type.Ref(`${SCHEMA_PREFIX}${isEnd ? 'EndedError' : 'Error'}#`)
+  return { description: codes.join(', '), content: { 'application/json': { schema, examples: Object.fromEntries(examples) } } }
 }
 
 /** Makes the components known to a scope. */

@@ -1,6 +1,8 @@
 import type { AddressInfo } from 'node:net'
 import helmet from '@fastify/helmet'
+import { STATUS_CODES } from 'node:http'
 import t from 'tap'
+import { ERRORS } from '../../src/io/errors.js'
 import { asker, buildRestApp } from '../helpers/rest.js'
 
 interface Operation { summary?: string, security?: unknown[], parameters?: Array<{ name: string, in: string, required?: boolean }>, responses: Record<string, { content?: Record<string, { schema: object }> }> }
@@ -82,4 +84,25 @@ t.test('the page loads from this server only and runs under its own policy', asy
     t.equal(asset.status, 200, source)
   }
   t.notMatch(html, /<script>[^<]/)
+})
+
+// Every one said SESSION_NOT_FOUND, and statusCode 0.
+t.test('each error is shown with an example of its own code, status and sentence', async t => {
+  const { paths } = (await (await buildRestApp(t)).inject('/openapi.json')).json() as {
+    paths: Record<string, Record<string, { responses: Record<string, { content?: Record<string, { examples?: Record<string, { value: Record<string, unknown> }> }> }> }>>
+  }
+  let count = 0
+  for (const [path, methods] of Object.entries(paths)) {
+    for (const [method, { responses }] of Object.entries(methods)) {
+      for (const [status, { content }] of Object.entries(responses).filter(([status]) => Number(status) >= 400)) {
+        const examples = Object.entries(content?.['application/json']?.examples ?? {})
+        t.ok(examples.length > 0, `${method} ${path} ${status}`)
+        for (const [code, { value }] of examples) {
+          count++
+          t.match(value, { statusCode: Number(status), code, error: STATUS_CODES[status], message: ERRORS[code as keyof typeof ERRORS].message })
+        }
+      }
+    }
+  }
+  t.ok(count > 50)
 })

@@ -315,6 +315,23 @@ t.test('P-6 bodies that are no message are refused with a code, and name the mem
   t.equal(app.sessionManager.peekSession(id)?.lastSeq, 1)
 })
 
+// It was 400 on every route; axios, many SDKs and gateways send the type with every request.
+t.test('a DELETE without a body may say any content type', async t => {
+  const app = await buildRestApp(t)
+  for (const headers of [
+    { 'content-type': 'application/json' }, { 'content-type': 'application/json; charset=utf-8' }, { 'content-type': 'application/x-www-form-urlencoded' },
+    { 'content-type': 'application/json', 'content-length': '0' }, { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }
+  ]) {
+    const { id } = app.sessionManager.createSession('alice')
+    const answers = []
+    for (const url of [`/sessions/${id}/connection`, `/sessions/${id}`, '/users/nobody/sessions']) answers.push((await app.inject({ method: 'DELETE', url, headers })).statusCode)
+    t.same(answers, [409, 204, 200], JSON.stringify(headers))
+  }
+  const { id } = app.sessionManager.createSession('alice')
+  const needed = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': 'application/json' } })
+  t.match(needed.json(), { statusCode: 400, code: 'INVALID_REQUEST', message: /body is not valid/ }, 'where a body is needed it is still missed')
+})
+
 t.test('all sessions of a user are listed, written to and ended, but for the excepted one', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
