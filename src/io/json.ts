@@ -25,13 +25,10 @@ export class JsonError extends Error {
   override readonly name = 'JsonError'
   /** JSON Pointer (RFC 6901) of the member at fault; empty for the whole. */
   readonly path: string
-  /** What the text stands for, where it could be read at all. Not to be relied upon: only good for finding out whom to answer. */
-  readonly value: unknown
 
-  constructor (path: string, problem: string, value?: unknown) {
+  constructor (path: string, problem: string) {
     super(`${path === '' ? 'the text' : path.slice(0, MAX_PATH_CHARACTERS)} ${problem}`)
     this.path = path
-    this.value = value
   }
 }
 
@@ -53,19 +50,19 @@ export function parseJson (text: string): unknown {
     throw new JsonError('', 'is not JSON')
   }
   if (typeof value !== 'object' || value === null) {
-    if (countMembers(json) === CHANGED) throw faultOf(json, value)
+    if (countMembers(json) === CHANGED) throw faultOf(json)
     return value
   }
   const members = weigh(value, MAX_DEPTH)
-  if (members < 0) throw new JsonError('', `is nested deeper than ${MAX_DEPTH}`, value)
+  if (members < 0) throw new JsonError('', `is nested deeper than ${MAX_DEPTH}`)
   // Of two equal keys the parser kept one, so the text has more members than the value.
-  if (countMembers(json) !== members) throw faultOf(json, value)
+  if (countMembers(json) !== members) throw faultOf(json)
   // Neither key can be there, in whatever spelling, without one of these two strings; nearly every text is spared the walk.
   if (json.includes('proto') || json.includes('\\u')) {
     try {
       refusePrototypeKeys(value)
     } catch {
-      throw new JsonError('', 'has a forbidden key', value)
+      throw new JsonError('', 'has a forbidden key')
     }
   }
   return value
@@ -185,7 +182,7 @@ function readDecimal (literal: string): { digits: string, exponent: number } {
 const CHANGED_NUMBER = 'is a number that would be changed on its way; send it as a string'
 
 /** Where the first number is that would change, or the first key that is there twice. Only asked about a text that has one. */
-function faultOf (json: string, value: unknown): JsonError {
+function faultOf (json: string): JsonError {
   interface Level { readonly keys: Set<string> | null, key: string | number }
   const levels: Level[] = []
   const path = (): string => levels.map(({ key }) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
@@ -198,7 +195,7 @@ function faultOf (json: string, value: unknown): JsonError {
       const end = endOfText(json, at)
       if (isKey && level !== undefined && level.keys !== null) {
         level.key = JSON.parse(json.slice(at, end + 1)) as string
-        if (level.keys.has(level.key)) return new JsonError(path(), 'is there twice', value)
+        if (level.keys.has(level.key)) return new JsonError(path(), 'is there twice')
         level.keys.add(level.key)
         isKey = false
       }
@@ -215,11 +212,11 @@ function faultOf (json: string, value: unknown): JsonError {
     } else if (isDigit(character.charCodeAt(0))) {
       numbers.lastIndex = at
       const [literal] = numbers.exec(json) as RegExpExecArray
-      if (!isKept(literal)) return new JsonError(path(), CHANGED_NUMBER, value)
+      if (!isKept(literal)) return new JsonError(path(), CHANGED_NUMBER)
       at += literal.length - 1
     }
   }
-  return new JsonError('', CHANGED_NUMBER, value)
+  return new JsonError('', CHANGED_NUMBER)
 }
 
 /**

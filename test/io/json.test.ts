@@ -96,13 +96,7 @@ t.test('P-6 looks no deeper than the bound, however deep the text is', async t =
   }
 })
 
-t.test('P-6 a fault carries what the text stands for, so that whoever sent it can be answered', async t => {
-  try {
-    parseJson('{"id":7,"payload":1e999}')
-    t.fail('taken')
-  } catch (error) {
-    t.match(error, { name: 'JsonError', path: '/payload', value: { id: 7 } })
-  }
+t.test('P-6 a fault names no more of a path than fits into a frame', async t => {
   t.ok((faultIn(`{"${'y'.repeat(5000)}":1e999}`) as string).length < 250)
 })
 
