@@ -4,7 +4,7 @@ import argparse, asyncio, base64, contextlib, functools, json, pathlib, random, 
 from websockets import ConnectionClosed, InvalidHandshake, InvalidStatusCode, connect
 
 REFUSALS = ('RATE_LIMITED', 'TOO_MANY_IN_FLIGHT', 'STORE_UNAVAILABLE', 'DRAINING')
-ACTIONS = {1000: 'stop', 40: 'stop', 42: 'resume', 43: 'new', 44: 'stop'}  # by hundreds of the close code; others: resume_later (P-49)
+ACTIONS = {40: 'stop', 42: 'resume', 43: 'new', 44: 'stop'}  # by hundreds of the close code; others: resume_later (P-49)
 say = functools.partial(print, file=sys.stderr, flush=True)
 
 class Client:
@@ -68,7 +68,7 @@ class Client:
         except (ConnectionClosed, asyncio.TimeoutError) as error:
             code = getattr(error, 'code', 1006)
             say('closed:', code)
-            return goodbye.get('action', ACTIONS.get(code if code == 1000 else code // 100, 'resume_later')), goodbye.get('retryAfterMs')
+            return goodbye.get('action', ACTIONS.get(code // 100, 'resume_later')), goodbye.get('retryAfterMs')
         finally:
             sender.cancel()
             self.ws.transport.abort()  # not close(), which would end the session (P-38)

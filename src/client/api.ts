@@ -207,7 +207,7 @@ export interface ConnectOptions extends Partial<Timing> {
    */
   readonly timeoutMs?: Millis | undefined
   /**
-   * Outputs that the application, or its WebSocket, can take. Default: whatever the server
+   * Outputs that the application, or its WebSocket, can take (P-50). Default: whatever the server
    * sends.
    */
   readonly maxOutputBytes?: number | undefined

@@ -43,7 +43,7 @@ export interface LinkPort {
 export interface Link {
   open (): void
   send (text: string): void
-  /** The server named its heartbeat (P-43), and whether it answers `ping`. */
+  /** The server named its heartbeat (P-43), and whether it answers `ping` (P-52). */
   expect (heartbeatMs: Millis, canPing: boolean): void
   /**
    * Asks whether the line lives, with a deadline much shorter than the heartbeat's.
@@ -111,7 +111,7 @@ function subjectOf (token: string | undefined): string | undefined {
 
 /**
  * A refused upgrade, as far as the runtime shows it; `ws` says the HTTP status in the message of
- * its error.
+ * its error (P-53a).
  */
 function refusal (message: string | undefined): Loss {
   const status = Number(/response: (\d{3})$/.exec(message ?? '')?.[1])

@@ -45,7 +45,7 @@ const BACKOFF_CAP_MS = 30_000
 const OFFLINE_BACKOFF_MS = 5_000
 /** For refusals that name no time. */
 const REFUSAL_DELAY_MS = 500
-/** What a server or a gateway says is taken for at most that long. */
+/** P-53b. What a server or a gateway says is taken for at most that long. */
 const MAX_RETRY_AFTER_MS = 3_600_000
 /** Errors of frames that will be accepted later (P-16). Any other one is for good. */
 const REFUSALS = ['RATE_LIMITED', 'TOO_MANY_IN_FLIGHT', 'COMMAND_GAP', 'STORE_UNAVAILABLE', 'DRAINING']
@@ -221,7 +221,7 @@ export type SessionEvent = Call<Events>
 export interface Step { readonly state: SessionState, readonly effects: readonly Effect[] }
 export type Transition = (state: SessionState, event: SessionEvent, context: Context) => Step
 
-/** A time from the wire; `otherwise` for what is none. */
+/** A time from the wire (P-53b); `otherwise` for what is none. */
 function clamp (ms: unknown, otherwise: Millis): Millis {
   return typeof ms === 'number' && ms > 0 ? Math.min(ms, MAX_RETRY_AFTER_MS) : otherwise
 }
@@ -349,8 +349,8 @@ export function createTransition (settings: Settings): Transition {
     if (frame.type !== 'message') act('answer', frame, isNew)
     if (!isNew) return
     if (frame.type === 'message') return act('deliver', frame.event!, frame.payload, seq)
-    // In the place of an output that is too large for this client, or that ended several
-    // connections.
+    // In the place of an output that is too large for this client (P-50d), or that ended several
+    // connections (P-51).
     if (frame.type === 'gap') tell('gap', { from: seq, to: seq })
     handled(seq)
   }
@@ -403,7 +403,7 @@ export function createTransition (settings: Settings): Transition {
       s.attempts = s.briefs++
       s.liveAt = Infinity
     }
-    // Fresh credentials are tried once.
+    // Fresh credentials are tried once (P-53a).
     if (DENIED_CODES.includes(code) && !settings.hasStaticToken && s.denials++ === 0) action = 'resume_later'
     if (action === 'stop' || (action === 'new' && !settings.renew)) return end(reason, code === REPLACED_CODE)
     if (!s.isAttached && ++s.failures >= settings.maxAttempts) return end('unreachable')

@@ -232,12 +232,12 @@ t.test('closes that a command has caused', async t => {
     t.equal(await outcome(sent), 'pending')
   })
 
-  t.test('asks for outputs of a size that it can take', async t => {
+  t.test('P-50 asks for outputs of a size that it can take', async t => {
     const { peer } = createWorld(t, { maxOutputBytes: 32_768 })
     t.ok((await peer()).protocols.includes('output.32768'))
   })
 
-  t.test('tells a gap in the place of an output, and goes on behind it', async t => {
+  t.test('P-50d tells a gap in the place of an output, and goes on behind it', async t => {
     const { first, events, clock } = await createLiveWorld(t)
     first.say({ seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: 99_999 } }, { seq: 2, type: 'message', event: 'note', payload: 2 })
     t.strictSame(events('gap'), [{ from: 1, to: 1 }])
@@ -248,7 +248,7 @@ t.test('closes that a command has caused', async t => {
 
 t.test('numbers of the wire', async t => {
   // `retryAfterMs: -1e9` made thousands of attempts a minute.
-  t.test('takes retryAfterMs for what lies between 0 and one hour', async t => {
+  t.test('P-53b takes retryAfterMs for what lies between 0 and one hour', async t => {
     for (const [given, expected] of [[-1e9, 250], [1e12, 3_600_250], [1_000, 1_250], ['soon', 250], [null, 250]] as const) {
       const { first, events } = await createLiveWorld(t)
       first.say(goodbye(4104, 'overloaded', 'resume_later', given))
@@ -279,7 +279,7 @@ t.test('numbers of the wire', async t => {
 })
 
 t.test('refused logins', async t => {
-  t.test('ends when a token that is always the same is refused', async t => {
+  t.test('P-53a ends when a token that is always the same is refused', async t => {
     const { session, peer, events, clock } = createWorld(t, { token: 'a.b.c' })
     const sent = session.send('a')
     ;(await peer()).say(goodbye(4401, 'unauthenticated', 'stop'))
@@ -289,7 +289,7 @@ t.test('refused logins', async t => {
   })
 
   for (const [code, reason] of [[4401, 'unauthenticated'], [4403, 'forbidden']] as const) {
-    t.test(`tries once more with fresh credentials after ${code}, and says why`, async t => {
+    t.test(`P-53a tries once more with fresh credentials after ${code}, and says why`, async t => {
       const { peer, events, clock, peers } = createWorld(t, { token: () => 'a.b.c' })
       ;(await peer()).say(goodbye(code, reason, 'stop'))
       t.match(events('detached'), [{ code, reason, retryInMs: 250 }])
@@ -301,7 +301,7 @@ t.test('refused logins', async t => {
     })
   }
 
-  t.test('reads the status in the words of `ws`', async t => {
+  t.test('P-53a reads the status in the words of `ws`', async t => {
     for (const [status, reason, state] of [[401, 'unauthenticated', 'ended'], [403, 'forbidden', 'ended'], [400, 'refused', 'ended'], [426, 'refused', 'ended'], [503, 'refused', 'detached'], [502, 'refused', 'detached']] as const) {
       const { session, peer, heard } = createWorld(t, { token: 'a.b.c' })
       const first = await peer()

@@ -14,7 +14,7 @@ const KEY = 'holdfast:ws://test/ws'
 t.test('questions', async t => {
   // A page that was offline was shown as live for 35 s, and after a change of network a command took as long.
   for (const type of ['offline', 'online', 'resume', 'pageshow', 'visibilitychange']) {
-    t.test(`asks at ${type} whether the line lives, and knows within 2 s`, async t => {
+    t.test(`P-52 asks at ${type} whether the line lives, and knows within 2 s`, async t => {
       const page = createPage()
       const { first, session, clock, events, peer, peers } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
       page.state.onLine = type !== 'offline'
@@ -32,7 +32,7 @@ t.test('questions', async t => {
     })
   }
 
-  t.test('stays live when anything comes in time', async t => {
+  t.test('P-52 stays live when anything comes in time', async t => {
     const page = createPage()
     const { first, session, clock } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
     for (const frame of [{ type: 'pong' }, message(1)]) {
@@ -127,7 +127,7 @@ t.test('slow lines', async t => {
     t.equal(session.state, 'detached')
   })
 
-  t.test('does not cut a line that moves', async t => {
+  t.test('P-52 does not cut a line that moves', async t => {
     const page = createPage()
     const { first, session, clock } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
     await clock.advance(5_000)

@@ -9,6 +9,7 @@ import { CommandError, connect, type ConnectOptions, type SavedSession, type Ses
 import type { CommandMap, EventMap } from '../../src/io/dispatcher/command.js'
 import { commandError, defineCommand, HoldfastError } from '../../src/index.js'
 import { startTestApp, type TestAppOptions } from '../helpers/app.js'
+import { createPage } from './world.js'
 
 const executed: number[] = []
 const commands = {
@@ -252,7 +253,7 @@ t.test('keeps within the limits of the server, so that nothing is refused', asyn
   t.strictSame(Object.values(app.dispatcher.refusals).reduce((sum, count) => sum + count, 0), 0)
 })
 
-t.test('tells a refused login from a lost connection, and gives up when fresh credentials are refused too', async t => {
+t.test('P-53 tells a refused login from a lost connection, and gives up when fresh credentials are refused too', async t => {
   const { join } = await start(t, { authenticate: () => { throw new HoldfastError('UNAUTHENTICATED') } })
   let asked = 0
   const session = join({ token: () => `a.b.${++asked}` })
@@ -307,6 +308,18 @@ t.test('P-49b settles a command that a gateway with a smaller limit closes for, 
   t.strictSame(outcomes, ['resolved', 'MESSAGE_TOO_LARGE', 'resolved', 'MESSAGE_TOO_LARGE', 'resolved'])
   t.equal(connections, 3)
   t.equal(app.sessionManager.totals.created, 1)
+})
+
+t.test('P-52 asks whether the line lives, and the server answers', async t => {
+  const { join, sockets } = await start(t)
+  const page = createPage()
+  const session = join({ page, persistence: false })
+  await next(session, 'live')
+  const answered = new Promise<string>(resolve => sockets.at(-1)!.on('message', data => resolve(String(data))))
+  page.fire('online')
+  t.equal(await answered, '{"type":"pong"}')
+  t.equal(session.state, 'live')
+  t.equal(sockets.length, 1)
 })
 
 t.test('P-38 leaves nothing at the server when it is closed during its handshake', async t => {
