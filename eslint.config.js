@@ -38,10 +38,10 @@ export default [
   imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
-    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
   }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
-  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
+  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '@standard-schema/spec', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
   imports('src/io/gateway/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'],
     types: ['\\.\\./dispatcher/[\\w-]+\\.js']
@@ -51,10 +51,10 @@ export default [
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
-  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids)\\.js'], types: ['node:http'], ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts'] }),
+  imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids|session/context)\\.js'], types: ['node:http', 'fastify'], ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts'] }),
   imports('src/auth/{jwt,key-set}.ts', { allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js'] }),
   // Runs in browsers.
-  imports('src/client/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'], types: ['\\.\\./io/(types|dispatcher/command)\\.js'] }),
+  imports('src/client/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'], types: ['\\.\\./io/(types|dispatcher/(command|schema))\\.js'] }),
 
   // Plugins translate between Fastify and the domain. They meet as decorators, so of each other they import types only.
   imports('plugins/*.ts', {

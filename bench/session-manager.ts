@@ -39,7 +39,8 @@ function createManager (clock: HandClock, sessions: number): SessionManager {
       maxSessionsPerUser: SESSIONS_PER_USER * 2,
       outboxMessages: 1000,
       outboxBytes: 1_048_576,
-      outboxTotalBytes: 1_073_741_824
+      outboxTotalBytes: 1_073_741_824,
+      maxContextBytes: 65_536
     }
   })
 }

@@ -17,7 +17,7 @@ const RUNS = 20_000
 const TEXT = 'The draft is fine as it stands; send it out to the customer today.'
 
 const silent = { debug () {}, info () {}, warn () {}, error () {} }
-const limits = { commandsPerSecond: 1_000_000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536 }
+const limits = { commandsPerSecond: 1_000_000, maxInFlight: 64, commandTimeoutMs: 30_000 }
 
 function build () {
   const turn: (() => void)[] = []
@@ -29,7 +29,16 @@ function build () {
     createId: randomUUID,
     defer,
     yieldTurn: setImmediate,
-    limits: { idleTimeoutMs: 3_600_000, resumeWindowMs: 3_600_000, maxSessions: 1e6, maxSessionsPerUser: 1e6, outboxMessages: 1000, outboxBytes: 1 << 20, outboxTotalBytes: 1 << 28 }
+    limits: {
+      idleTimeoutMs: 3_600_000,
+      resumeWindowMs: 3_600_000,
+      maxSessions: 1e6,
+      maxSessionsPerUser: 1e6,
+      outboxMessages: 1000,
+      outboxBytes: 1 << 20,
+      outboxTotalBytes: 1 << 28,
+      maxContextBytes: 65_536
+    }
   })
   const dispatcher = createDispatcher({ manager, clock, log: silent, limits, defer })
   dispatcher.commands(BUILTIN_COMMANDS)

@@ -3,12 +3,13 @@
 
 import fp from 'fastify-plugin'
 import { BUILTIN_COMMANDS } from '../src/io/dispatcher/builtin.js'
+import type { Before, EventMap } from '../src/io/dispatcher/command.js'
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
 import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../src/io/dispatcher/dispatcher.js'
 import { HoldfastError } from '../src/io/errors.js'
 import type { Clock } from '../src/io/types.js'
 import { completeCommandLimits, type Given } from '../src/limits.js'
-import { aBoolean, aClock, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
+import { aBoolean, aClock, aFunction, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './session-manager.js'
 
@@ -26,6 +27,13 @@ export interface DispatcherPluginOptions {
   core?: PlatformCore
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
   builtinCommands?: boolean
+  /**
+   * Decides whether a command may run; asked before every one, by its session's user and labels, its
+   * name and its payload. A throw refuses it, as in a handler.
+   */
+  before?: Before
+  /** Schemas of the events that the application sends, made with `defineEvents`. */
+  events?: EventMap
   clock?: Clock
 }
 
@@ -36,6 +44,8 @@ const CHECKS: Record<keyof DispatcherPluginOptions, OptionCheck> = {
   limits: anObject,
   core: anObjectWith(['execute', 'notify', 'close'], 'a Platform Core'),
   builtinCommands: aBoolean,
+  before: aFunction('that throws to refuse a command'),
+  events: anObject,
   clock: aClock
 }
 
@@ -43,9 +53,16 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
   if (fastify.hasDecorator('dispatcher')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
   checkOptions('holdfast/dispatcher', options, CHECKS)
   const limits = completeCommandLimits(options.limits)
-  const { core, clock = systemClock } = options
+  const { core, before, events, clock = systemClock } = options
   const created = createDispatcher({
-    manager: fastify.sessionManager, clock, log: fastify.log, limits, defer: process.nextTick, ...(core === undefined ? {} : { core })
+    manager: fastify.sessionManager,
+    clock,
+    log: fastify.log,
+    limits,
+    defer: process.nextTick,
+    ...(core === undefined ? {} : { core }),
+    ...(before === undefined ? {} : { before }),
+    ...(events === undefined ? {} : { events })
   })
   if (options.builtinCommands ?? core === undefined) created.commands(BUILTIN_COMMANDS)
   if (core !== undefined) fastify.sessionManager.subscribe(event => core.notify(event))

@@ -6,7 +6,8 @@ import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
 import type { ListQuery, SessionManager } from '../src/io/session/manager.js'
-import type { Seq, SessionId } from '../src/io/types.js'
+import { mergePatch } from '../src/io/session/context.js'
+import type { JsonObject, Seq, SessionId, SessionView } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
@@ -15,6 +16,7 @@ import {
 } from './schemas/rest.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
 
+const ContextPatch = Type.Unsafe<JsonObject>(Type.Object({}, { additionalProperties: true }))
 const MAX_IDLE_SECONDS = 365 * 24 * 3600
 
 const ListQueryString = Type.Object({
@@ -100,6 +102,23 @@ export default fp(async function sessionsApi (fastify) {
     if (!manager.detachSession(id)) throw new HoldfastError('NOT_ATTACHED')
     log.info({ sid: id }, 'session detached by operator')
     return reply.code(204).send(null)
+  })
+
+  scope.patch('/sessions/:id/context', {
+    schema: {
+      summary: 'Changes the context of a session',
+      description: 'The body is a merge patch (RFC 7396): its members replace those of the context, null removes. No activity of the session.',
+      tags: ['sessions'],
+      params: SessionParams,
+      querystring: NoQuery,
+      body: ContextPatch,
+      response: { 200: SessionAnswer, ...errorAnswers(404, 410, 413) }
+    }
+  }, async ({ params: { id }, body, log }) => {
+    if (manager.peekSession(id) === undefined) throw absent(manager, id)
+    manager.updateContext(id, context => mergePatch(context, body))
+    log.info({ sid: id }, 'session context changed by operator')
+    return toSessionJson(manager.peekSession(id) as SessionView)
   })
 
   scope.post('/sessions/:id/messages', {

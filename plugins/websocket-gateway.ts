@@ -29,6 +29,7 @@ import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
 import { keepNextTickFast } from './gateway/next-tick.js'
 import { ownSockets } from './gateway/sockets.js'
 import { createTransport } from './gateway/transport.js'
+import { answerError } from './schemas/error-answer.js'
 import type {} from './session-manager.js'
 
 declare module 'fastify' {
@@ -159,6 +160,12 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
 
   await fastify.register(async function socketRoute (scope) {
+    // Refusals have the form of docs/errors.md, and no stack in the log, whatever the host does with
+    // errors. An error of the host's own hooks is the host's.
+    scope.setErrorHandler((error, request, reply) => {
+      if (!(error instanceof HoldfastError)) throw error
+      answerError(error, request, reply)
+    })
     scope.route({
       method: 'GET',
       url: path,
@@ -238,6 +245,8 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
     profile: handshake.profile,
     userId: identity.userId,
     maxOutputBytes: handshake.maxOutputBytes,
+    ...(identity.labels === undefined ? {} : { labels: identity.labels }),
+    ...(identity.context === undefined ? {} : { context: identity.context }),
     ...(handshake.resume === undefined ? {} : { resume: handshake.resume }),
     ...(identity.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + identity.expiresAt - clock.wall() })
   })

@@ -32,14 +32,14 @@ const SESSIONS = {
   maxSessionsPerUser: 'maxSessionsPerUser',
   outboxMessages: 'outboxMessages',
   outboxBytes: 'outboxBytes',
-  outboxTotalBytes: 'outboxTotalBytes'
+  outboxTotalBytes: 'outboxTotalBytes',
+  maxContextBytes: 'maxContextBytes'
 } as const satisfies Record<keyof SessionLimits, OptionKey>
 
 const COMMANDS = {
   commandsPerSecond: 'commandsPerSecond',
   maxInFlight: 'maxInFlight',
-  commandTimeoutMs: 'commandTimeoutSeconds',
-  maxContextBytes: 'maxContextBytes'
+  commandTimeoutMs: 'commandTimeoutSeconds'
 } as const satisfies Record<keyof DispatcherLimits, OptionKey>
 
 const CONNECTIONS = {

@@ -5,7 +5,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
+import { checkPrincipal, type Authenticate, readRefusal, type AuthRequest, type Principal, type Refusal } from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import { closeOf } from '../../src/io/gateway/gateway.js'
@@ -13,6 +13,7 @@ import { createLineLimiter } from '../../src/io/gateway/line-limiter.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { addressOfPeer } from '../../src/io/names/address.js'
 import { canonicalOrigin, createOriginMatcher, isOriginOfHost } from '../../src/io/names/origin.js'
+import { readContext } from '../../src/io/session/context.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { Clock, MaybePromise, Millis } from '../../src/io/types.js'
@@ -63,18 +64,20 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   function identify (request: FastifyRequest, token: string | undefined): MaybePromise<Principal> {
     const { headers, url } = request
     try {
-      const answer = options.authenticate({ token, headers, address: addressOfPeer(request), url } satisfies AuthRequest)
+      const answer = options.authenticate({ token, headers, address: addressOfPeer(request), url, request } satisfies AuthRequest)
       if (!isPromise(answer)) return vet(answer)
-      return withinTime(answer).then(vet).catch(error => { throw translate(request, error) })
+      return withinTime(answer).then(vet).catch(error => { throw translate(request, error, token) })
     } catch (error) {
-      throw translate(request, error)
+      throw translate(request, error, token)
     }
   }
 
-  function vet (answer: Principal): Principal {
+  function vet (answer: Principal | Refusal): Principal {
     const principal = checkPrincipal(answer)
     // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
     if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
+    // Found here and not when the session is made: by then the socket would be open.
+    if (principal.context !== undefined) readSeed(principal.context, sessionManager.limits.maxContextBytes)
     return principal
   }
 
@@ -93,7 +96,8 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   }
 
   /** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */
-  function translate (request: FastifyRequest, error: unknown): HoldfastError {
+  function translate (request: FastifyRequest, thrown: unknown, token: string | undefined): HoldfastError {
+    const error = thrown instanceof HoldfastError ? thrown : readRefusal(thrown, token) ?? thrown
     // The reason is in the cause, for operators alone. A bad token is everyday; an outage is theirs to mend.
     if (error instanceof HoldfastError && error.code !== 'AUTH_UNAVAILABLE') {
       request.log.debug({ err: error }, 'credentials refused')
@@ -172,6 +176,15 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     refusePending () {
       for (const reject of pending) reject(new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
     }
+  }
+}
+
+/** Throws a TypeError: that it is too large is no fault of the client's. */
+function readSeed (context: unknown, maxBytes: number): void {
+  try {
+    readContext(context, maxBytes)
+  } catch (cause) {
+    throw new TypeError(`the context of a new session: ${(cause as Error).message}`, { cause })
   }
 }
 

@@ -35,6 +35,9 @@ export const SessionSchema = Type.Object({
   createdAt: Time('When the session was created.'),
   lastActivityAt: Time('Last accepted command or dispatched output (P-40). Reading it here changes nothing.'),
   detachedAt: Type.Union([Time('When its connection left.'), Type.Null()]),
+  labels: Type.Object({}, {
+    additionalProperties: true, description: 'What the credentials of the latest handshake say of the user, such as roles.'
+  }),
   context: Type.Object({}, { additionalProperties: true, description: 'What the platform keeps with the session.' }),
   revision: Count('Lifecycle events of this session so far.'),
   lastSeq: Count('Highest seq given (P-20).'),
@@ -121,7 +124,7 @@ const CODES_OF_STATUS = {
   404: ['SESSION_NOT_FOUND'],
   409: ['NOT_ATTACHED', 'IDEMPOTENCY_KEY_IN_USE'],
   410: ['SESSION_ENDED'],
-  413: ['PAYLOAD_TOO_LARGE'],
+  413: ['PAYLOAD_TOO_LARGE', 'CONTEXT_TOO_LARGE'],
   422: ['IDEMPOTENCY_KEY_REUSED'],
   429: ['TOO_MANY_REQUESTS', 'TOO_MANY_KEYS'],
   500: ['INTERNAL'],
@@ -165,6 +168,7 @@ export function toSessionJson (view: SessionView): SessionJson {
     createdAt: toIso(view.createdAt),
     lastActivityAt: toIso(view.lastActivityAt),
     detachedAt: view.detachedAt === null ? null : toIso(view.detachedAt),
+    labels: view.labels,
     context: view.context,
     revision: view.revision,
     lastSeq: view.lastSeq,

@@ -5,7 +5,8 @@
 // differs between runtimes is environment.ts.
 
 import type { CommandMap, EventMap, PayloadOf, ResultOf } from '../io/dispatcher/command.js'
-import type { JsonValue, Millis, Seq, SessionId, UserId } from '../io/types.js'
+import type { WireOf } from '../io/dispatcher/schema.js'
+import type { JsonValue, Millis, Sendable, Seq, SessionId, UserId } from '../io/types.js'
 import type { AbortSignalLike, Page, Persistence, SocketConstructor, Timing } from './environment.js'
 
 /**
@@ -172,11 +173,10 @@ export interface SendOptions {
 }
 
 /** A payload that may be null may be left out (docs/protocol.md section 3.2). */
-export type SendArguments<P> = null extends P
-  ? [payload?: P, options?: SendOptions]
-  : [payload: P, options?: SendOptions]
+export type SendArguments<P> =
+  null extends P ? [payload?: Sendable<P>, options?: SendOptions] : [payload: Sendable<P>, options?: SendOptions]
 /** Payload type of an event in a registry of the platform's events. */
-export type EventPayloadOf<S> = S extends EventMap[string] ? PayloadOf<{ options: { payload: S } }> : JsonValue
+export type EventPayloadOf<S> = EventMap[string] extends S ? JsonValue : WireOf<S>
 
 export interface ConnectOptions extends Partial<Timing> {
   /**

@@ -10,6 +10,40 @@ export type UserId = string
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
 export type JsonObject = { [key: string]: JsonValue }
 
+/**
+ * `T` itself where JSON can carry it, for parameters: also an `interface`, which has no index
+ * signature, and a `readonly` array. Dates and others with `toJSON` are carried as what it returns,
+ * members that are undefined are left out. What JSON would lose is `never`.
+ */
+export type JsonCompatible<T> =
+  T extends JsonValue | undefined ? T
+    : T extends { toJSON(): unknown } ? T
+      : T extends bigint | symbol | ((...args: never[]) => unknown) ? never
+        : T extends object ? { [K in keyof T]: JsonCompatible<T[K]> } : never
+
+/** The same for a value whose type is known: its arrays and members may be read-only. */
+export type Sendable<T> =
+  JsonValue extends T ? AnyJson : T extends object ? { readonly [K in keyof T]: Sendable<T[K]> } : T
+/** Where nothing is known of the payload: objects and arrays of any type, but not functions. */
+export type AnyJson = JsonValue | { readonly [key: string]: AnyJson | undefined } | readonly AnyJson[] | (object & { readonly call?: never })
+
+/** What JSON makes of a value on its way to the other side: a Date is a string there. */
+export type Jsonify<T> =
+  T extends JsonValue ? T
+    : T extends { toJSON(): infer R } ? Jsonify<R>
+      : T extends undefined | void ? null
+        : T extends bigint | symbol | ((...args: never[]) => unknown) ? never
+          : T extends readonly unknown[] ? { [I in keyof T]: Jsonify<T[I]> }
+            : T extends object ? JsonifyMembers<T> : T
+/** A member that may be undefined may be absent; one that is never anything else is. */
+type JsonifyMembers<T> = Flat<
+  { [K in keyof T as undefined extends T[K] ? never : NamedBy<K, T[K]>]: Jsonify<T[K]> } &
+  { [K in keyof T as undefined extends T[K] ? NamedBy<K, T[K]> : never]?: Jsonify<Exclude<T[K], undefined>> }
+>
+type NamedBy<K, V> = K extends symbol ? never
+  : [Exclude<V, undefined | symbol | ((...args: never[]) => unknown)>] extends [never] ? never : K
+type Flat<T> = { [K in keyof T]: T[K] }
+
 /** A value that is there already, or a promise of it. Local stores answer at once; nothing is awaited for them. */
 export type MaybePromise<T> = T | Promise<T>
 
@@ -65,6 +99,8 @@ export type EndReason =
 
 /** What operators see of a session. A snapshot. */
 export interface SessionView extends Session {
+  /** What the credentials of the latest handshake say of the user, such as roles. */
+  readonly labels: JsonObject
   readonly state: SessionState
   readonly profile: Profile
   /** Number of lifecycle events of this session so far; a consumer drops an event with a lower number than it has seen. */

@@ -13,11 +13,11 @@ const wall = (): number => NOW_S * 1000
 const encode = (secret: string): Uint8Array => new TextEncoder().encode(secret)
 
 function request (token: string | undefined): AuthRequest {
-  return { token, headers: {}, address: '127.0.0.1', url: '/ws' }
+  return { token, headers: {}, address: '127.0.0.1', url: '/ws', request: {} as AuthRequest['request'] }
 }
 
 async function verify (authenticate: Authenticate, token: string | undefined): Promise<Principal> {
-  return await authenticate(request(token))
+  return await authenticate(request(token)) as Principal
 }
 
 function signWithSecret (claims: JWTPayload, alg = 'HS256', secret = SECRET): Promise<string> {

@@ -61,7 +61,7 @@ async function start (t: Parameters<typeof startTestApp>[0], options: TestAppOpt
   }
 }
 
-function next<K extends keyof SessionEvents> (session: Session<never, never>, type: K): Promise<SessionEvents[K]> {
+function next<K extends keyof SessionEvents> (session: Pick<Session, 'on'>, type: K): Promise<SessionEvents[K]> {
   return new Promise(resolve => {
     const off = session.on(type, event => {
       off()

@@ -2,6 +2,7 @@
 // after it (`yieldTurn`) are queues which the test runs, so that every order of events can be produced on purpose.
 
 import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
+import type { Before, EventMap } from '../../src/io/dispatcher/command.js'
 import type { PlatformCore } from '../../src/io/dispatcher/core.js'
 import { createGateway, type AcceptRequest, type Gateway, type GatewayLimits } from '../../src/io/gateway/gateway.js'
 import type { Connection, Transport } from '../../src/io/gateway/sender.js'
@@ -150,6 +151,8 @@ export interface DomainOptions {
   gateway?: Partial<GatewayLimits>
   store?: SessionStore
   core?: PlatformCore
+  before?: Before
+  events?: EventMap
   unlimitedUserId?: string
   createId?: () => string
 }
@@ -187,7 +190,8 @@ export const LIMITS: SessionLimits = {
   maxSessionsPerUser: 64,
   outboxMessages: 1000,
   outboxBytes: 1_048_576,
-  outboxTotalBytes: 268_435_456
+  outboxTotalBytes: 268_435_456,
+  maxContextBytes: 65_536
 }
 
 export function createDomain (options: DomainOptions = {}): Domain {
@@ -208,8 +212,18 @@ export function createDomain (options: DomainOptions = {}): Domain {
     yieldTurn: callback => { yielded.push(callback) },
     ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
   })
-  const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, maxContextBytes: 65_536, ...options.dispatcher }
-  const dispatcher = createDispatcher({ manager, clock, log, limits: dispatcherLimits, defer, ...(options.core === undefined ? {} : { core: options.core }) })
+  const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, ...options.dispatcher }
+  const { core, before, events: schemas } = options
+  const dispatcher = createDispatcher({
+    manager,
+    clock,
+    log,
+    limits: dispatcherLimits,
+    defer,
+    ...(core === undefined ? {} : { core }),
+    ...(before === undefined ? {} : { before }),
+    ...(schemas === undefined ? {} : { events: schemas })
+  })
   const gateway = createGateway({
     manager,
     dispatcher,
@@ -320,6 +334,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     detachedAt: -1,
     revision: 0,
     context: {},
+    labels: {},
     connection: null,
     log: null,
     keptSeq: 0,

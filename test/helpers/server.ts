@@ -21,10 +21,11 @@ export const SESSION_LIMITS: SessionLimits = {
   maxSessionsPerUser: 64,
   outboxMessages: 1000,
   outboxBytes: 1_048_576,
-  outboxTotalBytes: 268_435_456
+  outboxTotalBytes: 268_435_456,
+  maxContextBytes: 65_536
 }
 export const DISPATCHER_LIMITS: DispatcherLimits = {
-  commandsPerSecond: 1000, maxInFlight: 32, commandTimeoutMs: 30_000, maxContextBytes: 65_536
+  commandsPerSecond: 1000, maxInFlight: 32, commandTimeoutMs: 30_000
 }
 export const GATEWAY_LIMITS: GatewayLimits = {
   maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000

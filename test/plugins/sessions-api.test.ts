@@ -604,3 +604,47 @@ t.test('the routes follow the prefix they are registered under', async t => {
   const app = await buildRestApp(t, { after: async app => { await app.register(sessionsApi, { prefix: '/v1' }) } })
   t.equal((await asker(app)('GET', '/v1/sessions')).statusCode, 200)
 })
+
+t.test('PATCH /sessions/:id/context', async t => {
+  const app = await buildRestApp(t, { sessions: { maxContextBytes: 100 } })
+  const ask = asker(app)
+  const { id } = app.sessionManager.createSession('alice', { context: { desk: 'night', team: { lead: 'bob', size: 3 } } })
+  const url = `/sessions/${id}/context`
+
+  t.test('merges: members replace, null removes, what is absent stays', async t => {
+    const answer = await ask('PATCH', url, { desk: 'day', team: { size: null } })
+    t.equal(answer.statusCode, 200)
+    t.match(answer.json(), { id, context: { desk: 'day', team: { lead: 'bob' } } })
+    t.same(app.sessionManager.peekSession(id)?.context, { desk: 'day', team: { lead: 'bob' } })
+  })
+
+  t.test('takes the media type of RFC 7396 as well', async t => {
+    const headers = { 'content-type': 'application/merge-patch+json' }
+    const answer = await app.inject({ method: 'PATCH', url, headers, payload: '{"desk":"late"}' })
+    t.match(answer.json(), { context: { desk: 'late' } })
+  })
+
+  t.test('refuses what is not an object, too deep, or too large, and changes nothing', async t => {
+    const before = app.sessionManager.peekSession(id)?.context
+    for (const body of [['desk'], 'desk', null]) {
+      const answer = await app.inject({ method: 'PATCH', url, headers: { 'content-type': 'application/json' }, payload: JSON.stringify(body) })
+      t.match(answer.json(), { statusCode: 400, code: 'INVALID_REQUEST' })
+    }
+    let deep: object = {}
+    for (let i = 0; i < 40; i++) deep = { deep }
+    t.match((await ask('PATCH', url, deep)).json(), { code: 'INVALID_REQUEST' })
+    t.match((await ask('PATCH', url, { text: 'x'.repeat(100) })).json(), { statusCode: 413, code: 'CONTEXT_TOO_LARGE' })
+    t.same(app.sessionManager.peekSession(id)?.context, before)
+  })
+
+  t.test('tells an ended session from one that never was', async t => {
+    t.match((await ask('PATCH', `/sessions/${noSuch}/context`, {})).json(), { code: 'SESSION_NOT_FOUND' })
+    app.sessionManager.terminateSession(id)
+    t.match((await ask('PATCH', url, {})).json(), { statusCode: 410, code: 'SESSION_ENDED' })
+  })
+
+  t.test('is for operators', async t => {
+    const guarded = await buildRestApp(t, { auth: { adminToken: 'sixteen-letters!' } })
+    t.equal((await asker(guarded)('PATCH', url, {})).statusCode, 401)
+  })
+})

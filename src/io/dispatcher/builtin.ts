@@ -3,7 +3,7 @@
 
 import { Type } from 'typebox'
 import { defineCommand } from './command.js'
-import { mergePatch } from './session-handle.js'
+import { mergePatch } from '../session/context.js'
 import type { JsonObject } from '../types.js'
 
 export const BUILTIN_COMMANDS = {

@@ -1,8 +1,31 @@
 // What a command is: its schemas, its policy and its handler, and the types that flow from there to the client
 // (`connect<typeof commands>(url)`). Types and one identity function; execution is dispatcher.ts.
 
-import type { Static, TSchema } from 'typebox'
-import type { JsonObject, JsonValue, Millis, SessionId, UserId } from '../types.js'
+import type { JsonCompatible, Jsonify, JsonObject, JsonValue, MaybePromise, Millis, Sendable, SessionId, UserId } from '../types.js'
+import type { InputOf, OutputOf, Schema, WireOf } from './schema.js'
+
+/**
+ * What an application declares once, for the types of what is sent:
+ *
+ *     declare module 'holdfast' { interface Register { events: typeof events } }
+ */
+export interface Register {}
+
+export type EventMap = Record<string, Schema>
+/** The events of the application, as declared; without a declaration any name with any JSON. */
+export type RegisteredEvents = Register extends { events: infer E extends EventMap } ? E : EventMap
+export type EventName = keyof RegisteredEvents & string
+/** What may be sent as the payload of an event: by its schema, else any JSON. */
+export type EventPayload<K extends string, P> =
+  string extends EventName ? JsonCompatible<P> : K extends keyof RegisteredEvents ? Sendable<InputOf<RegisteredEvents[K]>> : never
+
+/**
+ * Names the outputs of an application, for `events` of the dispatcher, which checks what is sent, and
+ * for the client's `connect<typeof commands, typeof events>`.
+ */
+export function defineEvents<const E extends EventMap> (events: E): E {
+  return events
+}
 
 /** The session as a handler sees it: live, where `Session` is a snapshot. */
 export interface CommandSession {
@@ -12,6 +35,8 @@ export interface CommandSession {
   readonly epoch: string
   readonly createdAt: Millis
   readonly lastActivityAt: Millis
+  /** What the credentials of the latest handshake say of the user, such as roles. Frozen. */
+  readonly labels: JsonObject
   /** The context as it is now. Frozen: change it through `updateContext`. */
   readonly context: JsonObject
   /**
@@ -20,11 +45,17 @@ export interface CommandSession {
    * @throws CONTEXT_TOO_LARGE  the context stays as it was
    */
   updateContext(change: (context: JsonObject) => JsonObject): JsonObject
-  /** Sends an output to this session; returns its seq. */
-  send(event: string, payload: JsonValue): number
+  /**
+   * Sends an output to this session; returns its seq.
+   *
+   * Throws a TypeError for a payload that does not match the schema of the event.
+   */
+  send<K extends EventName, P>(event: K, payload: P & EventPayload<K, P>): number
 }
 
 export interface CommandContext<P> {
+  /** Its name. */
+  readonly command: string
   readonly payload: P
   readonly session: CommandSession
   /** The id the client gave: a number, a string, or undefined. */
@@ -33,11 +64,19 @@ export interface CommandContext<P> {
   readonly signal: AbortSignal
 }
 
+/**
+ * Decides whether a command may run, by its session's user and labels, its name and its payload. To
+ * refuse, throw: `commandError('NOT_ALLOWED', 'Only a chief may.')` is answered with exactly that.
+ */
+export type Before = (context: CommandContext<unknown>) => MaybePromise<void>
+
 export interface CommandOptions {
   /** Checked before the handler runs; without it any JSON is taken. */
-  payload?: TSchema
+  payload?: Schema
   /** Checked after it; without it any JSON is sent. */
-  result?: TSchema
+  result?: Schema
+  /** May this be done? Asked after the payload was checked; a throw is the answer, as of a handler. */
+  before?: Before
   /** Waits for the commands before it and holds back those after it (P-18). Default false. */
   serial?: boolean
   /**
@@ -50,8 +89,8 @@ export interface CommandOptions {
   timeoutMs?: Millis
 }
 
-type PayloadOfOptions<O> = O extends { payload: infer S extends TSchema } ? Static<S> : JsonValue
-type ResultOfOptions<O> = O extends { result: infer S extends TSchema } ? Static<S> : unknown
+type PayloadOfOptions<O> = O extends { payload: infer S extends Schema } ? OutputOf<S> : JsonValue
+type ResultOfOptions<O> = O extends { result: infer S extends Schema } ? InputOf<S> : unknown
 
 export type CommandHandler<O extends CommandOptions, R = ResultOfOptions<O>> =
   (context: CommandContext<PayloadOfOptions<O>>) => R | Promise<R>
@@ -72,7 +111,6 @@ export type CommandMap = Record<string, {
   readonly options: CommandOptions
   readonly handler?: ((context: never) => unknown) | undefined
 }>
-export type EventMap = Record<string, TSchema>
 
 /**
  * Types a command on its own, for a registry that the client's types are taken from. Without a
@@ -86,9 +124,11 @@ export function defineCommand (options: CommandOptions, handler?: CommandDefinit
   return handler === undefined ? { options } : { options, handler }
 }
 
-/** Payload type of a command in a registry. */
-export type PayloadOf<C> = C extends { options: infer O } ? PayloadOfOptions<O> : JsonValue
-/** Result type of a command in a registry: its result schema, else what its handler returns. */
-export type ResultOf<C> = C extends { options: { result: infer S extends TSchema } }
-  ? Static<S>
-  : C extends { handler: (...args: never[]) => infer R } ? Awaited<R> : JsonValue
+/** What a client sends with a command of a registry. */
+export type PayloadOf<C> = C extends { options: infer O }
+  ? O extends { payload: infer S extends Schema } ? InputOf<S> : JsonValue
+  : JsonValue
+/** What a client gets: by the result schema, else what JSON makes of what the handler returns. */
+export type ResultOf<C> = C extends { options: { result: infer S extends Schema } }
+  ? WireOf<S>
+  : C extends { handler: (...args: never[]) => infer R } ? Jsonify<Awaited<R>> : JsonValue

@@ -4,24 +4,26 @@
 // A synchronous handler is answered in the same turn: no promise, no timer, no call record. Only a handler that gives a promise costs a Call,
 // whose deadline lies in a timing wheel that `sweep` turns. A throwing, hanging or lying handler harms only its own command.
 
-import { Compile, type Validator } from 'typebox/compile'
-import type { TSchema } from 'typebox'
+import type { Validator } from 'typebox/compile'
 import { COMMAND_ERROR_CODE, ERRORS, HoldfastError } from '../errors.js'
 import { errorOutput, firstProblem, resultOutput } from '../protocol/codec.js'
+import { mergePatch } from '../session/context.js'
 import type { SessionManager } from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'
 import { createTimingWheel, type WheelItem } from '../session/timing-wheel.js'
 import type { Clock, JsonValue, Log, Millis, Seq, Target } from '../types.js'
 import { admit, type AdmissionLimits, type Verdict } from './admission.js'
 import { createSessionCalls, type Call, type SessionCalls } from './calls.js'
-import type { CommandContext, CommandHandler, CommandMap, CommandOptions, CommandSession } from './command.js'
+import type {
+  Before, CommandContext, CommandHandler, CommandMap, CommandOptions, CommandSession, EventMap, EventName, EventPayload
+} from './command.js'
 import type { CoreMessage, PlatformCore } from './core.js'
-import { handleOf, mergePatch } from './session-handle.js'
+import { compileSchema, verify, type Compiled, type Verified } from './schema.js'
+import { handleOf } from './session-handle.js'
 
 export interface DispatcherLimits extends AdmissionLimits {
   /** Time limit of a command that declares none (P-19). */
   commandTimeoutMs: Millis
-  maxContextBytes: number
 }
 
 export interface DispatcherOptions {
@@ -33,6 +35,10 @@ export interface DispatcherOptions {
   defer: (callback: () => void) => void
   /** Executes what no handler here answers. */
   core?: PlatformCore
+  /** Asked before every command, those of the core included, and before the command's own. */
+  before?: Before
+  /** Schemas of what is sent; an event without one may have any JSON. */
+  events?: EventMap
 }
 
 export type CommandOutcome = 'ok' | 'error' | 'invalid' | 'timeout' | 'unknown'
@@ -62,8 +68,12 @@ export interface Dispatcher {
   /** Registers every command of a registry made with `defineCommand`. */
   commands(map: CommandMap): void
   hasCommand(name: string): boolean
-  /** Sends an output; see `SessionManager.send`. */
-  send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
+  /**
+   * Sends an output; see `SessionManager.send`.
+   *
+   * Throws a TypeError for a payload that does not match the schema of the event.
+   */
+  send<K extends EventName, P>(target: Target, event: K, payload: P & EventPayload<K, P>): { sessions: number, seq: Seq | null }
 
   // What follows is the gateway's and the process's side.
   /** Takes a command in. Undefined when it was accepted; it has been or will be answered. */
@@ -101,7 +111,8 @@ function controllerOf (context: HandlerContext): AbortController {
 /** What a handler is given. */
 class HandlerContext implements CommandContext<unknown> {
   readonly command: string
-  readonly payload: unknown
+  /** What a schema that transforms made of it, once it was checked. */
+  payload: unknown
   readonly session: CommandSession
   readonly id: number | string | undefined
 
@@ -119,7 +130,10 @@ const MAX_TIMEOUT_MS = 3_600_000
 
 export function createDispatcher (options: DispatcherOptions): Dispatcher {
   const { manager, clock, log, limits, defer, core } = options
-  const ports = { manager, maxContextBytes: limits.maxContextBytes }
+  const ports = { manager, send }
+  const events = new Map(Object.entries(options.events ?? {}).map(([event, schema]) => {
+    return [event, compileSchema(schema, `The schema of the event ${JSON.stringify(event)}`)]
+  }))
   const registry = new Map<string, Entry>()
   const stats: CommandStats[] = []
   const refusals: Record<string, number> = {}
@@ -135,7 +149,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
         result: null,
         serial: false,
         timeoutMs: limits.commandTimeoutMs,
-        handler: createCoreHandler(core, false, limits.commandTimeoutMs, () => ++unnumbered)
+        handler: compose('(core)', createCoreHandler(core, false, limits.commandTimeoutMs, () => ++unnumbered), null, null, undefined)
       }
   const deadlines = createTimingWheel<Call>({ deadlineOf: call => call.deadlineAt, tickMs: 100, buckets: 1024, now: clock.now() })
   let inFlight = 0
@@ -160,6 +174,32 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     let bucket = 0
     while (bucket < DURATION_BOUNDS_MS.length && duration > (DURATION_BOUNDS_MS[bucket] as number)) bucket++
     durations[bucket] = (durations[bucket] as number) + 1
+  }
+
+  function send (target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null } {
+    const schema = events.get(event)
+    return manager.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload))
+  }
+
+  /** Adds what is asked before a handler and what comes after it; the handler itself where that is nothing. */
+  function compose (
+    name: string, handler: Entry['handler'], payload: Compiled | null, result: Compiled | null, before: Before | undefined
+  ): Entry['handler'] {
+    const asked = [options.before, before].filter(each => each !== undefined)
+    let composed = handler
+    if (result?.kind === 'standard') composed = withResult(name, composed, result)
+    for (const ask of asked.reverse()) composed = withBefore(composed, ask)
+    if (payload?.kind === 'standard') composed = withPayload(composed, payload)
+    return composed
+  }
+
+  function withResult (name: string, handler: Entry['handler'], schema: Compiled): Entry['handler'] {
+    const read = (verified: Verified): unknown => {
+      if ('value' in verified) return verified.value
+      log.error({ command: name, err: new TypeError(verified.problem) }, 'command result failed validation')
+      throw new HoldfastError('INVALID_RESULT')
+    }
+    return context => then(handler(context), value => then(verify(schema, value), read))
   }
 
   function answerError (session: SessionRecord, id: number | string | undefined, code: string, message: string): void {
@@ -195,7 +235,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     const shown = readShownError(error)
     if (shown === undefined) log.error({ err: asError(error), sid: session.id, command: entry.stats.name }, 'command handler failed')
     answerError(session, id, shown?.code ?? 'INTERNAL', shown?.message ?? ERRORS.INTERNAL.message)
-    count(entry, 'error', clock.now() - startedAt)
+    count(entry, shown?.code === 'INVALID_PAYLOAD' ? 'invalid' : 'error', clock.now() - startedAt)
   }
 
   /** Answers a handler that gave a value, or follows one that gave a promise. Undefined when the command is answered. */
@@ -306,29 +346,33 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     refusals,
     get inFlight () { return inFlight },
     get duplicates () { return duplicates },
-    send: manager.send,
+    send: send as Dispatcher['send'],
 
     command (name, commandOptions, handler) {
+      checkCommand(name, commandOptions, handler)
       const { timeoutMs = limits.commandTimeoutMs } = commandOptions
-      if (name.length < 1 || name.length > 128) throw misused(`A command name has 1 to 128 characters: ${JSON.stringify(name)}.`)
       if (registry.has(name)) throw misused(`The command ${JSON.stringify(name)} is registered already.`)
-      if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS) throw misused(`timeoutMs of ${JSON.stringify(name)} is not within 1 to ${MAX_TIMEOUT_MS}.`)
       if (handler === undefined && core === undefined) {
         throw misused(`The command ${JSON.stringify(name)} has no handler, and there is no core to execute it.`)
       }
+      const payload = compile(commandOptions.payload, `payload of the command ${JSON.stringify(name)}`)
+      const result = compile(commandOptions.result, `result of the command ${JSON.stringify(name)}`)
       registry.set(name, {
         stats: createStats(name),
-        payload: compile(commandOptions.payload),
-        result: compile(commandOptions.result),
+        payload: payload?.kind === 'typebox' ? payload.validator : null,
+        result: result?.kind === 'typebox' ? result.validator : null,
         serial: commandOptions.serial ?? false,
         timeoutMs,
-        handler: handler === undefined
+        handler: compose(name, handler === undefined
           ? createCoreHandler(core as PlatformCore, commandOptions.idempotent ?? false, timeoutMs, () => ++unnumbered)
-          : handler as unknown as Entry['handler']
+          : handler as unknown as Entry['handler'], payload, result, commandOptions.before)
       })
     },
 
     commands (map) {
+      for (const [name, definition] of Object.entries(map)) {
+        if (typeof definition?.options !== 'object') throw misused(`The command ${JSON.stringify(name)} was not made with defineCommand.`)
+      }
       for (const [name, { options, handler }] of Object.entries(map)) {
         this.command(name, options, handler as CommandHandler<CommandOptions> | undefined)
       }
@@ -357,8 +401,55 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
 
 const DRAINING: Verdict = { kind: 'refused', refusal: new HoldfastError('DRAINING'), abusive: false }
 
-function compile (schema: TSchema | undefined): Validator | null {
-  return schema === undefined ? null : Compile(schema)
+const COMMAND_OPTIONS = ['payload', 'result', 'before', 'serial', 'idempotent', 'timeoutMs']
+
+/** @throws PLUGIN_MISUSED */
+function checkCommand (name: string, options: CommandOptions, handler: unknown): void {
+  const shown = JSON.stringify(name)
+  if (typeof name !== 'string' || name.length < 1 || name.length > 128) throw misused(`A command name has 1 to 128 characters: ${shown}.`)
+  if (handler !== undefined && typeof handler !== 'function') throw misused(`The handler of the command ${shown} is not a function.`)
+  const { timeoutMs, before, serial, idempotent } = options
+  const unknown = Object.keys(options).find(option => !COMMAND_OPTIONS.includes(option))
+  if (unknown !== undefined) throw misused(`${unknown} of the command ${shown} is not an option; there are ${COMMAND_OPTIONS.join(', ')}.`)
+  if (timeoutMs !== undefined && (!Number.isSafeInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS)) {
+    throw misused(`timeoutMs of the command ${shown} is not an integer from 1 to ${MAX_TIMEOUT_MS}.`)
+  }
+  if (before !== undefined && typeof before !== 'function') throw misused(`before of the command ${shown} is not a function.`)
+  for (const [option, value] of Object.entries({ serial, idempotent })) {
+    if (value !== undefined && typeof value !== 'boolean') throw misused(`${option} of the command ${shown} is not true or false.`)
+  }
+}
+
+function compile (schema: unknown, what: string): Compiled | null {
+  return schema === undefined ? null : compileSchema(schema, what)
+}
+
+/** Goes on at once with a value, or when its promise settles. */
+function then<T, R> (value: T | PromiseLike<T>, next: (value: T) => R): R | Promise<Awaited<R>> {
+  return isThenable(value) ? Promise.resolve(value as PromiseLike<T>).then(next) as Promise<Awaited<R>> : next(value as T)
+}
+
+function withBefore (handler: Entry['handler'], before: Before): Entry['handler'] {
+  return context => then(before(context), () => handler(context))
+}
+
+function withPayload (handler: Entry['handler'], schema: Compiled): Entry['handler'] {
+  return context => then(verify(schema, context.payload), verified => {
+    if ('problem' in verified) {
+      throw new HoldfastError('INVALID_PAYLOAD', { message: `The payload does not match: ${verified.problem}.` })
+    }
+    context.payload = verified.value
+    return handler(context)
+  })
+}
+
+/** The payload as its schema has it. Throws a TypeError, since the fault is the application's. */
+function checkEvent (event: string, schema: Compiled, payload: unknown): JsonValue {
+  const verified = verify(schema, payload)
+  const name = JSON.stringify(event)
+  if (isThenable(verified)) throw new TypeError(`the schema of the event ${name} answers with a promise, and sending does not wait`)
+  if ('problem' in verified) throw new TypeError(`the payload of the event ${name} does not match: ${verified.problem}`)
+  return verified.value as JsonValue
 }
 
 function misused (message: string): HoldfastError {

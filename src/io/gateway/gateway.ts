@@ -15,7 +15,7 @@ import type { Dispatcher } from '../dispatcher/dispatcher.js'
 import type { SessionManager } from '../session/manager.js'
 import { watermarkOf, type SessionRecord } from '../session/record.js'
 import { outputAt } from '../session/replay-log.js'
-import type { Clock, EndReason, Log, Millis, Profile, Seq, UserId } from '../types.js'
+import type { Clock, EndReason, JsonObject, Log, Millis, Profile, Seq, UserId } from '../types.js'
 import { textFrame } from './frame-writer.js'
 import { Connection, createSender, type ConnectionOwner, type Transport } from './sender.js'
 
@@ -40,6 +40,10 @@ export interface AcceptRequest {
   transport: Transport
   profile: Profile
   userId: UserId
+  /** What the credentials say of the user; frozen. */
+  labels?: JsonObject
+  /** What a new session starts with; a session that is resumed keeps its own. */
+  context?: JsonObject
   resume?: ResumeOffer | 'malformed'
   /** Monotonic; absent for credentials that do not expire. */
   credentialsExpireAt?: Millis
@@ -147,6 +151,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function accept (request: AcceptRequest): Connection {
+    const { userId, labels } = request
     latest = Math.floor(clock.now())
     const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, manager.limits.outboxBytes)
     const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes)
@@ -156,7 +161,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       previous = { sessionId: '', reason: 'unknown' }
     } else if (request.resume !== undefined) {
       const { lastSeq } = request.resume
-      const answer = manager.resume({ ...request.resume, userId: request.userId })
+      const answer = manager.resume({ ...request.resume, userId, ...(labels === undefined ? {} : { labels }) })
       if (answer.ok) {
         welcomeBack(connection, answer.session, lastSeq)
         return connection
@@ -164,7 +169,7 @@ export function createGateway (options: GatewayOptions): Gateway {
       previous = answer.previous
     }
     try {
-      welcome(connection, manager.open(request.userId, request.profile), previous)
+      welcome(connection, manager.open(userId, request.profile, request), previous)
     } catch (error) {
       // Quotas are asked before the upgrade; this is the race, or a resume that was refused (P-33).
       if (!(error instanceof HoldfastError)) throw error

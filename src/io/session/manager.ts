@@ -18,6 +18,7 @@ import { frameBytes, messageOutput } from '../protocol/codec.js'
 import { UNHEARD_WINDOW_MS } from '../protocol/frames.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDirectory, type Directory, type KeptTombstone } from './directory.js'
+import { NOTHING, readContext } from './context.js'
 import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
 import { createDetachedSessions } from './detached.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
@@ -28,6 +29,8 @@ import { createTimingWheel } from './timing-wheel.js'
 import { createWallTime, snapshotOf, viewOf } from './view.js'
 
 export interface SessionLimits extends DeliveryLimits {
+  /** The context of one session, as JSON. */
+  maxContextBytes: number
   /** A session without activity for longer ends (P-40). */
   idleTimeoutMs: Millis
   /** A detached session is kept that long, and never beyond its idle timeout; 0: every close terminates (P-36). */
@@ -80,7 +83,20 @@ export interface SessionTotals {
   readonly outputsDropped: number
 }
 
-export interface ResumeRequest { sessionId: SessionId, token: string, lastSeq: Seq, userId: UserId }
+/** What a session starts with. */
+export interface SessionSeed {
+  /** Default: empty. */
+  context?: JsonObject
+}
+
+export interface ResumeRequest {
+  sessionId: SessionId
+  token: string
+  lastSeq: Seq
+  userId: UserId
+  /** Those of the new credentials, which replace the former ones. */
+  labels?: JsonObject
+}
 export type ResumeAnswer =
   | { ok: true, session: SessionRecord }
   | { ok: false, previous: { sessionId: SessionId, reason: EndReason | 'unknown', lastCommand?: number } }
@@ -97,10 +113,24 @@ export interface SessionManager {
   /**
    * Creates a session without a connection. It ends by its idle timeout unless a connection takes it up.
    *
-   * @throws USER_QUOTA, SERVER_FULL
+   * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE
    * @throws INVALID_REQUEST  for what cannot be a user id
    */
-  createSession(userId: UserId): Session
+  createSession(userId: UserId, seed?: SessionSeed): Session
+  /**
+   * A resume token for a session, so that a client of the same user can take it up:
+   * `resume.<id>.<token>.0` (P-28). It works once, and until the session is resumed or another one
+   * is issued; a token that the session's present client holds stays valid beside it.
+   *
+   * @throws SESSION_NOT_FOUND, SESSION_ENDED
+   */
+  issueResumeToken(id: SessionId): string
+  /**
+   * Replaces the context by what `change` makes of the current one, in one step. No activity.
+   *
+   * @throws SESSION_NOT_FOUND, SESSION_ENDED, CONTEXT_TOO_LARGE
+   */
+  updateContext(id: SessionId, change: (context: JsonObject) => JsonObject): JsonObject
   /** The session, or undefined if there is none. Counts as activity. */
   getSession(id: SessionId): Session | undefined
   /** Ends the session: true if it existed. Its connection is told and closed. */
@@ -144,7 +174,7 @@ export interface SessionManager {
   // What follows is the gateway's and the dispatcher's side.
   /** @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user, since every one that counts is attached */
   checkQuota(userId: UserId): void
-  open(userId: UserId, profile: Profile): SessionRecord
+  open(userId: UserId, profile: Profile, seed?: SessionSeed & { labels?: JsonObject }): SessionRecord
   /** Decides a resume; the session is attached by `attach`. Takes the session over from its present connection, if any (P-35). */
   resume(request: ResumeRequest): ResumeAnswer
   /** Joins connection and session. `lastSeen` is null for a new session. Outputs leave at the end of the turn, behind the first frame. */
@@ -154,8 +184,8 @@ export interface SessionManager {
   /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
   confirmAttach(session: SessionRecord): void
   readonly delivery: Delivery
-  /** @throws SESSION_ENDED */
-  setContext(session: SessionRecord, context: JsonObject): void
+  /** @throws SESSION_ENDED, CONTEXT_TOO_LARGE */
+  changeContext(session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject
   end(session: SessionRecord, reason: EndReason, note?: string): void
   snapshot(session: SessionRecord): Session
 }
@@ -246,7 +276,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     else if (directory.count() >= limits.maxSessions) end((own ?? detached.oldest()) as SessionRecord, 'overloaded')
   }
 
-  function open (userId: UserId, profile: Profile): SessionRecord {
+  function open (userId: UserId, profile: Profile, seed: SessionSeed & { labels?: JsonObject } = NOTHING): SessionRecord {
+    const context = seed.context === undefined ? NOTHING : readContext(seed.context, limits.maxContextBytes)
     makeRoom(userId)
     const at = now()
     const session: SessionRecord = {
@@ -261,7 +292,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       lastActiveAt: at,
       detachedAt: -1,
       revision: 0,
-      context: EMPTY_CONTEXT,
+      context,
+      labels: seed.labels ?? NOTHING,
       connection: null,
       log: null,
       keptSeq: 0,
@@ -404,6 +436,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
     session.previousTokenHash = hash
     dismiss(session, CLOSE.replaced)
+    session.labels = request.labels ?? NOTHING
     totals.resumed++
     return { ok: true, session }
   }
@@ -434,13 +467,25 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     return { resumeToken, lastSeq: lastSeqOf(session), replay, gap }
   }
 
-  function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
+  /** @throws SESSION_NOT_FOUND, SESSION_ENDED */
+  function present (id: SessionId): SessionRecord {
     const session = directory.get(id)
-    if (session === undefined) {
-      const tombstone = directory.tombstone(id)
-      if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
-      throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
-    }
+    if (session !== undefined) return session
+    const tombstone = directory.tombstone(id)
+    if (tombstone === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
+    throw new HoldfastError('SESSION_ENDED', { details: { reason: tombstone.reason } })
+  }
+
+  function changeContext (session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject {
+    const context = readContext(change(session.context), limits.maxContextBytes)
+    if (session.ended) throw new HoldfastError('SESSION_ENDED')
+    session.context = context
+    delivery.commit(session)
+    return context
+  }
+
+  function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
+    const session = present(id)
     if (!delivery.append(session, output, now())) throw new HoldfastError('PAYLOAD_TOO_LARGE')
     // It ended instead of taking the output: a basic connection that did not drain.
     if (session.ended) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
@@ -474,11 +519,22 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     snapshot: session => snapshotOf(session, toWall),
     delivery,
 
-    createSession (userId) {
+    createSession (userId, seed) {
       const problem = userIdProblem(userId)
       if (problem !== undefined) throw new HoldfastError('INVALID_REQUEST', { message: `The user id ${problem}.` })
-      return snapshotOf(open(userId, 'full'), toWall)
+      return snapshotOf(open(userId, 'full', seed), toWall)
     },
+
+    issueResumeToken (id) {
+      const session = present(id)
+      const token = createResumeToken()
+      session.previousTokenHash = session.tokenHash
+      session.tokenHash = hashResumeToken(token)
+      delivery.commit(session)
+      return token
+    },
+
+    updateContext: (id, change) => changeContext(present(id), change),
 
     getSession (id) {
       const session = directory.get(id)
@@ -569,15 +625,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       session.previousTokenHash = null
     },
 
-    setContext (session, context) {
-      if (session.ended) throw new HoldfastError('SESSION_ENDED')
-      session.context = context
-      delivery.commit(session)
-    }
+    changeContext
   }
 }
 
-const EMPTY_CONTEXT: JsonObject = Object.freeze({})
 const NOTHING_TO_REPLAY: ReplayPlan = Object.freeze({ replay: null, gap: null })
 
 function holds (hash: string, userId: UserId, kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }): boolean {

@@ -52,6 +52,8 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   revision: number
   /** Frozen. */
   context: JsonObject
+  /** Of the latest handshake's credentials; frozen. */
+  labels: JsonObject
   connection: AttachedConnection | null
   log: ReplayLog | null
   /** Highest seq the store has kept; nothing above it leaves the node. */

@@ -25,6 +25,7 @@ export function viewOf (session: SessionRecord, toWall: WallTime): SessionView {
     createdAt: session.createdAt,
     lastActivityAt: toWall(session.lastActiveAt),
     context: session.context,
+    labels: session.labels,
     state: session.connection === null ? 'detached' : 'active',
     profile: session.profile,
     revision: session.revision,

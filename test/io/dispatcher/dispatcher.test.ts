@@ -6,7 +6,7 @@ import type { CommandContext } from '../../../src/io/dispatcher/command.js'
 import { defineCommand } from '../../../src/io/dispatcher/command.js'
 import type { CoreAnswer, CoreRequest, PlatformCore } from '../../../src/io/dispatcher/core.js'
 import { DURATION_BOUNDS_MS } from '../../../src/io/dispatcher/dispatcher.js'
-import { mergePatch } from '../../../src/io/dispatcher/session-handle.js'
+import { mergePatch } from '../../../src/io/session/context.js'
 import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
 import type { JsonObject } from '../../../src/io/types.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
@@ -419,7 +419,7 @@ t.test('the context is frozen all the way down, and what went in is not what is 
 })
 
 t.test('the context is bounded in bytes, and stays as it was when it would exceed them', async t => {
-  const world = createWorld({ dispatcher: { maxContextBytes: 20 } })
+  const world = createWorld({ session: { maxContextBytes: 20 } })
   const exact = { a: 'x'.repeat(12) }
   t.equal(JSON.stringify(exact).length, 20)
   t.match(await answersOf(world, ({ session }) => {

@@ -121,7 +121,7 @@ t.test('operators see all there is of a session, and no token', async t => {
   clock.advance(5)
   const view = manager.peekSession(peer.welcome.sessionId)
   t.match(view, { state: 'detached', revision: 3, detachedAt: START_WALL + 75 })
-  t.strictSame(Object.keys(view ?? {}).sort(), ['context', 'createdAt', 'detachedAt', 'dropped', 'id', 'inFlight', 'lastActivityAt', 'lastCommand', 'lastSeq',
+  t.strictSame(Object.keys(view ?? {}).sort(), ['context', 'createdAt', 'detachedAt', 'dropped', 'id', 'inFlight', 'labels', 'lastActivityAt', 'lastCommand', 'lastSeq',
     'outboxBytes', 'outboxMessages', 'profile', 'revision', 'state', 'userId'])
   t.equal(manager.peekSession('nobody'), undefined)
 })

@@ -1,0 +1,88 @@
+// What a platform does with sessions beside commands: makes one for a user and lets him join it,
+// gives it a context to start with, and changes that context later. None of the three was possible:
+// a session made by `createSession` could be joined by nobody.
+
+import t from 'tap'
+import { createDomain } from '../../helpers/domain.js'
+
+t.test('a session made for a user is joined with a token that was issued for it', async t => {
+  const { manager, connect } = createDomain()
+  const { id } = manager.createSession('ann', { context: { desk: 'night' } })
+  manager.send({ sessionId: id }, 'welcome', { draft: 7 })
+  const token = manager.issueResumeToken(id)
+  const peer = connect({ userId: 'ann', resume: { sessionId: id, token, lastSeq: 0 } })
+  t.match(peer.frames(), [
+    { type: 'session_resumed', payload: { sessionId: id, replay: { from: 1, to: 1 } } },
+    { seq: 1, event: 'welcome', payload: { draft: 7 } },
+    { type: 'live' }
+  ])
+  t.same(manager.peekSession(id)?.context, { desk: 'night' })
+})
+
+t.test('a token is for its user, and works once', async t => {
+  const { manager, connect } = createDomain()
+  const { id } = manager.createSession('ann')
+  const resume = { sessionId: id, token: manager.issueResumeToken(id), lastSeq: 0 }
+  t.match(connect({ userId: 'bob', resume }).frames()[0], { type: 'session_created', payload: { previous: { reason: 'unknown' } } })
+  const first = connect({ userId: 'ann', resume })
+  t.match(first.frames()[0], { type: 'session_resumed' })
+  first.send({ command: 'x', id: 1 })
+  first.close(1006)
+  t.match(connect({ userId: 'ann', resume }).frames()[0], { type: 'session_created' }, 'it was used up by the first frame')
+})
+
+t.test('an issued token and the one that the present client holds are both good until the next resume', async t => {
+  for (const useIssued of [true, false]) {
+    const { manager, connect } = createDomain()
+    const peer = connect({ userId: 'ann' })
+    const { sessionId, resumeToken } = peer.welcome
+    const token = manager.issueResumeToken(sessionId)
+    peer.close(1006)
+    const again = connect({ userId: 'ann', resume: { sessionId, token: useIssued ? token : resumeToken, lastSeq: 0 } })
+    t.match(again.frames()[0], { type: 'session_resumed' })
+    again.send({ command: 'x', id: 1 })
+    again.close(1006)
+    const late = connect({ userId: 'ann', resume: { sessionId, token: useIssued ? resumeToken : token, lastSeq: 0 } })
+    t.match(late.frames()[0], { type: 'session_created' }, 'the other one is dead')
+  }
+})
+
+t.test('no token is issued for a session that is not there', async t => {
+  const { manager } = createDomain()
+  t.throws(() => manager.issueResumeToken('nobody'), { code: 'SESSION_NOT_FOUND' })
+  const { id } = manager.createSession('ann')
+  manager.terminateSession(id)
+  t.throws(() => manager.issueResumeToken(id), { code: 'SESSION_ENDED' })
+})
+
+t.test('a context can be changed outside of a command, which is no activity', async t => {
+  const { manager, clock } = createDomain()
+  const { id, lastActivityAt } = manager.createSession('ann', { context: { a: 1 } })
+  clock.advance(1000)
+  t.same(manager.updateContext(id, context => ({ ...context, b: 2 })), { a: 1, b: 2 })
+  t.same(manager.peekSession(id)?.context, { a: 1, b: 2 })
+  t.equal(manager.peekSession(id)?.lastActivityAt, lastActivityAt)
+  t.ok(Object.isFrozen(manager.peekSession(id)?.context))
+  t.throws(() => manager.updateContext('nobody', () => ({})), { code: 'SESSION_NOT_FOUND' })
+  manager.terminateSession(id)
+  t.throws(() => manager.updateContext(id, () => ({})), { code: 'SESSION_ENDED' })
+})
+
+t.test('a context above its limit is refused wherever it comes from, and nothing is left of it', async t => {
+  const { manager } = createDomain({ session: { maxContextBytes: 20 } })
+  const large = { text: 'x'.repeat(20) }
+  t.throws(() => manager.createSession('ann', { context: large }), { code: 'CONTEXT_TOO_LARGE' })
+  t.equal(manager.countSessions().total, 0)
+  const { id } = manager.createSession('ann', { context: { a: 1 } })
+  t.throws(() => manager.updateContext(id, () => large), { code: 'CONTEXT_TOO_LARGE' })
+  for (const wrong of [null, 'text', ['a'], undefined, 7]) t.throws(() => manager.updateContext(id, () => wrong as never), TypeError)
+  t.same(manager.peekSession(id)?.context, { a: 1 })
+})
+
+t.test('what the caller still holds does not change the context', async t => {
+  const { manager } = createDomain()
+  const context = { list: [1] }
+  const { id } = manager.createSession('ann', { context })
+  context.list.push(2)
+  t.same(manager.peekSession(id)?.context, { list: [1] })
+})
