@@ -60,7 +60,11 @@ export default [
   imports('plugins/*.ts', {
     allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|loopback|limits|config-options|option-checks|auth/authenticate)\\.js', '\\./(gateway|metrics|schemas)/[\\w-]+\\.js'],
     types: ['fastify', '\\./[\\w-]+\\.js'],
-    ignores: ['plugins/session-manager.ts']
+    ignores: ['plugins/session-manager.ts', 'plugins/holdfast.ts']
+  }),
+  // The one register puts the others together.
+  imports('plugins/holdfast.ts', {
+    allowed: ['fastify-plugin', '\\.\\./src/(io/.*|limits|loopback|option-checks|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'], types: ['fastify']
   }),
   imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|limits|option-checks|stores/memory)\\.js'], types: ['fastify'] }),
   imports('plugins/*/*.ts', {

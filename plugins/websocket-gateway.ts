@@ -21,7 +21,7 @@ import type { Clock, Millis } from '../src/io/types.js'
 import { OPTIONS } from '../src/config-options.js'
 import { completeConnectionLimits, likeOption, type Given } from '../src/limits.js'
 import {
-  aBoolean, aClock, aFunction, aText, anObject, checkOptions, milliseconds, type OptionCheck
+  aBoolean, aClock, aFunction, anObject, checkOptions, milliseconds, type OptionCheck
 } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './dispatcher.js'
@@ -90,7 +90,7 @@ const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
   upgradesPerMinute: likeOption('upgradesPerMinute'),
   closeTimeoutMs: milliseconds(1, MAX_TIMEOUT_MS),
   authTimeoutMs: milliseconds(1, MAX_TIMEOUT_MS),
-  prefix: aText('a path'),
+  prefix: { is: value => typeof value === 'string', expected: 'a path' },
   clock: aClock
 }
 

@@ -1,12 +1,13 @@
 // The public names of the package, and nothing else. What is not listed here, in ./client or under ./plugins/* may change without notice.
 
+export { default, type HoldfastOptions } from '../plugins/holdfast.js'
 export { buildApp, PLACEHOLDER_USER, type AppOverrides } from './app.js'
-export { placeholderAuthenticator, type AuthRequest, type Authenticate, type Principal } from './auth/authenticate.js'
+export { placeholderAuthenticator, type AuthRequest, type Authenticate, type Principal, type Refusal } from './auth/authenticate.js'
 export { createJwtAuthenticator, type JwtAuthenticatorOptions } from './auth/jwt.js'
 export { configWith, loadConfig, type Config, type ConfigSources } from './config.js'
 export { createHttpCore, type HttpCoreOptions } from './cores/http.js'
 export {
-  defineCommand, type CommandContext, type CommandDefinition, type CommandHandler, type CommandMap, type CommandOptions, type CommandSession,
+  defineCommand, defineEvents, type Before, type Register, type CommandContext, type CommandDefinition, type CommandHandler, type CommandMap, type CommandOptions, type CommandSession,
   type CoreCommandDefinition, type EventMap, type PayloadOf, type ResultOf
 } from './io/dispatcher/command.js'
 export type { CoreAnswer, CoreMessage, CoreRequest, PlatformCore } from './io/dispatcher/core.js'
@@ -18,7 +19,7 @@ export { SUBPROTOCOL } from './io/protocol/frames.js'
 export type { ListQuery, SessionCounts, SessionLimits, SessionManager, SessionPage, SessionTotals } from './io/session/manager.js'
 export type { SessionStore } from './io/session/store.js'
 export type {
-  Clock, EndReason, InboundMessage, JsonObject, JsonValue, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
+  Clock, EndReason, InboundMessage, JsonCompatible, JsonObject, JsonValue, Jsonify, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'
 export { limitsOf, type Limits } from './limits.js'
 export { createMemoryStore } from './stores/memory.js'

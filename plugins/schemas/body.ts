@@ -11,7 +11,7 @@ import { type JsonError, parseJson } from '../../src/io/json.js'
 /** Replaces the parsers of a scope; call it before routes are declared. A route that needs a body refuses a missing one by its schema. */
 export function readBodies (scope: FastifyInstance): void {
   scope.removeAllContentTypeParsers()
-  scope.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, text, done) => {
+  scope.addContentTypeParser(['application/json', 'application/merge-patch+json'], { parseAs: 'string' }, (_request, text, done) => {
     try {
       done(null, text === '' ? undefined : parseJson(text as string))
     } catch (error) {
