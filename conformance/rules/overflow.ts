@@ -70,6 +70,7 @@ export const overflowChecks: readonly Check[] = [
         await peer.answer(n + 1)
       }
       // It has handled output 1 and cannot take output 2.
+      peer.ack(1)
       for (let attempt = 0; attempt < 3; attempt++) {
         peer.link.close(code)
         await peer.closed(`the answer to a close with ${code}`)
