@@ -20,10 +20,16 @@ export const systemTiming: RetryTiming = {
 }
 
 /**
- * Pause before repeat number `repeat` (1, 2, …): the span doubles from 100 ms to 5 s, of which the upper half is chance, so that the
- * commands that failed together do not come back together.
+ * Longest pause that nobody asked for. A core that is back is found within it, and people wait for
+ * that; a refused connection costs little, and a core that wants more rest says Retry-After.
+ */
+const MAX_SPAN_MS = 1_000
+
+/**
+ * Pause before repeat number `repeat` (1, 2, …): the span doubles from 100 ms to 1 s, of which the
+ * upper half is chance, so that the commands that failed together do not come back together.
  */
 export function backoffMs (repeat: number, random: () => number): Millis {
-  const span = Math.min(5_000, 100 * 2 ** (repeat - 1))
+  const span = Math.min(MAX_SPAN_MS, 100 * 2 ** (repeat - 1))
   return span / 2 + random() * span / 2
 }
