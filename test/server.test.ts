@@ -11,8 +11,9 @@ import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
+import { built } from './helpers/built.js'
 
-const BUILT = [fileURLToPath(new URL('../dist/src/server.js', import.meta.url))]
+const BUILT = [built('src/server.js')]
 // tap passes its loaders on in execArgv; with them the child runs TypeScript and is measured.
 const SOURCE = [...process.execArgv, fileURLToPath(new URL('../src/server.ts', import.meta.url))]
 

@@ -2,9 +2,8 @@
 // from outside as an operator would.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { placeholderAuthenticator } from '../../src/auth/authenticate.js'
 import type { DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
@@ -13,6 +12,7 @@ import type { SessionLimits } from '../../src/io/session/manager.js'
 import dispatcher from '../../plugins/dispatcher.js'
 import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway, { type WebsocketGatewayOptions } from '../../plugins/websocket-gateway.js'
+import { built } from './built.js'
 
 export const SESSION_LIMITS: SessionLimits = {
   idleTimeoutMs: 3_600_000,
@@ -94,14 +94,12 @@ export interface ServerProcess {
   residentBytes (): number
 }
 
-const ENTRY = fileURLToPath(new URL('../../dist/src/server.js', import.meta.url))
 const START_MS = 60_000
 
 /** Starts the built server on a free port of the loopback and waits until it listens. */
 export async function startServer (env: Record<string, string> = {}, nodeOptions: string[] = []): Promise<ServerProcess> {
-  if (!existsSync(ENTRY)) throw new Error('dist/src/server.js is missing: run `npm run build` first')
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDFAST_') && !/^(TAP|NODE_OPTIONS|NODE_V8)/.test(name)))
-  const child = spawn(process.execPath, [...nodeOptions, ENTRY], {
+  const child = spawn(process.execPath, [...nodeOptions, built('src/server.js')], {
     env: { ...inherited, HOST: '127.0.0.1', PORT: '0', LOG_LEVEL: 'info', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
