@@ -36,8 +36,8 @@ export interface DeliveryOptions {
 export interface Delivery {
   /** Appends an output and wakes the connection. False when it is larger than the session takes (P-50); nothing happens then, nor for an ended session. */
   append(session: SessionRecord, output: Output, now: Millis): boolean
-  /** The same; where the output is too large, the session gets a `gap` in its place. False then. */
-  appendOrGap(session: SessionRecord, output: Output, now: Millis): boolean
+  /** The same; where the output is too large, the session gets a `gap` in its place. */
+  appendOrGap(session: SessionRecord, output: Output, now: Millis): void
   /** From now on the session takes outputs up to this size, also of those that are held (P-50). */
   limitOutputs(session: SessionRecord, maxOutputBytes: number): void
   /**
@@ -126,11 +126,10 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     return output.bytes + MAX_SEQ_BYTES > maxOutputBytes && frameBytes(output, seq) > maxOutputBytes
   }
 
-  function offer (session: SessionRecord, output: Output, at: Millis): boolean {
-    if (append(session, output, at)) return true
+  function offer (session: SessionRecord, output: Output, at: Millis): void {
+    if (append(session, output, at)) return
     dropped++
     append(session, substituteOf(output, lastSeqOf(session) + 1), at)
-    return false
   }
 
   function append (session: SessionRecord, output: Output, at: Millis): boolean {
@@ -162,7 +161,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
 
     appendOrGap (session, output, at) {
       fanOuts.catchUp(session, at)
-      return offer(session, output, at)
+      offer(session, output, at)
     },
 
     limitOutputs (session, maxOutputBytes) {

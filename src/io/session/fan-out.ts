@@ -17,7 +17,7 @@ export interface FanOuts {
 }
 
 export interface FanOutOptions {
-  append: (session: SessionRecord, output: Output, now: Millis) => unknown
+  append: (session: SessionRecord, output: Output, now: Millis) => void
   /** Runs a callback after other events had their turn. */
   yieldTurn: (callback: () => void) => void
   now: () => Millis

@@ -160,7 +160,8 @@ export interface SessionManager {
    */
   terminateUser(userId: UserId, except?: SessionId, note?: string): Promise<number>
   /**
-   * Sends an output. Returns the number of sessions and, for a single one, the seq.
+   * Sends an output. Returns the number of sessions that there were when it was sent, those that
+   * get a `gap` in its place included (P-50), and for a single one the seq.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match nobody
    * @throws PAYLOAD_TOO_LARGE                 larger than the session takes, or with other targets than any session (P-50)
@@ -500,11 +501,8 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       return { sessions: count, seq: null }
     }
     const at = now()
-    let taken = 0
-    for (const session of sessions) {
-      if (delivery.appendOrGap(session, output, at) && !session.ended) taken++
-    }
-    return { sessions: taken, seq: null }
+    for (const session of sessions) delivery.appendOrGap(session, output, at)
+    return { sessions: count, seq: null }
   }
 
   return {
@@ -612,9 +610,11 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
     send (target, event, payload) {
       const output = messageOutput(event, payload)
-      // Larger than any session takes. One that takes less gets a `gap` in its place, unless it is the only one addressed (P-50).
+      // Refused also where nobody is addressed, so that a sender learns it at once.
       if (frameBytes(output, 1) > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       if ('sessionId' in target) return sendToOne(target.sessionId, output)
+      // With room for any seq: who asked for no less gets no `gap`, however many outputs there were (P-50d).
+      if (frameBytes(output, Number.MAX_SAFE_INTEGER) > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       return sendToMany('userId' in target ? target.userId : null, output)
     },
 

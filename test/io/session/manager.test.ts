@@ -357,14 +357,28 @@ t.test('P-50 of a message for many, whoever takes less gets a gap under its seq'
     const { manager, connect, slice } = createDomain({ session: { maxSessionsPerUser: 1000 } })
     const peers = Array.from({ length: sessions }, (_, n) => connect(n === 1 ? { maxOutputBytes: 2000 } : {}))
     for (const peer of peers) peer.take()
-    manager.send({ userId: 'ann' }, 'e', 'x'.repeat(3000))
-    manager.send({ userId: 'ann' }, 'e', 'y')
+    const answer = { sessions, seq: null }
+    t.strictSame(manager.send({ userId: 'ann' }, 'e', 'x'.repeat(3000)), answer, 'counted alike, however many there are')
+    t.strictSame(manager.send({ userId: 'ann' }, 'e', 'y'), answer)
     while (slice() > 0);
     t.match(peers[0]?.take(), [{ seq: 1, event: 'e' }, { seq: 2, payload: 'y' }])
     const [gap, next] = peers[1]?.take() as Frame[]
     t.match(gap, { seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: Buffer.byteLength(JSON.stringify({ seq: 1, type: 'message', event: 'e', payload: 'x'.repeat(3000) })) } })
     t.match(next, { seq: 2, payload: 'y' })
     t.equal(manager.totals.outputsDropped, 1)
+  }
+})
+
+// Judged with seq 1, a message could be a byte too large for a session that had had more outputs.
+t.test('P-50d who asked for no less gets no gap: what not every seq leaves room for is refused to its sender', async t => {
+  const base = Buffer.byteLength(`{"seq":${Number.MAX_SAFE_INTEGER},"type":"message","event":"e","payload":""}`)
+  for (const target of [{ userId: 'ann' }, { all: true }] as const) {
+    const { manager, connect } = createDomain({ session: { outboxBytes: base + 100 } })
+    const peer = connect()
+    t.throws(() => manager.send(target, 'e', 'x'.repeat(101)), { code: 'PAYLOAD_TOO_LARGE' })
+    for (let n = 0; n < 120; n++) manager.send(target, 'e', 'x'.repeat(100))
+    t.equal(manager.totals.outputsDropped, 119, 'by the bound of the outbox')
+    t.strictSame(peer.takeOnly('message', 'gap').map(({ type, seq }) => [type, seq]), Array.from({ length: 120 }, (_, i) => ['message', i + 1]))
   }
 })
 
