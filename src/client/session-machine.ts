@@ -349,8 +349,8 @@ export function createTransition (settings: Settings): Transition {
     if (frame.type !== 'message') act('answer', frame, isNew)
     if (!isNew) return
     if (frame.type === 'message') return act('deliver', frame.event!, frame.payload, seq)
-    // In the place of an output that is too large for this client (P-50d), or that ended several
-    // connections (P-51).
+    // In the place of an output that is too large for this client (P-50d). One that is given up is
+    // in the `gap` of a resume (P-51).
     if (frame.type === 'gap') tell('gap', { from: seq, to: seq })
     handled(seq)
   }

@@ -86,7 +86,7 @@ t.test('BAD_FRAME', async t => {
     t.strictSame(await Promise.all(sent.map(outcome)), ['pending', 'BAD_FRAME', 'pending'])
   })
 
-  t.test('any other unsequenced error that names a command is for good as well', async t => {
+  t.test('P-10 any other unsequenced error that names a command is for good as well', async t => {
     const { first, session } = await createLiveWorld(t)
     const sent = session.send('a')
     first.say({ type: 'error', code: 'NOT_CARRIED', id: 1, payload: 'The number cannot be carried.' })
@@ -96,7 +96,7 @@ t.test('BAD_FRAME', async t => {
   })
 
   // A server of revision 1.0 does not say which: the only command in flight was pending for ever.
-  t.test('finds the one command it can mean by the watermark of a resume', async t => {
+  t.test('P-6 finds the one command it can mean by the watermark of a resume', async t => {
     const { first, session, peer } = await createLiveWorld(t)
     const sent = session.send('a')
     first.say(badFrame())
@@ -108,7 +108,7 @@ t.test('BAD_FRAME', async t => {
     t.strictSame(second.ids, [1])
   })
 
-  t.test('sends the commands it can mean one at a time', async t => {
+  t.test('P-6 sends the commands it can mean one at a time', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     const [a, b, c] = ['a', 'b', 'c'].map(command => session.send(command))
     first.say(badFrame())
@@ -312,7 +312,7 @@ t.test('refused logins', async t => {
     }
   })
 
-  t.test('keeps what is saved, so that the next login goes on', async t => {
+  t.test('P-53a keeps what is saved, so that the next login goes on', async t => {
     let saved: unknown
     const persistence = { load: () => saved as never, save: (state: unknown) => { saved = state }, clear: () => { saved = undefined } }
     const { first, clock, peer } = await createLiveWorld(t, { token: 'a.b.c', persistence })

@@ -45,7 +45,7 @@ t.test('questions', async t => {
     t.equal(pings(first), 2)
   })
 
-  t.test('does not take the bytes of its own question for life', async t => {
+  t.test('P-52 does not take the bytes of its own question for life', async t => {
     // A socket takes them without a network as well, which doubled the time until a page said that it is offline.
     const page = createPage()
     const { first, session, clock } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
@@ -60,7 +60,7 @@ t.test('questions', async t => {
     t.not(session.state, 'live')
   })
 
-  t.test('does not ask a server of revision 1.0, which is resumed instead where there is reason for doubt', async t => {
+  t.test('P-52 does not ask a server of revision 1.0, which is resumed instead where there is reason for doubt', async t => {
     const page = createPage()
     const { first, session, events, peer } = await createLiveWorld(t, { page, persistence: false })
     page.fire('visibilitychange')
@@ -82,7 +82,7 @@ t.test('questions', async t => {
     t.equal(peers[0]!.closedWith, 4900)
   })
 
-  t.test('asks on waking when the machine slept, as no event tells of it', async t => {
+  t.test('P-52 asks on waking when the machine slept, as no event tells of it', async t => {
     const { first, session, clock } = await createLiveWorld(t, {}, ASKABLE)
     await clock.advance(4_000)
     clock.sleep(60_000)
@@ -92,7 +92,7 @@ t.test('questions', async t => {
     t.not(session.state, 'live')
   })
 
-  t.test('tells a new time when it changes, and not before the one the server named', async t => {
+  t.test('P-53b tells a new time when it changes, and not before the one the server named', async t => {
     const page = createPage()
     const { first, clock, events } = await createLiveWorld(t, { page, persistence: false })
     first.say({ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5_000 } })
@@ -144,7 +144,7 @@ t.test('slow lines', async t => {
   })
 
   // A browser shows whole messages only: one large output on a slow line was cut at 35 s each time, and never came.
-  t.test('waits twice as long each time for what comes behind the first frame of a connection', async t => {
+  t.test('P-43f waits twice as long each time for what comes behind the first frame of a connection', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     await clock.advance(35_000)
     t.equal(first.closedWith, 4900)
