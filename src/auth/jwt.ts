@@ -6,7 +6,7 @@
 
 import { errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
 import { HoldfastError } from '../io/errors.js'
-import type { Log, Millis } from '../io/types.js'
+import type { JsonValue, Log, Millis } from '../io/types.js'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from './authenticate.js'
 import { createKeySet, type KeySetStats } from './key-set.js'
 
@@ -21,6 +21,11 @@ export interface JwtAuthenticatorOptions {
   audience?: string | undefined
   /** Claim that holds the user id. Default `sub`. */
   userClaim?: string | undefined
+  /**
+   * Claims that become labels of the same name, such as `['roles', 'tenant']`. One that a token lacks
+   * is no label. Default: none.
+   */
+  labelClaims?: readonly string[] | undefined
   /** How far the clocks of issuer and server may differ. Default 10 s; 0 to 300. */
   clockToleranceSeconds?: number | undefined
   /** Milliseconds since 1970-01-01 UTC; replaced in tests. */
@@ -53,17 +58,20 @@ const MAX_TOLERANCE_SECONDS = 300
 /**
  * An Authenticate function that takes JWTs.
  *
- * Shape: `userId` is the claim; `expiresAt` is `exp` plus the tolerance, absent if the token has no `exp`.
+ * Shape: `userId` is the claim; `expiresAt` is `exp` plus the tolerance, absent if the token has no `exp`; `labels` are the
+ * `labelClaims` that the token has.
  *
  * The function throws UNAUTHENTICATED for the token's faults and AUTH_UNAVAILABLE if the key set cannot be had.
  *
- * @throws CONFIG_INVALID  neither secret nor jwksUrl, a secret under 32 bytes, a URL that is not http(s), a tolerance out of range
+ * @throws CONFIG_INVALID  neither secret nor jwksUrl, a secret under 32 bytes, a URL that is not http(s), a tolerance out of range,
+ *                         labelClaims that are not an array of names
  */
 export function createJwtAuthenticator (options: JwtAuthenticatorOptions): JwtAuthenticator {
   const { issuer, audience, userClaim = 'sub', clockToleranceSeconds = DEFAULT_TOLERANCE_SECONDS, wall = Date.now } = options
   if (!(clockToleranceSeconds >= 0 && clockToleranceSeconds <= MAX_TOLERANCE_SECONDS)) {
     throw new HoldfastError('CONFIG_INVALID', { message: `The clock tolerance for tokens is not between 0 and ${MAX_TOLERANCE_SECONDS} seconds.` })
   }
+  const labelClaims = readLabelClaims(options.labelClaims)
   const secret = options.secret === undefined ? undefined : readSecret(options.secret)
   const keySet = options.jwksUrl === undefined
     ? undefined
@@ -110,6 +118,8 @@ export function createJwtAuthenticator (options: JwtAuthenticatorOptions): JwtAu
     }
     const principal: Principal = { userId: claims[userClaim] as string }
     if (claims.exp !== undefined) principal.expiresAt = (claims.exp + clockToleranceSeconds) * 1000
+    const labels = labelClaims.filter(name => Object.hasOwn(claims, name)).map(name => [name, claims[name] as JsonValue] as const)
+    if (labels.length > 0) principal.labels = Object.fromEntries(labels)
     return checkPrincipal(principal)
   }
   return keySet === undefined ? authenticate : Object.assign(authenticate, { keySet: keySet.stats })
@@ -121,6 +131,13 @@ function withoutClaims (cause: unknown): unknown {
     return Object.assign(new Error(`${cause.code}: ${cause.claim} ${cause.reason}`), { code: cause.code })
   }
   return cause
+}
+
+function readLabelClaims (names: readonly string[] = []): readonly string[] {
+  if (!Array.isArray(names) || names.some(name => typeof name !== 'string' || name === '')) {
+    throw new HoldfastError('CONFIG_INVALID', { message: 'labelClaims: an array of names of claims is expected.' })
+  }
+  return names
 }
 
 function readSecret (secret: string): Uint8Array {

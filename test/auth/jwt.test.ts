@@ -43,6 +43,19 @@ t.test('tokens signed with a secret', async t => {
     t.match(await verify(withSecret({ userClaim: 'email' }), token), { userId: 'ada@example.org' })
   })
 
+  // Roles stand in nearly every token, and an application had to verify it a second time to read them.
+  t.test('claims become labels where labelClaims names them, and those that are missing do not', async t => {
+    const authenticate = withSecret({ labelClaims: ['roles', 'tenant', 'toString'] })
+    const token = await signWithSecret({ sub: 'ada', roles: ['chief'], email: 'ada@example.org' })
+    t.strictSame(await verify(authenticate, token), { userId: 'ada', expiresAt: undefined, labels: { roles: ['chief'] }, context: undefined })
+    t.strictSame(await verify(authenticate, await signWithSecret({ sub: 'ada' })), { userId: 'ada' })
+  })
+
+  t.test('claims that are too large for labels are a fault of the setup, not of the token', async t => {
+    const token = await signWithSecret({ sub: 'ada', groups: ['x'.repeat(5000)] })
+    await t.rejects(verify(withSecret({ labelClaims: ['groups'] }), token), { name: 'TypeError', message: /labels have at most 4096 bytes/ })
+  })
+
   t.test('issuer and audience are taken if they are right', async t => {
     const token = await signWithSecret({ sub: 'ada', iss: 'https://id.example', aud: ['other', 'holdfast'] })
     t.match(await verify(withSecret({ issuer: 'https://id.example', audience: 'holdfast' }), token), { userId: 'ada' })
@@ -188,7 +201,9 @@ t.test('options', async t => {
     ['a URL with credentials, which fetch refuses', { jwksUrl: 'https://ada:secret@id.example/keys' }],
     ['a negative tolerance', { secret: SECRET, clockToleranceSeconds: -1 }],
     ['a tolerance that is no number', { secret: SECRET, clockToleranceSeconds: NaN }],
-    ['a tolerance of hours', { secret: SECRET, clockToleranceSeconds: 3600 }]
+    ['a tolerance of hours', { secret: SECRET, clockToleranceSeconds: 3600 }],
+    ['a name of a claim that is not in an array', { secret: SECRET, labelClaims: 'roles' as never }],
+    ['an empty name of a claim', { secret: SECRET, labelClaims: [''] }]
   ]
   for (const [title, options] of bad) {
     t.test(`${title} is CONFIG_INVALID`, async t => {
