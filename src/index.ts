@@ -10,7 +10,7 @@ export {
   defineCommand, defineEvents, type Before, type Register, type CommandContext, type CommandDefinition, type CommandHandler, type CommandMap, type CommandOptions, type CommandSession,
   type CoreCommandDefinition, type EventMap, type PayloadOf, type ResultOf
 } from './io/dispatcher/command.js'
-export type { CoreAnswer, CoreMessage, CoreRequest, PlatformCore } from './io/dispatcher/core.js'
+export type { CoreAnswer, CoreMessage, CoreRequest, CoreSession, PlatformCore } from './io/dispatcher/core.js'
 export type { CommandStats, Dispatcher, DispatcherLimits } from './io/dispatcher/dispatcher.js'
 export { COMMAND_ERROR_CODE, ERRORS, HoldfastError, commandError, type ErrorCode, type ErrorRow } from './io/errors.js'
 export type { GatewayLimits } from './io/gateway/gateway.js'

@@ -192,6 +192,7 @@ function bodyOf (request: CoreRequest, clock: Clock): string {
         userId: session.userId,
         createdAt: session.createdAt,
         lastActivityAt: session.lastActivityAt,
+        labels: session.labels,
         context: session.context
       },
       id,

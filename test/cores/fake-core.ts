@@ -94,7 +94,7 @@ export function connect (t: Test, url: string, options: Partial<HttpCoreOptions>
 export function command (over: Partial<CoreRequest> = {}): CoreRequest {
   return {
     key: 's1.e1.1',
-    session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 } },
+    session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 }, labels: { roles: ['reviewer'] } },
     id: 1,
     command: 'review.approve',
     payload: { item: 'é' },

@@ -13,7 +13,7 @@ t.test('requests', async t => {
       type: 'session.command',
       timestamp: '2023-11-14T22:13:20.000Z',
       data: {
-        session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 } },
+        session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 }, labels: { roles: ['reviewer'] } },
         id: 1,
         command: 'review.approve',
         payload: { item: 'é' }

@@ -5,6 +5,11 @@
 
 import type { JsonObject, JsonValue, LifecycleEvent, Millis, Session } from '../types.js'
 
+export interface CoreSession extends Session {
+  /** What the credentials of the latest handshake say of the user, such as roles. */
+  readonly labels: JsonObject
+}
+
 /** One accepted command on its way to the core. */
 export interface CoreRequest {
   /**
@@ -14,7 +19,7 @@ export interface CoreRequest {
    */
   key: string
   /** A snapshot; `context` is what the session held when the command started. */
-  session: Session
+  session: CoreSession
   /** As the client gave it; null if it gave none. */
   id: number | string | null
   /** 1–128 characters, chosen by the client. */

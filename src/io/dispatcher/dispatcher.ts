@@ -493,10 +493,10 @@ function createCoreHandler (
   core: PlatformCore, idempotent: boolean, timeoutMs: Millis, number: () => number
 ): Entry['handler'] {
   return async ({ session, id, command, payload, signal }) => {
-    const { userId, createdAt, lastActivityAt, context } = session
+    const { userId, createdAt, lastActivityAt, labels, context } = session
     const answer = await core.execute({
       key: `${session.id}.${session.epoch}.${typeof id === 'number' ? id : `u${number()}`}`,
-      session: { id: session.id, userId, createdAt, lastActivityAt, context },
+      session: { id: session.id, userId, createdAt, lastActivityAt, labels, context },
       id: id ?? null,
       command,
       payload: payload as JsonValue,

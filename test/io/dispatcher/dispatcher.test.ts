@@ -563,7 +563,7 @@ t.test('the core executes what no handler here answers: messages in order, then 
     timeoutMs: 30_000,
     idempotent: false,
     signal: AbortSignal,
-    session: { id: world.peer.welcome.sessionId, userId: 'ann', createdAt: Number, lastActivityAt: Number, context: {} }
+    session: { id: world.peer.welcome.sessionId, userId: 'ann', createdAt: Number, lastActivityAt: Number, labels: {}, context: {} }
   }])
   core.answers[0]?.resolve({ payload: 'done', context: { a: 1, b: { c: null } }, messages: [{ event: 'one', payload: 1 }, { event: 'two', payload: 2 }] })
   await world.settle()
