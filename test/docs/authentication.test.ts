@@ -140,11 +140,12 @@ t.test('roles decide which commands may run', async t => {
 
 t.test('a context to start with, and a resume that keeps its own', async t => {
   const { app } = await program(t, 'context.js')
-  const first = await join(t, app, { entries: ['auth.ada'] })
+  const asAda = `auth64.${Buffer.from('ada').toString('base64url')}`
+  const first = await join(t, app, { entries: [asAda] })
   const hello = await first.next()
   t.equal(await ask(first, 'desk.get'), 'day')
   t.equal(await ask(first, 'desk.move', 'night'), 'night')
-  const again = await join(t, app, { entries: ['auth.ada', resumeEntry(hello)] })
+  const again = await join(t, app, { entries: [asAda, resumeEntry(hello)] })
   await again.nextOf('live')
   t.equal(await ask(again, 'desk.get'), 'night')
 })
