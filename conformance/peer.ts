@@ -225,7 +225,9 @@ function createWatch (breach: PeerOptions['breach']) {
       if (goodbye === undefined) return breach('P-42', `expected goodbye before close ${end.code}, got none`)
       if (goodbye.code !== end.code) breach('P-42', `expected goodbye to name close code ${end.code}, got ${show(goodbye)}`)
       if (end.afterGoodbye.length > 0) breach('P-42', `expected goodbye to be the last frame, got ${show(end.afterGoodbye)}`)
-      if (goodbye.action !== actionOf(end.code)) breach('P-49', `expected action ${actionOf(end.code)} with ${end.code}, got ${show(goodbye.action)}`)
+      // A quota may be free again later, and a server may say so (section 10).
+      const mayWait = end.code === 4429 && goodbye.action === 'resume_later'
+      if (goodbye.action !== actionOf(end.code) && !mayWait) breach('P-49', `expected action ${actionOf(end.code)} with ${end.code}, got ${show(goodbye.action)}`)
     }
   }
 }

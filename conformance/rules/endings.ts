@@ -1,9 +1,11 @@
-// P-37 to P-42 and P-49: which end of a connection terminates, which detaches, and what the server says before it closes.
+// P-37 to P-42, P-49, P-53 and P-54: which end of a connection terminates, which detaches, what gives
+// way, and what the server says before it closes.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
 import { Failure, expect, expectEqual, notTested } from '../expect.js'
 import { pause, type Scope } from '../kit.js'
 import { REASONS, actionOf, type Ending, type Peer } from '../peer.js'
+import type { HttpAnswer } from '../socket.js'
 import { expectDetached, expectRefused, expectTerminated, takeReplay } from './shared.js'
 
 function expectGoodbye (end: Ending, code: number): void {
@@ -39,6 +41,29 @@ const ENDS: Readonly<Record<string, (peer: Peer) => void>> = {
 }
 
 const MOST_TABS = 200
+const MOST_ATTACHED = 100
+
+/** Connects until it is refused; gives the last answer. */
+async function fillUp (scope: Scope, user?: string): Promise<HttpAnswer> {
+  for (let n = 1; ; n++) {
+    const { answer } = await scope.handshake({ protocols: ['holdfast.v1'], ...(user === undefined ? {} : { user }) })
+    if (answer.status !== 101 || n === MOST_ATTACHED) return answer
+  }
+}
+
+/** P-54c: the time within which dead connections are found. */
+function expectRetryAfter (scope: Scope, headers: HttpAnswer['headers']): void {
+  const least = scope.facts.heartbeatMs / 1000 + 10
+  expect(Number(headers.get('retry-after')) >= least, `Retry-After of ${least} s or more`, headers.get('retry-after'))
+}
+
+/** P-53d: the same refusal, for who cannot read a status. */
+async function expectToldGoodbye (scope: Scope, code: number, user?: string): Promise<void> {
+  const peer = await scope.connect({ protocols: ['holdfast.v1', 'refuse.goodbye'], ...(user === undefined ? {} : { user }) })
+  const end = await peer.closed()
+  expectEqual([end.code, peer.opening.type, end.goodbye?.payload?.reason], [code, 'goodbye', REASONS[code]], 'with refuse.goodbye, close code, first frame and reason')
+  expect(end.goodbye?.payload?.retryAfterMs > 0, 'retryAfterMs in goodbye', end.goodbye)
+}
 
 export const endingChecks: readonly Check[] = [
   check('P-37', 'terminates the session of a basic connection at every close', BASIC, async (scope) => {
@@ -156,6 +181,34 @@ export const endingChecks: readonly Check[] = [
     expectEqual(next.facts['previous']?.reason, 'quota', 'for the session that gave way, previous.reason')
     await attached.fence()
   }, { slow: true }),
+  check('P-54', 'refuses a user whose sessions are all attached, with 429 or 4429', FULL, async (scope) => {
+    if (!scope.signsTokens) notTested('--jwt-secret')
+    const user = `kit-attached-${scope.tag()}`
+    const first = await scope.connect({ user })
+    const { status, headers } = await fillUp(scope, user)
+    await first.fence()
+    if (status === 101) notTested(`a quota of ${MOST_ATTACHED} sessions or fewer`)
+    expectEqual(status, 429, 'the HTTP status beyond the quota')
+    expectRetryAfter(scope, headers)
+    await expectToldGoodbye(scope, 4429, user)
+  }, { slow: true }),
+  check('P-54', 'ends the longest detached session of a full server, and refuses once all are attached', FULL, async (scope) => {
+    if (scope.facts.resumeWindowMs < 60_000) notTested('resumeWindowMs ≥ 60000')
+    const attached = await scope.connect()
+    const first = await working(scope)
+    first.link.destroy()
+    await first.closed()
+    const { status, headers } = await fillUp(scope)
+    await attached.fence()
+    if (status === 101 || status === 429) notTested(`a server that is full with ${MOST_ATTACHED} sessions or fewer`)
+    expectEqual(status, 503, 'the HTTP status of a full server')
+    expectRetryAfter(scope, headers)
+    await expectToldGoodbye(scope, 4104)
+    attached.link.close(1000)
+    await attached.closed()
+    const next = await scope.resume(first, 0)
+    expectEqual(next.facts['previous']?.reason, 'overloaded', 'for the session that gave way, previous.reason')
+  }, { last: true }),
   check('P-42', 'says goodbye before 4409, 4400 and 4000', BOTH, async (scope) => {
     const invalid = await working(scope)
     invalid.send({ sessionId: 'none', command: 'echo' })

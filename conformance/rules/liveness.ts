@@ -1,5 +1,5 @@
-// P-43, P-45 to P-48 and P-52: heartbeats, limits, and the ends that the server decides on. What takes longer than a few seconds is tested only
-// on a server that is configured to be quick about it.
+// P-43, P-45 to P-48, P-52 and P-53: heartbeats, limits, and the ends that the server decides on. What
+// takes longer than a few seconds is tested only on a server that is configured to be quick about it.
 
 import { exec } from 'node:child_process'
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
@@ -43,9 +43,8 @@ export const livenessChecks: readonly Check[] = [
     expectEqual(peer.frames.filter(({ type }) => type === 'ping').length, 0, 'ping frames in the basic profile')
   }, { slow: true }),
   check('P-43', 'drops a silent peer with 4103 after heartbeatMs + 10 s', BOTH, async (scope) => {
-    const { heartbeatMs, idleTimeoutMs } = scope.facts
-    const limitMs = heartbeatMs + SILENCE_GRACE_MS
-    if (heartbeatMs > 5000 || idleTimeoutMs < limitMs + 5000) notTested('heartbeatMs ≤ 5000 and idleTimeoutMs 15000 above it')
+    const { heartbeatMs } = scope.facts
+    const limitMs = expectQuick(scope)
     const peer = await scope.connect()
     peer.link.answerPings(false)
     const startedAt = performance.now()
@@ -54,6 +53,58 @@ export const livenessChecks: readonly Check[] = [
     const tookMs = performance.now() - startedAt
     expect(tookMs >= limitMs - 500, `the close not before ${limitMs} ms`, `${Math.round(tookMs)} ms`)
     if (scope.profile === 'full' && scope.facts.resumeWindowMs > 0) await expectDetached(scope, peer)
+  }, { slow: true }),
+  check('P-43', 'takes bytes of a frame that is not whole yet for life', BOTH, async (scope) => {
+    const limitMs = expectQuick(scope)
+    const peer = await scope.connect()
+    peer.link.answerPings(false)
+    const frame = encodeFrame(OPCODE.text, Buffer.from(JSON.stringify({ sessionId: peer.sessionId, command: 'echo', id: 'slow' })))
+    const stepMs = scope.facts.heartbeatMs + SILENCE_GRACE_MS / 3
+    let at = 0
+    for (let passedMs = 0; passedMs < limitMs + SLACK_MS; passedMs += stepMs) {
+      peer.link.sendBytes(frame.subarray(at, ++at))
+      await pause(stepMs)
+    }
+    peer.link.sendBytes(frame.subarray(at))
+    expectEqual((await peer.answer('slow')).type, 'result', 'the answer to the command that took so long')
+  }, { slow: true }),
+  check('P-43', 'takes WebSocket pings of the client for life', BOTH, async (scope) => {
+    const limitMs = expectQuick(scope)
+    const peer = await scope.connect()
+    peer.link.answerPings(false)
+    const asking = setInterval(() => peer.link.sendFrame(OPCODE.ping, Buffer.alloc(0)), SILENCE_GRACE_MS / 3)
+    try {
+      await pause(limitMs + SLACK_MS)
+    } finally {
+      clearInterval(asking)
+    }
+    await peer.fence()
+  }, { slow: true }),
+  check('P-43', 'sends WebSocket pings behind output that is not acknowledged, and within a large one', FULL, async (scope) => {
+    const peer = await scope.connect()
+    await scope.fill(peer, 20, 4000)
+    await pause(50)
+    const behindSmall = peer.wirePings.length
+    expect(behindSmall >= 5, 'five WebSocket pings or more behind 80 kB of output', behindSmall)
+    const bytes = Math.min(60_000, scope.facts.maxMessageBytes - 500)
+    await scope.fill(peer, 1, bytes)
+    await pause(50)
+    const least = Math.floor(bytes / 16_384)
+    expect(peer.wirePings.length - behindSmall >= least, `${least} WebSocket pings or more with one output of ${bytes} bytes`, peer.wirePings.length - behindSmall)
+  }),
+  check('P-43', 'asks a client that is sent much and says nothing', FULL, async (scope) => {
+    const { admin } = scope
+    const { heartbeatMs } = scope.facts
+    if (heartbeatMs > 5000) notTested('heartbeatMs ≤ 5000')
+    const peer = await scope.connect()
+    peer.link.answerPings(false)
+    const until = performance.now() + 2.5 * heartbeatMs + SLACK_MS
+    while (performance.now() < until) {
+      await admin.message(peer.sessionId, 'kit.steady', 1)
+      await pause(heartbeatMs / 5)
+    }
+    const pings = peer.frames.filter(({ type }) => type === 'ping').length
+    expect(pings >= 1, 'a ping while outputs come all the time', pings)
   }, { slow: true }),
   check('P-52', 'answers ping with pong, which is no output', BOTH, async (scope) => {
     const peer = await scope.connect()
@@ -129,6 +180,14 @@ export const livenessChecks: readonly Check[] = [
   check('P-48', 'refuses upgrades, refuses commands, answers the running ones and closes with 4200', FULL, drains, { last: true })
 ]
 
+/** The time after which a silent peer is dropped, where that is soon enough to be waited for. */
+function expectQuick (scope: Scope): number {
+  const { heartbeatMs, idleTimeoutMs } = scope.facts
+  const limitMs = heartbeatMs + SILENCE_GRACE_MS
+  if (heartbeatMs > 5000 || idleTimeoutMs < limitMs + 5000) notTested('heartbeatMs ≤ 5000 and idleTimeoutMs 15000 above it')
+  return limitMs
+}
+
 async function drains (scope: Scope): Promise<void> {
   const command = scope.options.drainCommand ?? notTested('--drain-command')
   const peers = await Promise.all(Array.from({ length: 5 }, () => scope.connect()))
@@ -145,6 +204,9 @@ async function drains (scope: Scope): Promise<void> {
     if (result.answer.status === 101) return undefined
     expectEqual(result.answer.status, 503, 'the HTTP status while draining')
     expect(result.answer.headers.has('retry-after'), 'Retry-After with 503', [...result.answer.headers.keys()])
+    // P-53d: the same for who cannot read a status, unless the server no longer listens by now.
+    const told = await scope.connect({ protocols: ['holdfast.v1', 'refuse.goodbye'] }).catch(() => undefined)
+    if (told !== undefined) expectEqual((await told.closed()).code, 4200, 'with refuse.goodbye, the close code')
     return true
   })
   if (scope.hasCore && first!.isOpen) {

@@ -1,5 +1,5 @@
-// P-25, P-26, P-32, P-44 and P-51: what happens once an outbox is full, a socket does not drain, or a client does not take an output. Real sockets, since the question is what
-// the kernel's buffers and the server's make of it together. The check does not know how large the outbox is; it fills until it overflows.
+// P-25, P-26, P-32, P-44 and P-51: what happens once an outbox is full, a socket does not drain, or a
+// client does not take an output. Real sockets, since the question is what the kernel's buffers and the server's make of it together. The check does not know how large the outbox is; it fills until it overflows.
 
 import { FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -8,6 +8,8 @@ import type { Peer, ServerFrame } from '../peer.js'
 import { span, takeReplay } from './shared.js'
 
 const ENOUGH_BYTES = 16_000_000
+/** Of an output that is large enough to be blamed for a loss (P-51a). */
+const LARGE_BYTES = 20_000
 
 const large = (scope: Scope) => Math.min(60_000, scope.facts.maxMessageBytes - 500)
 
@@ -63,7 +65,7 @@ async function detachedFor (scope: Scope, peer: Peer, limitMs: number): Promise<
 export const overflowChecks: readonly Check[] = [
   check('P-51', 'gives up an output with which its client closed three connections', FULL, async (scope) => {
     if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
-    for (const code of [1009, 1007, 1002]) {
+    for (const code of [1009, 1007, 1003, 1002]) {
       let peer = await scope.connect()
       for (const [n, size] of [10, 5000, 10].entries()) {
         peer.command('echo', 'x'.repeat(size), n + 1)
@@ -81,6 +83,29 @@ export const overflowChecks: readonly Check[] = [
       }
       peer.command('echo', 'again', 2)
       expectEqual((await peer.answer(2)).code, 'RESULT_EXPIRED', 'for the command whose answer was given up, the code')
+    }
+  }),
+  check('P-51', 'gives up a large output after nine losses, where a close counts for three', FULL, async (scope) => {
+    if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
+    if (scope.facts.maxMessageBytes < LARGE_BYTES + 500) notTested(`maxMessageBytes ≥ ${LARGE_BYTES + 500}`)
+    for (const ends of [Array<number>(9).fill(1006), [1009, 1006, 1006, 1006, 1009]]) {
+      let peer = await scope.connect()
+      peer.command('echo', 'x'.repeat(LARGE_BYTES), 1)
+      await peer.answer(1)
+      peer.command('echo', 'behind it', 2)
+      await peer.answer(2)
+      for (const [n, code] of ends.entries()) {
+        if (code === 1006) peer.link.destroy()
+        else peer.link.close(code)
+        await peer.closed()
+        // A resume that overtakes the loss is a takeover, and says nothing of the output.
+        if (scope.hasAdmin) await detachedFor(scope, peer, scope.options.timeoutMs)
+        else await pause(100)
+        peer = await scope.resumed(peer, 0)
+        const expected = n < ends.length - 1 ? [null, { from: 1, to: 2 }] : [{ from: 1, to: 1 }, { from: 2, to: 2 }]
+        expectEqual([peer.facts['gap'], peer.facts['replay']], expected, `after the ends ${ends.slice(0, n + 1).join(', ')}, gap and replay`)
+        await takeReplay(peer)
+      }
     }
   }),
   check('P-51', 'keeps an output whose connections were lost, and starts anew after an ack', FULL, async (scope) => {

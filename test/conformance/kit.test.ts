@@ -48,8 +48,14 @@ const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: Referenc
   'heartbeats are activity': ['P-40', SHORT],
   'says no goodbye': ['P-42'],
   'never pings': ['P-43', SHORT],
+  'counts whole messages only': ['P-43', { heartbeatMs: 200 }],
+  'sends no pings between outputs': ['P-43'],
+  'asks only when it is silent itself': ['P-43', SHORT],
   'tolerates bad frames': ['P-45'],
   'sends what is refused for ever': ['P-51'],
+  'sends what breaks the line for ever': ['P-51'],
+  'ends attached sessions': ['P-54', { maxSessions: 12 }],
+  'is full for ever': ['P-54', { maxSessions: 12 }],
   'locks its users out': ['P-54', { jwtSecret: JWT_SECRET }],
   'hides which command was bad': ['P-6'],
   'sends outputs of any size': ['P-50'],
@@ -98,7 +104,7 @@ function clean (t: Test, report: Report, untested: readonly string[]): void {
 t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) => {
   t.test('with its built-in commands', async (t) => {
     const report = await run({}, false, {})
-    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-43', 'P-47', 'P-48', 'P-53', 'P-54'])
+    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-47', 'P-48', 'P-53', 'P-54'])
   })
   t.test('with a core and credentials', async (t) => {
     const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47', 'P-53', 'P-54']
@@ -110,6 +116,9 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
   })
   t.test('with a peer that is silent', async (t) => {
     clean(t, await run({ heartbeatMs: 200 }, false, { only: ['P-43'] }), [])
+  })
+  t.test('when it is full', async (t) => {
+    clean(t, await run({ maxSessions: 12 }, false, { only: ['P-54'] }), [])
   })
   t.test('with a short resume window', async (t) => {
     clean(t, await run({ resumeWindowMs: 2000 }, false, { only: ['P-36'] }), [])

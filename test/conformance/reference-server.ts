@@ -17,6 +17,7 @@ export type Mutant =
   | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
   | 'forgets the watermark' | 'forgets the gap' | 'counts the gap wrong' | 'tells strangers' | 'resumes from the future' | 'leaves both' | 'basic close keeps'
   | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings' | 'tolerates bad frames' | 'resumes after the window'
+  | 'counts whole messages only' | 'sends no pings between outputs' | 'asks only when it is silent itself' | 'sends what breaks the line for ever' | 'ends attached sessions' | 'is full for ever'
   | 'sends what is refused for ever' | 'locks its users out' | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
 
 export interface ReferenceOptions {
@@ -28,6 +29,7 @@ export interface ReferenceOptions {
   maxInFlight?: number
   outboxMessages?: number
   outboxBytes?: number
+  maxSessions?: number
   maxSessionsPerUser?: number
   jwtSecret?: string
   coreUrl?: string
@@ -47,8 +49,8 @@ interface Session {
   ackedSeq: number
   /** Highest seq dropped by the bound of the outbox. */
   droppedSeq: number
-  /** Closes that refused the oldest output, without an ack between them (P-51). */
-  refusals: number
+  /** What ends of connections count for against the oldest output, without an ack between them (P-51). */
+  strikes: number
   outbox: Output[]
   outboxBytes: number
   watermark: number
@@ -70,7 +72,9 @@ interface Connection {
   budget: number
   budgetAt: number
   heardAt: number
+  askedAt: number
   sentAt: number
+  unprobedBytes: number
   expiresAt: number
   token: string | undefined
   presented: string | undefined
@@ -94,6 +98,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     outboxMessages: 1000,
     outboxBytes: 1_048_576,
     commandTimeoutMs: 30_000,
+    maxSessions: 10_000,
     maxSessionsPerUser: 64,
     ...given
   }
@@ -140,7 +145,15 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       const output = session.outbox[at]!
       connection.sentAt = performance.now()
       connection.writtenSeq = output.seq
-      connection.socket.send(output.text, () => pump(session))
+      const fragments = output.text.match(/[^]{1,8000}/g)!
+      for (const [n, part] of fragments.entries()) {
+        const isLast = n === fragments.length - 1
+        connection.socket.send(part, { fin: isLast }, isLast ? () => pump(session) : undefined)
+        connection.unprobedBytes += part.length
+        if (connection.unprobedBytes < 8000 || is('sends no pings between outputs')) continue
+        connection.unprobedBytes = 0
+        connection.socket.ping()
+      }
       if (connection.replayTo !== undefined && output.seq >= connection.replayTo) goLive(connection)
     }
     if (!session.full && !is('holds in basic')) release(session, connection.writtenSeq)
@@ -151,7 +164,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   }
   function release (session: Session, seq: number): void {
     while (session.outbox[0] !== undefined && session.outbox[0].seq <= seq) session.outboxBytes -= session.outbox.shift()!.bytes
-    if (seq > session.ackedSeq) session.refusals = 0
+    if (seq > session.ackedSeq) session.strikes = 0
     session.ackedSeq = Math.max(session.ackedSeq, seq)
   }
   function tell (connection: Connection, frame: object): void {
@@ -179,8 +192,12 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     session.connection = undefined
     session.detachedAt = performance.now()
     const suspect = session.outbox[0]
-    if ([1009, 1007, 1003, 1002].includes(code) && suspect !== undefined && suspect.seq <= connection.writtenSeq && !is('sends what is refused for ever') && ++session.refusals === 3) {
-      session.refusals = 0
+    const isRefusal = [1009, 1007, 1003, 1002].includes(code) && !is('sends what is refused for ever')
+    const isLoss = code === 1006 && (suspect?.bytes ?? 0) >= 16_384 && !is('sends what breaks the line for ever')
+    const isSuspect = suspect !== undefined && suspect.seq <= connection.writtenSeq
+    if (isSuspect) session.strikes += isRefusal ? 3 : isLoss ? 1 : 0
+    if (isSuspect && session.strikes >= 9) {
+      session.strikes = 0
       session.outbox.shift()
       session.outboxBytes -= suspect.bytes
       session.droppedSeq = suspect.seq
@@ -333,7 +350,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     session.tokens.add(hash(token))
     return token
   }
-  function attach (socket: WebSocket, session: Session, expiresAt: number, presented: string | undefined): Connection {
+  function attach (socket: WebSocket, stream: Duplex, session: Session, expiresAt: number, presented: string | undefined): Connection {
     const now = performance.now()
     const connection: Connection = {
       socket,
@@ -345,7 +362,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       budget: options.commandsPerSecond,
       budgetAt: now,
       heardAt: now,
+      askedAt: now,
       sentAt: now,
+      unprobedBytes: 0,
       expiresAt,
       token: issueToken(session, presented),
       presented,
@@ -356,12 +375,12 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     session.connection = connection
     if (older !== undefined && !is('leaves both')) end(older, 4003, 'replaced')
     socket.on('message', (data: Buffer, binary) => onMessage(connection, data, binary))
-    socket.on('pong', () => { connection.heardAt = performance.now() })
+    if (!is('counts whole messages only')) stream.on('data', () => { connection.heardAt = performance.now() })
     socket.on('error', () => {})
     socket.on('close', (code) => { if (!connection.closing) gone(connection, code, '') })
     return connection
   }
-  function create (socket: WebSocket, userId: string, full: boolean, expiresAt: number, maxOutputBytes: number, previous?: object): void {
+  function create (socket: WebSocket, stream: Duplex, userId: string, full: boolean, expiresAt: number, maxOutputBytes: number, previous?: object): void {
     const now = performance.now()
     const session: Session = {
       id: randomUUID(),
@@ -372,7 +391,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       lastSeq: 0,
       ackedSeq: 0,
       droppedSeq: 0,
-      refusals: 0,
+      strikes: 0,
       outbox: [],
       outboxBytes: 0,
       watermark: 0,
@@ -383,16 +402,16 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       detachedAt: now
     }
     sessions.set(session.id, session)
-    const connection = attach(socket, session, expiresAt, undefined)
+    const connection = attach(socket, stream, session, expiresAt, undefined)
     if (is('sends a frame before the first')) tell(connection, { type: 'ping' })
     tell(connection, { type: 'session_created', payload: { ...describe(session), resumeToken: connection.token, previous } })
   }
-  function resume (socket: WebSocket, userId: string, entry: string, expiresAt: number, maxOutputBytes: number): void {
+  function resume (socket: WebSocket, stream: Duplex, userId: string, entry: string, expiresAt: number, maxOutputBytes: number): void {
     const [id = '', token = '', last = '', ...more] = entry.split('.')
     const lastSeq = /^\d{1,16}$/.test(last) && more.length === 0 ? Number(last) : Number.NaN
     const session = sessions.get(id) ?? tombstones.get(id)?.session
     const known = session !== undefined && Number.isSafeInteger(lastSeq) && session.tokens.has(hash(token)) && (session.userId === userId || is('resumes for anyone'))
-    const refuse = (reason: string, lastCommand?: number) => create(socket, userId, true, expiresAt, maxOutputBytes, { sessionId: id, reason, lastCommand })
+    const refuse = (reason: string, lastCommand?: number) => create(socket, stream, userId, true, expiresAt, maxOutputBytes, { sessionId: id, reason, lastCommand })
     if (!known) return refuse(is('tells strangers') && tombstones.has(id) ? tombstones.get(id)!.reason : 'unknown')
     const tombstone = tombstones.get(id)
     if (tombstone !== undefined && !is('resumes after the window')) return refuse(tombstone.reason, session.watermark)
@@ -410,7 +429,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       output.text = JSON.stringify(id === undefined ? { type: 'gap', seq, payload: { reason: 'too_large' } } : { type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
     }
     if (is('skips a seq on resume')) session.lastSeq++
-    const connection = attach(socket, session, expiresAt, token)
+    const connection = attach(socket, stream, session, expiresAt, token)
     const first = session.outbox[0]
     const gap = session.droppedSeq > lastSeq ? { from: lastSeq + 1, to: session.droppedSeq - (is('counts the gap wrong') ? 1 : 0) } : null
     const replay = first === undefined ? null : { from: first.seq, to: session.outbox.at(-1)!.seq }
@@ -463,7 +482,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   const refusal = (statusCode: number, code: string) => ({ statusCode, code, error: code, message: 'Refused.' })
   function refuse (socket: Duplex, status: number, code: string): void {
     const body = JSON.stringify(refusal(status, code))
-    socket.end(`HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`)
+    socket.end(`HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nRetry-After: ${Math.ceil(options.heartbeatMs / 1000) + 10}\r\nConnection: close\r\n\r\n${body}`)
   }
   const upgrades = new WebSocketServer({
     noServer: true,
@@ -480,25 +499,36 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (!wellFormed) return refuse(socket, 400, 'BAD_HANDSHAKE')
     if (offered.length > 0 && !full) return refuse(socket, 400, 'SUBPROTOCOL_UNSUPPORTED')
     const who = authenticate(request, offered)
-    if (who === undefined) {
-      if (!offered.includes('refuse.goodbye') || is('refuses without a word')) return refuse(socket, 401, 'UNAUTHENTICATED')
-      return upgrades.handleUpgrade(request, socket, head, (client) => {
-        client.send(JSON.stringify({ type: 'goodbye', payload: { code: 4401, reason: 'unauthenticated', action: 'stop' } }))
-        client.close(4401, 'unauthenticated')
+    const deny = (status: number, code: string, close: number, reason: string, more: object = {}) => {
+      if (!offered.includes('refuse.goodbye') || is('refuses without a word')) return refuse(socket, status, code)
+      upgrades.handleUpgrade(request, socket, head, (client) => {
+        client.send(JSON.stringify({ type: 'goodbye', payload: { code: close, reason, action: ACTIONS[Math.floor(close / 100)], ...more } }))
+        client.close(close, reason)
       })
     }
+    if (who === undefined) return deny(401, 'UNAUTHENTICATED', 4401, 'unauthenticated')
+    const isResume = offered.some((one) => one.startsWith('resume.'))
+    const givesWay = (candidates: Session[]) => is('ends attached sessions')
+      ? candidates[0]
+      : candidates.filter(({ connection }) => connection === undefined).sort((a, b) => a.detachedAt - b.detachedAt)[0]
     const own = [...sessions.values()].filter((session) => session.userId === who.userId)
-    if (options.jwtSecret !== undefined && !offered.some((one) => one.startsWith('resume.')) && own.length >= options.maxSessionsPerUser) {
-      const detached = own.filter(({ connection }) => connection === undefined).sort((a, b) => a.detachedAt - b.detachedAt)
-      if (detached[0] === undefined || is('locks its users out')) return refuse(socket, 429, 'USER_QUOTA')
-      bury(detached[0], 'quota')
+    const wait = { retryAfterMs: options.heartbeatMs + 10_000 }
+    if (options.jwtSecret !== undefined && !isResume && own.length >= options.maxSessionsPerUser) {
+      const oldest = givesWay(own)
+      if (oldest === undefined || is('locks its users out')) return deny(429, 'USER_QUOTA', 4429, 'quota', wait)
+      bury(oldest, 'quota')
+    } else if (!isResume && sessions.size >= options.maxSessions) {
+      const oldest = givesWay(own) ?? givesWay([...sessions.values()])
+      if (oldest === undefined || is('is full for ever')) return deny(503, 'SERVER_FULL', 4104, 'overloaded', wait)
+      bury(oldest, 'overloaded')
+      if (oldest.connection !== undefined) end(oldest.connection, 4104, 'overloaded')
     }
     const wish = offered.find((one) => /^output\.\d{1,15}$/.test(one))?.slice(7)
     const maxOutputBytes = Math.min(options.outboxBytes, Math.max(1024, Number(wish ?? options.outboxBytes)))
     const entry = offered.find((one) => one.startsWith('resume.'))?.slice(7)
     upgrades.handleUpgrade(request, socket, head, (client) => {
-      if (full && entry !== undefined) resume(client, who.userId, entry, who.expiresAt, maxOutputBytes)
-      else create(client, who.userId, full, who.expiresAt, maxOutputBytes)
+      if (full && entry !== undefined) resume(client, socket, who.userId, entry, who.expiresAt, maxOutputBytes)
+      else create(client, socket, who.userId, full, who.expiresAt, maxOutputBytes)
     })
   })
   const sweep = setInterval(() => {
@@ -506,7 +536,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     for (const connection of connections) {
       if (now > connection.expiresAt) end(connection, 4202, 'credentials_expired')
       else if (now - connection.heardAt > options.heartbeatMs + 10_000) end(connection, 4103, 'heartbeat_missed')
-      else if (now - connection.sentAt > options.heartbeatMs * 0.8 && !is('never pings')) {
+      else if ((now - connection.sentAt > options.heartbeatMs * 0.8 || (!is('asks only when it is silent itself') && now - Math.max(connection.heardAt, connection.askedAt) > options.heartbeatMs * 0.8)) && !is('never pings')) {
+        connection.askedAt = now
         if (connection.session.full) tell(connection, { type: 'ping' })
         else connection.socket.ping()
         connection.sentAt = now
