@@ -75,7 +75,7 @@ export default [
   // The process. Only server.ts reads the environment and writes to the terminal.
   imports('src/config*.ts', {
     allowed: [
-      'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/(errors|names/\\w+)\\.js'
+      'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/(errors|json|names/\\w+)\\.js'
     ]
   }),
   {

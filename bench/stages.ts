@@ -48,6 +48,7 @@ function build () {
     clock,
     log: silent,
     defer,
+    yieldTurn: setImmediate,
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
   const transport = { write: () => true, bufferedBytes: 0, takenBytes: 0, receivedBytes: 0, onceDrained () {}, ping () {}, close () {} }

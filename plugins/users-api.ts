@@ -9,6 +9,7 @@ import { setImmediate } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
+import { MAX_JSON_BYTES } from '../src/io/json.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
@@ -27,7 +28,7 @@ export default fp(async function usersApi (fastify) {
   scope.get('/users/:userId/sessions', {
     schema: {
       summary: 'Lists the sessions of a user, page by page',
-      description: 'Oldest first. A page is full, or the last one.',
+      description: 'Oldest first. A page is full, or holds 1 MiB of contexts, or is the last one.',
       tags: ['users'],
       params: UserParams,
       querystring: Type.Object({ limit: PageLimit, cursor: PageCursor }, { additionalProperties: false }),
@@ -35,13 +36,15 @@ export default fp(async function usersApi (fastify) {
     }
   }, async ({ params, query: { limit = DEFAULT_PAGE, cursor } }) => {
     const userId = readUserId('path', params.userId)
-    const page = manager.listSessions({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
+    let page = manager.listSessions({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
     // A step looks at a bounded number of sessions, whosever they are; other events go between two of them.
-    while (page.nextCursor !== null && page.data.length < limit) {
+    while (page.nextCursor !== null && !page.isFull) {
       await setImmediate()
-      const step = manager.listSessions({ userId, limit: limit - page.data.length, cursor: page.nextCursor })
-      page.data.push(...step.data)
-      page.nextCursor = step.nextCursor
+      const { data, contextBytes, nextCursor } = page
+      const step = manager.listSessions({
+        userId, limit: limit - data.length, maxContextBytes: MAX_JSON_BYTES - contextBytes, cursor: nextCursor
+      })
+      page = { ...step, data: [...data, ...step.data], contextBytes: contextBytes + step.contextBytes }
     }
     return { data: page.data.map(toSessionJson), nextCursor: page.nextCursor }
   })

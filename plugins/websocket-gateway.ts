@@ -123,7 +123,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     clock,
     log: fastify.log,
     limits,
-    defer: process.nextTick
+    defer: process.nextTick,
+    yieldTurn: setImmediate
   })
 
   async function drain (deadlineMs: Millis): Promise<void> {

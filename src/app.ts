@@ -28,6 +28,7 @@ import type { Config } from './config.js'
 import { createHttpCore } from './cores/http.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
+import { largestOutputBytes } from './io/session/delivery.js'
 import type { SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
@@ -140,7 +141,7 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     },
     logController: createRequestLog(),
     trustProxy: config.trustProxy.length === 0 ? false : createAddressMatcher(config.trustProxy),
-    bodyLimit: config.outboxBytes + BODY_MARGIN_BYTES,
+    bodyLimit: largestOutputBytes(config) + BODY_MARGIN_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     http: { headersTimeout: toMs(config.handshakeSeconds), connectionsCheckingInterval: TIMEOUT_CHECK_MS },
     // User ids have up to 128 characters, and may stand in a path.
@@ -174,7 +175,7 @@ function createCore (config: Config, app: FastifyInstance, clock: Clock): Platfo
     timeoutMs: toMs(config.coreTimeoutSeconds),
     idempotent: config.coreIdempotent,
     lifecycleEvents: config.lifecycleEvents,
-    maxAnswerBytes: config.outboxBytes,
+    maxAnswerBytes: largestOutputBytes(config),
     log: app.log,
     clock
   })

@@ -4,6 +4,7 @@
 // Reading and judging values is config.ts; printing is config-help.ts. Nothing here reads the environment.
 
 import { Type, type Static, type TSchema } from 'typebox'
+import { MAX_JSON_BYTES } from './io/json.js'
 import { canonicalRange, proxyRangeProblem } from './io/names/address.js'
 import { canonicalOriginEntry, originEntryProblem } from './io/names/origin.js'
 
@@ -239,12 +240,12 @@ export const OPTIONS = {
   }),
   maxMessageBytes: option({
     env: 'HOLDFAST_MAX_MESSAGE_BYTES',
-    schema: whole(256, 16 * MIB),
+    schema: whole(256, MAX_JSON_BYTES),
     unit: 'bytes',
     default: 64 * KIB,
     what: 'One message from a client. Bounds what an unfinished message costs; refused from its header alone.',
     hit: 'close 1009; the session is kept',
-    tune: 'Raise only as far as the largest command needs.'
+    tune: 'Raise only as far as the largest command needs; a message is parsed in one piece, about 10 ms a MiB.'
   }),
   commandsPerSecond: option({
     env: 'HOLDFAST_COMMANDS_PER_SECOND',
@@ -275,7 +276,7 @@ export const OPTIONS = {
   }),
   maxContextBytes: option({
     env: 'HOLDFAST_MAX_CONTEXT_BYTES',
-    schema: whole(2, 16 * MIB),
+    schema: whole(2, MAX_JSON_BYTES),
     unit: 'bytes',
     default: 64 * KIB,
     what: 'The context of one session, as JSON.',
@@ -296,7 +297,7 @@ export const OPTIONS = {
     schema: whole(KIB, 1024 * MIB),
     unit: 'bytes',
     default: MIB,
-    what: 'The same in bytes, and thereby the largest single output.',
+    what: 'The same in bytes, and thereby the largest single output, which never exceeds 1 MiB: it is printed in one piece.',
     hit: 'as above; `RESULT_TOO_LARGE` or 413 for one output that is larger',
     tune: 'As above.'
   }),

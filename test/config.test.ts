@@ -126,6 +126,13 @@ t.test('takes the ends of every range and nothing beyond', async t => {
   }
 })
 
+// Parsing 16 MiB took a quarter of a second, in which nobody was served.
+t.test('nothing larger than what is parsed in one piece can be allowed', async t => {
+  for (const env of ['HOLDFAST_MAX_MESSAGE_BYTES', 'HOLDFAST_MAX_CONTEXT_BYTES']) {
+    t.match(problemsOf({ env: { [env]: '1048577' } }), [new RegExp(`^${env} in the environment: "1048577" is not possible; it takes a whole number from \\d+ to 1048576`)])
+  }
+})
+
 t.test('does not start beyond loopback without an operator token', async t => {
   for (const host of ['0.0.0.0', '::', '192.0.2.1', 'example.org']) {
     t.match(problemsOf({ env: { HOST: host } }), [/anybody could read and end sessions/], host)

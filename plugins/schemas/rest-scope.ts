@@ -5,6 +5,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { IdempotencyKeys } from '../../src/io/operators/idempotency-keys.js'
+import { largestOutputBytes } from '../../src/io/session/delivery.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 import type { MaybePromise } from '../../src/io/types.js'
 import type {} from '../operator-auth.js'
@@ -13,7 +14,7 @@ import { answerError } from './error-answer.js'
 import { addRestSchemas } from './rest.js'
 import { strictValidatorCompiler } from './validation.js'
 
-/** Room for the event's name and the braces around a payload as large as an outbox. */
+/** Room for the event's name and the braces around a payload as large as an output may be. */
 const ENVELOPE_BYTES = 4096
 
 /** Makes an encapsulated scope one of the REST API, before its routes are declared; returns it typed by its schemas. */
@@ -26,9 +27,9 @@ export function prepareRestScope (scope: FastifyInstance) {
   return scope.withTypeProvider<TypeBoxTypeProvider>()
 }
 
-/** `bodyLimit` of routes that take a message: whatever fits into an outbox fits. */
+/** `bodyLimit` of routes that take a message: whatever may be one output fits. */
 export function bodyLimitOf (manager: SessionManager): number {
-  return manager.limits.outboxBytes + ENVELOPE_BYTES
+  return largestOutputBytes(manager.limits) + ENVELOPE_BYTES
 }
 
 /**

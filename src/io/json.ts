@@ -9,6 +9,13 @@
 
 import { scan as refusePrototypeKeys } from 'secure-json-parse'
 
+/**
+ * Most bytes of JSON that are parsed or printed in one piece, so that no message, body, answer,
+ * context or page holds the event loop for longer than 50 ms. A mebibyte of records takes about
+ * 10 ms to read; of texts that are made to be slow, such as one object of a hundred thousand
+ * members, about the whole. Limits of more stop the start: options are bounded by it.
+ */
+export const MAX_JSON_BYTES = 1_048_576
 /** Arrays and objects inside one another, in what a peer sends (P-6). */
 export const MAX_DEPTH = 32
 /** Every double is told from its neighbours by so many significant digits. */
@@ -154,6 +161,10 @@ function isKept (literal: string): boolean {
   const printed = String(value)
   if (printed === literal) return true
   if (!Number.isFinite(value)) return false
+  // The usual other spellings, without the cost of taking digits apart: up to 15 digits, however they
+  // are written, name one double far from either end of the range; and C's %.17g.
+  if (isFarFromEnds(value) && mantissaLength(literal) <= SAFE_LITERAL_LENGTH) return true
+  if (literal.includes('.') && value.toPrecision(MAX_FRACTION_DIGITS) === literal) return true
   const wanted = readDecimal(literal)
   const carried = readDecimal(printed)
   if (wanted.digits === carried.digits && wanted.exponent === carried.exponent) return true
@@ -164,6 +175,18 @@ function isKept (literal: string): boolean {
   const unit = 10n ** BigInt(wanted.exponent - low)
   const distance = BigInt(wanted.digits) * unit - BigInt(exact.digits) * 10n ** BigInt(exact.exponent - low)
   return (distance < 0n ? -distance : distance) * 100n <= unit * MAX_ROUNDING_PERCENT
+}
+
+/** Whether doubles around it are as dense as they are anywhere. */
+function isFarFromEnds (value: number): boolean {
+  const magnitude = Math.abs(value)
+  return magnitude > 1e-300 && magnitude < 1e300
+}
+
+/** Characters before the exponent. */
+function mantissaLength (literal: string): number {
+  const end = literal.search(/[eE]/)
+  return end === -1 ? literal.length : end
 }
 
 /** `digits` × 10^`exponent`, without a zero at either end; zero is '' and 0. The sign is left out. */
@@ -236,8 +259,32 @@ export function printJson (value: unknown): string {
   }
   if (text === undefined) throw new TypeError('the value has no form in JSON')
   // What became null without being it left this word behind.
-  if (text.includes('null')) refuseUnprintable(value, '', '')
+  if (text.includes('null') && !isPrintable(value, '')) refuseUnprintable(value, '', '')
   return text
+}
+
+/** Whether JSON can carry a value. Walks it as `JSON.stringify` does, and builds no path: nearly every value can be printed. */
+function isPrintable (given: unknown, key: string): boolean {
+  const value = toPlain(given, key)
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (value === null) return !(given instanceof Date)
+  if (typeof value !== 'object') return typeof value !== 'bigint'
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const member: unknown = value[i]
+      if (isSuspect(member) && !isPrintable(member, String(i))) return false
+    }
+    return true
+  }
+  for (const name of Object.keys(value)) {
+    const member = (value as Record<string, unknown>)[name]
+    if (isSuspect(member) && !isPrintable(member, name)) return false
+  }
+  return true
+}
+
+function isSuspect (member: unknown): boolean {
+  return typeof member === 'number' ? !Number.isFinite(member) : (typeof member === 'object' && member !== null) || typeof member === 'bigint'
 }
 
 /** Walks a value as `JSON.stringify` does. @throws TypeError */

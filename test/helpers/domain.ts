@@ -230,6 +230,7 @@ export function createDomain (options: DomainOptions = {}): Domain {
     clock,
     log,
     defer,
+    yieldTurn: callback => { yielded.push(callback) },
     limits: {
       maxMessageBytes: 65_536,
       maxBufferedBytes: 1_048_576,
@@ -334,6 +335,7 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     detachedAt: -1,
     revision: 0,
     context: {},
+    contextBytes: 2,
     labels: {},
     connection: null,
     log: null,

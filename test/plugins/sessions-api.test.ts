@@ -277,6 +277,36 @@ t.test('P-20 a message to a session is an output with the seq that the answer na
   socket.ws.terminate()
 })
 
+// The page was printed in one turn, 32 MiB with the default limits.
+t.test('a page holds a mebibyte of contexts, in every listing, and the walk sees every session once', async t => {
+  const app = await buildRestApp(t)
+  const context = { text: 'x'.repeat(60_000) }
+  const created = Array.from({ length: 40 }, () => app.sessionManager.createSession('alice', { context }).id)
+  for (const list of ['/sessions', '/users/alice/sessions']) {
+    const seen: string[] = []
+    const pages: number[] = []
+    for (let cursor: string | null = ''; cursor !== null && pages.length < 10;) {
+      const answer: LightMyRequestResponse = await app.inject(`${list}?limit=500${cursor === '' ? '' : `&cursor=${cursor}`}`)
+      t.ok(answer.rawPayload.length < 1_200_000, `${answer.rawPayload.length} bytes`)
+      const page = ids(answer)
+      seen.push(...page)
+      pages.push(page.length)
+      cursor = (answer.json() as { nextCursor: string | null }).nextCursor
+    }
+    t.strictSame(pages, [17, 17, 6], list)
+    t.strictSame(seen, created)
+  }
+})
+
+t.test('a body is parsed up to a mebibyte, however large the outbox', async t => {
+  const app = await buildRestApp(t, { sessions: { outboxBytes: 67_108_864 } })
+  const { id } = app.sessionManager.createSession('alice')
+  const send = async (length: number) => await asker(app)('POST', `/sessions/${id}/messages`, { event: 'x', payload: 'p'.repeat(length) })
+  t.equal((await send(1_048_000)).statusCode, 202)
+  t.match((await send(1_048_576)).json(), { statusCode: 413, code: 'PAYLOAD_TOO_LARGE' })
+  t.match((await send(2_000_000)).json(), { statusCode: 413, code: 'PAYLOAD_TOO_LARGE' })
+})
+
 t.test('P-6 bodies that are no message are refused with a code, and name the member that would be changed', async t => {
   const app = await buildRestApp(t, { sessions: { outboxBytes: 10_000 } })
   const { id } = app.sessionManager.createSession('alice')

@@ -13,6 +13,7 @@ import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import type { Dispatcher } from '../dispatcher/dispatcher.js'
 import type { SessionManager } from '../session/manager.js'
+import { largestOutputBytes } from '../session/delivery.js'
 import { watermarkOf, type SessionRecord } from '../session/record.js'
 import { outputAt } from '../session/replay-log.js'
 import type { Clock, EndReason, JsonObject, Log, Millis, Profile, Seq, UserId } from '../types.js'
@@ -26,6 +27,7 @@ export interface GatewayOptions {
   log: Log
   /** See SenderOptions. */
   defer: (callback: () => void) => void
+  yieldTurn: (callback: () => void) => void
   limits: GatewayLimits
 }
 
@@ -104,6 +106,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
     defer: options.defer,
+    yieldTurn: options.yieldTurn,
     // Heartbeats ask for no more than the time of the last event.
     now: () => latest,
     onSent: manager.delivery.releaseSent,
@@ -153,7 +156,7 @@ export function createGateway (options: GatewayOptions): Gateway {
   function accept (request: AcceptRequest): Connection {
     const { userId, labels } = request
     latest = Math.floor(clock.now())
-    const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, manager.limits.outboxBytes)
+    const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, largestOutputBytes(manager.limits))
     const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes)
     connection.place = live.push(connection) - 1
     let previous: Previous | undefined

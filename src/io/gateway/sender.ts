@@ -49,6 +49,8 @@ export class Connection implements AttachedConnection {
   queued = false
   /** Waits for the socket to drain. */
   blocked = false
+  /** It has had its share of the turn, and goes on by itself after other events. */
+  paused = false
   /** The last write left something in the socket. */
   crowded = false
   /** Said goodbye, or closed by the peer: nothing is read or written any more. */
@@ -100,6 +102,8 @@ export interface SenderOptions {
   maxBufferedBytes: number
   /** Runs a callback after the present turn and its microtasks. */
   defer: (callback: () => void) => void
+  /** Runs a callback after other events had their turn. */
+  yieldTurn: (callback: () => void) => void
   now: () => Millis
   /** Basic profile: what was written is not kept (P-24). */
   onSent: (session: SessionRecord, seq: Seq) => void
@@ -124,6 +128,11 @@ export interface Sender {
 
 /** Largest single write; a replay goes out in steps of this, and other connections in between. */
 const WRITE_BYTES = 65_536
+/**
+ * Most that one connection is written in a turn, give or take a frame. A peer on a fast line takes a
+ * whole outbox as quickly as it is written, and nobody else would be served meanwhile.
+ */
+const TURN_BYTES = 2 * 1_048_576
 /** Unsequenced frames that may wait for one socket. */
 const MAX_TEXTS = 64
 const LIVE = textFrame(LIVE_FRAME)
@@ -131,7 +140,7 @@ const PING = textFrame(PING_FRAME)
 const PONG = textFrame(PONG_FRAME)
 
 export function createSender (options: SenderOptions): Sender {
-  const { maxBufferedBytes, defer, now, onSent, onOverflow } = options
+  const { maxBufferedBytes, defer, yieldTurn, now, onSent, onOverflow } = options
   let due: Connection[] = []
   let deferred = false
 
@@ -147,13 +156,19 @@ export function createSender (options: SenderOptions): Sender {
 
   function flush (connection: Connection): void {
     if (connection.blocked || connection.closed) return
-    for (;;) {
+    for (let left = TURN_BYTES; ;) {
       const room = connection.crowded ? maxBufferedBytes - connection.transport.bufferedBytes : maxBufferedBytes
       if (room <= 0) {
         block(connection)
         return
       }
-      if (!writeBatch(connection, Math.min(room, WRITE_BYTES)) || !hasMore(connection)) return
+      const written = writeBatch(connection, Math.min(room, WRITE_BYTES))
+      if (written === 0 || !hasMore(connection)) return
+      left -= written
+      if (left <= 0) {
+        pause(connection)
+        return
+      }
     }
   }
 
@@ -169,19 +184,26 @@ export function createSender (options: SenderOptions): Sender {
     })
   }
 
-  /** Writes the frames that are due, up to about `maxBytes` (always at least one). False when there were none. */
-  function writeBatch (connection: Connection, maxBytes: number): boolean {
-    if (connection.texts !== null) {
-      writeTexts(connection, connection.texts, maxBytes)
-      return true
-    }
+  /** Unlike a socket that is blocked, a paused one can be flushed: when its outbox needs room, or before its goodbye. */
+  function pause (connection: Connection): void {
+    if (connection.paused) return
+    connection.paused = true
+    yieldTurn(() => {
+      connection.paused = false
+      flush(connection)
+    })
+  }
+
+  /** Writes the frames that are due, up to about `maxBytes` (always at least one). Returns their bytes; 0 when there were none. */
+  function writeBatch (connection: Connection, maxBytes: number): number {
+    if (connection.texts !== null) return writeTexts(connection, connection.texts, maxBytes)
     const { session } = connection
     const frames = session === null || session.log === null ? writeLive(connection) : writeOutputs(connection, session, session.log, maxBytes)
-    if (frames === '') return false
+    if (frames === '') return 0
     connection.sentAt = now()
     connection.crowded = !connection.transport.write(frames)
     if (connection.profile === 'basic' && session !== null) onSent(session, connection.sentSeq)
-    return true
+    return frames.length
   }
 
   function writeOutputs (connection: Connection, session: SessionRecord, log: ReplayLog, maxBytes: number): ByteString {
@@ -218,7 +240,7 @@ export function createSender (options: SenderOptions): Sender {
   }
 
   /** Unsequenced frames go first, as many as fit and at least one. */
-  function writeTexts (connection: Connection, texts: ByteString[], maxBytes: number): void {
+  function writeTexts (connection: Connection, texts: ByteString[], maxBytes: number): number {
     let frames = ''
     let count = 0
     for (; count < texts.length && frames.length < maxBytes; count++) frames += texts[count] as ByteString
@@ -226,10 +248,11 @@ export function createSender (options: SenderOptions): Sender {
     connection.textBytes -= frames.length
     connection.sentAt = now()
     connection.crowded = !connection.transport.write(frames)
+    return frames.length
   }
 
   function wake (connection: Connection): void {
-    if (connection.queued || connection.blocked || connection.closed) return
+    if (connection.queued || connection.blocked || connection.paused || connection.closed) return
     connection.queued = true
     due.push(connection)
     if (!deferred) {

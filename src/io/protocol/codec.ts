@@ -152,11 +152,17 @@ const SEQ_MEMBER_BYTES = 7
  * `gap`, which says that a message will never come.
  */
 export function substituteOf (output: Output, seq: Seq): Output {
-  // Reading the text back is slow and happens only where an output is lost.
-  const { type, id } = JSON.parse(`{"seq":0${Buffer.from(output.tail, 'latin1').toString()}`) as { type: string, id?: number | string }
+  const [, type, id] = OUTPUT_HEAD.exec(output.tail) as unknown as [string, string, string | undefined]
   if (type === 'message') return outputOf(`,"type":"gap","payload":{"reason":"too_large","bytes":${frameBytes(output, seq)}}}`, 0)
-  return errorOutput(id, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
+  const answered = id === undefined ? undefined : JSON.parse(Buffer.from(id, 'latin1').toString()) as number | string
+  return errorOutput(answered, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
 }
+
+/**
+ * Type and id of an output, which stand in front of its payload. A resume may give up a whole outbox,
+ * so what is given up is not parsed.
+ */
+const OUTPUT_HEAD = /^,"type":"(\w+)"(?:,"code":"[^"]*")?(?:,"id":(\d+|"(?:[^"\\]|\\.)*"))?/
 
 /** The answer to an accepted command that failed (P-15). */
 export function errorOutput (id: number | string | undefined, code: string, message: string): Output {

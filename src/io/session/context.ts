@@ -9,15 +9,19 @@ import { printJson } from '../json.js'
 import type { JsonObject, JsonValue } from '../types.js'
 
 export const NOTHING: JsonObject = Object.freeze({})
+export const EMPTY: KeptContext = { context: NOTHING, bytes: 2 }
 /** They are read with every command and shown in every listing: roles and a tenant, not documents. */
 export const MAX_LABELS_BYTES = 4096
+
+/** A context with what it takes as JSON. */
+export interface KeptContext { readonly context: JsonObject, readonly bytes: number }
 
 /**
  * A context as it is kept.
  *
  * @throws CONTEXT_TOO_LARGE  and TypeError for what is not a plain object of JSON
  */
-export function readContext (value: unknown, maxBytes: number): JsonObject {
+export function readContext (value: unknown, maxBytes: number): KeptContext {
   return readObject(value, 'a session context', maxBytes, () => new HoldfastError('CONTEXT_TOO_LARGE', {
     message: `The session context would exceed ${maxBytes} bytes.`
   }))
@@ -25,23 +29,30 @@ export function readContext (value: unknown, maxBytes: number): JsonObject {
 
 /** Labels as they are kept. Throws a TypeError for what cannot be. */
 export function readLabels (value: unknown): JsonObject {
-  return readObject(value, 'labels', MAX_LABELS_BYTES, () => new TypeError(`labels have at most ${MAX_LABELS_BYTES} bytes`))
+  return readObject(value, 'labels', MAX_LABELS_BYTES, () => new TypeError(`labels have at most ${MAX_LABELS_BYTES} bytes`)).context
 }
 
-function readObject (value: unknown, what: string, maxBytes: number, tooLarge: () => Error): JsonObject {
+function readObject (value: unknown, what: string, maxBytes: number, tooLarge: () => Error): KeptContext {
   const text = printJson(value)
   if (text[0] !== '{') throw new TypeError(`${what}: not a plain object of JSON`)
-  if (text === '{}') return NOTHING
-  if (Buffer.byteLength(text) > maxBytes) throw tooLarge()
-  return freeze(JSON.parse(text) as JsonObject)
+  if (text === '{}') return EMPTY
+  const bytes = Buffer.byteLength(text)
+  if (bytes > maxBytes) throw tooLarge()
+  return { context: freeze(JSON.parse(text) as JsonObject), bytes }
 }
 
-function freeze<T extends JsonValue> (value: T): T {
-  if (typeof value === 'object' && value !== null) {
-    for (const member of Object.values(value)) freeze(member)
-    Object.freeze(value)
+function freeze<T extends JsonObject | readonly JsonValue[]> (value: T): T {
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) freezeMember(value[i])
+  } else {
+    // Written out, since a list of the members would cost more than freezing them.
+    for (const name in value) freezeMember((value as JsonObject)[name])
   }
-  return value
+  return Object.freeze(value)
+}
+
+function freezeMember (member: JsonValue | undefined): void {
+  if (typeof member === 'object' && member !== null) freeze(member)
 }
 
 /**

@@ -4,6 +4,7 @@
 // Order: make room → append → commit → wake the connection. An output that the store has not kept never leaves (S-2). Room is made by dropping
 // the oldest outputs, but never one that an attached connection has yet to send: that connection is too slow, and goes first (P-26).
 
+import { MAX_JSON_BYTES } from '../json.js'
 import type { Log, MaybePromise, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { MAX_SEQ_BYTES, frameBytes, substituteOf } from '../protocol/codec.js'
@@ -20,6 +21,11 @@ export interface DeliveryLimits {
   outboxBytes: number
   /** Over all sessions of this node. A session above it keeps at least its newest output. */
   outboxTotalBytes: number
+}
+
+/** What a single output may hold at most: the outbox, or what is printed and parsed in one piece. */
+export function largestOutputBytes ({ outboxBytes }: { readonly outboxBytes: number }): number {
+  return Math.min(outboxBytes, MAX_JSON_BYTES)
 }
 
 export interface DeliveryOptions {
@@ -166,7 +172,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
 
     limitOutputs (session, maxOutputBytes) {
       const before = session.maxOutputBytes
-      session.maxOutputBytes = Math.min(maxOutputBytes, limits.outboxBytes)
+      session.maxOutputBytes = Math.min(maxOutputBytes, largestOutputBytes(limits))
       const { log: held } = session
       if (held === null || session.maxOutputBytes >= before) return
       for (let seq = firstSeq(held); seq <= held.lastSeq; seq++) {

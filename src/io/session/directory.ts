@@ -10,8 +10,10 @@
 // D-3  A tombstone lives for `tombstoneTtlMs`; there are at most `maxTombstones`, and the oldest go first.
 // D-4  A page follows the cursor exactly: a session that exists during the whole walk is seen once, whatever comes and goes.
 // D-5  A page looks at no more than `scanLimit` records; it may be short, or empty, and still have a cursor.
+// D-6  A page holds no more contexts than are printed in one piece; it may be short for that as well, but never empty.
 
 import { HoldfastError } from '../errors.js'
+import { MAX_JSON_BYTES } from '../json.js'
 import type { Clock, Millis, SessionId, SessionState, Tombstone, UserId } from '../types.js'
 import type { SessionRecord } from './record.js'
 
@@ -26,6 +28,8 @@ export interface DirectoryQuery {
   readonly newestFirst: boolean
   /** 1 to 500. */
   readonly limit: number
+  /** Most bytes of contexts on the page, but for a first one that alone has more; default 1 MiB. */
+  readonly maxContextBytes?: number
   /** `nextCursor` of the page before; opaque outside the directory. */
   readonly cursor?: string
 }
@@ -34,6 +38,9 @@ export interface DirectoryPage {
   readonly records: SessionRecord[]
   /** Null on the last page. */
   readonly nextCursor: string | null
+  readonly contextBytes: number
+  /** It has `limit` records, or contexts up to the bound. False for the last page, and after `scanLimit`. */
+  readonly isFull: boolean
 }
 
 /** What a tombstone keeps beside what operators see, for P-33. */
@@ -138,16 +145,24 @@ export function createDirectory (options: DirectoryOptions): Directory {
     },
 
     list (query) {
+      const { maxContextBytes = MAX_JSON_BYTES } = query
       const records: SessionRecord[] = []
       let lastSeen = 0
       let scanned = 0
+      let contextBytes = 0
+      const pageSoFar = (isFull: boolean): DirectoryPage => ({ records, nextCursor: writeCursor(query, lastSeen), contextBytes, isFull })
       for (const record of walk(blocks, query)) {
-        if (records.length === query.limit || scanned === scanLimit) return { records, nextCursor: writeCursor(query, lastSeen) }
+        if (records.length === query.limit) return pageSoFar(true)
+        if (scanned === scanLimit) return pageSoFar(false)
+        const isListed = matches(record, query)
+        if (isListed && records.length > 0 && contextBytes + record.contextBytes > maxContextBytes) return pageSoFar(true)
         scanned++
         lastSeen = record.ordinal
-        if (matches(record, query)) records.push(record)
+        if (!isListed) continue
+        records.push(record)
+        contextBytes += record.contextBytes
       }
-      return { records, nextCursor: null }
+      return { records, nextCursor: null, contextBytes, isFull: false }
     }
   }
 }

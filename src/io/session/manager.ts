@@ -18,8 +18,8 @@ import { frameBytes, messageOutput } from '../protocol/codec.js'
 import { UNHEARD_WINDOW_MS } from '../protocol/frames.js'
 import { lastSeqOf, watermarkOf, type AttachedConnection, type SessionRecord } from './record.js'
 import { createDirectory, type Directory, type KeptTombstone } from './directory.js'
-import { NOTHING, readContext } from './context.js'
-import { createDelivery, type Delivery, type DeliveryLimits } from './delivery.js'
+import { EMPTY, NOTHING, readContext } from './context.js'
+import { createDelivery, largestOutputBytes, type Delivery, type DeliveryLimits } from './delivery.js'
 import { createDetachedSessions } from './detached.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
@@ -66,10 +66,19 @@ export interface ListQuery {
   newestFirst?: boolean
   /** 1 to 500; default 50. */
   limit?: number
+  /** Contexts of the page as JSON; default 1 MiB. A single larger one is on a page of its own. */
+  maxContextBytes?: number
   cursor?: string
 }
 
-export interface SessionPage { data: SessionView[], nextCursor: string | null }
+export interface SessionPage {
+  data: SessionView[]
+  nextCursor: string | null
+  /** Of the contexts, as JSON. A page that would have more than a mebibyte of them ends early. */
+  contextBytes: number
+  /** It has `limit` sessions, or as many contexts as a page holds; else nothing more was found in one step. */
+  isFull: boolean
+}
 export interface SessionCounts { active: number, detached: number, total: number, outboxBytes: number }
 /** Totals since the start, for metrics. */
 export interface SessionTotals {
@@ -278,7 +287,7 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function open (userId: UserId, profile: Profile, seed: SessionSeed & { labels?: JsonObject } = NOTHING): SessionRecord {
-    const context = seed.context === undefined ? NOTHING : readContext(seed.context, limits.maxContextBytes)
+    const { context, bytes } = seed.context === undefined ? EMPTY : readContext(seed.context, limits.maxContextBytes)
     makeRoom(userId)
     const at = now()
     const session: SessionRecord = {
@@ -294,12 +303,13 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
       detachedAt: -1,
       revision: 0,
       context,
+      contextBytes: bytes,
       labels: seed.labels ?? NOTHING,
       connection: null,
       log: null,
       keptSeq: 0,
       calls: null,
-      maxOutputBytes: limits.outboxBytes,
+      maxOutputBytes: largestOutputBytes(limits),
       fanOut: delivery.latestFanOut,
       tokenHash: null,
       previousTokenHash: null,
@@ -478,9 +488,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
   }
 
   function changeContext (session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject {
-    const context = readContext(change(session.context), limits.maxContextBytes)
+    const { context, bytes } = readContext(change(session.context), limits.maxContextBytes)
     if (session.ended) throw new HoldfastError('SESSION_ENDED')
     session.context = context
+    session.contextBytes = bytes
     delivery.commit(session)
     return context
   }
@@ -568,17 +579,19 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
 
     get purgeBehind () { return wheel.behind },
 
-    listSessions ({ cursor, limit = 50, ...query }) {
+    listSessions ({ cursor, limit = 50, maxContextBytes, ...query }) {
       const { idleForMs, newestFirst = false, ...filter } = query
       const list = fingerprintOf(query)
       const page = directory.list({
         ...filter,
         newestFirst,
         limit,
+        ...(maxContextBytes === undefined ? {} : { maxContextBytes }),
         ...(idleForMs === undefined ? {} : { activeBefore: now() - idleForMs + 1 }),
         ...(cursor === undefined ? {} : { cursor: unbindCursor(cursor, list) })
       })
-      return { data: page.records.map(view), nextCursor: page.nextCursor === null ? null : bindCursor(page.nextCursor, list) }
+      const nextCursor = page.nextCursor === null ? null : bindCursor(page.nextCursor, list)
+      return { data: page.records.map(view), nextCursor, contextBytes: page.contextBytes, isFull: page.isFull }
     },
 
     sessionsOfUser: userId => Array.from(directory.ofUser(userId), view),
@@ -611,10 +624,10 @@ export function createSessionManager (options: SessionManagerOptions): SessionMa
     send (target, event, payload) {
       const output = messageOutput(event, payload)
       // Refused also where nobody is addressed, so that a sender learns it at once.
-      if (frameBytes(output, 1) > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+      if (frameBytes(output, 1) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       if ('sessionId' in target) return sendToOne(target.sessionId, output)
       // With room for any seq: who asked for no less gets no `gap`, however many outputs there were (P-50d).
-      if (frameBytes(output, Number.MAX_SAFE_INTEGER) > limits.outboxBytes) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+      if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
       return sendToMany('userId' in target ? target.userId : null, output)
     },
 

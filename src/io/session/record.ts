@@ -52,6 +52,8 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   revision: number
   /** Frozen. */
   context: JsonObject
+  /** Of the context as JSON. */
+  contextBytes: number
   /** Of the latest handshake's credentials; frozen. */
   labels: JsonObject
   connection: AttachedConnection | null

@@ -166,8 +166,9 @@ t.test('D-4 pages follow one another in order of creation, both ways', async t =
 
 t.test('D-4 an empty directory has one empty page', async t => {
   const { directory } = createWorld()
-  t.strictSame(directory.list({ newestFirst: false, limit: 1 }), { records: [], nextCursor: null })
-  t.strictSame(directory.list({ newestFirst: true, limit: 1 }), { records: [], nextCursor: null })
+  const EMPTY_PAGE = { records: [], nextCursor: null, contextBytes: 0, isFull: false }
+  t.strictSame(directory.list({ newestFirst: false, limit: 1 }), EMPTY_PAGE)
+  t.strictSame(directory.list({ newestFirst: true, limit: 1 }), EMPTY_PAGE)
 })
 
 t.test('D-4 filters select by state, user, creation and activity', async t => {
@@ -193,6 +194,19 @@ t.test('D-4 a cursor that no list gave is refused', async t => {
     Buffer.from('o1.5').toString('base64url'), Buffer.from('o1e3').toString('base64url'), Buffer.from(`o${'9'.repeat(20)}`).toString('base64url'), 'A'.repeat(10_000)]
   for (const cursor of bad) t.throws(() => directory.list({ newestFirst: false, limit: 2, cursor }), { code: 'INVALID_CURSOR' }, cursor.slice(0, 20))
   t.throws(() => directory.list({ newestFirst: true, limit: 2, cursor: nextCursor as string }), { code: 'INVALID_CURSOR' }, 'of the other direction')
+})
+
+// A page of 500 contexts of 64 KiB was printed in one turn, which took a third of a second.
+t.test('D-6 a page ends before its contexts are more than a mebibyte, and the walk sees every session once', async t => {
+  const { directory } = createWorld()
+  fill(directory, 7, n => ({ contextBytes: n === 4 ? 2_000_000 : 400_000 }))
+  for (const newestFirst of [false, true]) {
+    const { ids, pages } = walkAll(directory, { newestFirst, limit: 500 })
+    t.strictSame(ids.toSorted(), ['r1', 'r2', 'r3', 'r4', 'r5', 'r6', 'r7'])
+    t.strictSame(pages, [2, 1, 1, 2, 1], 'a context that alone is larger has a page of its own')
+  }
+  t.match(directory.list({ newestFirst: false, limit: 500 }), { contextBytes: 800_000, isFull: true })
+  t.match(directory.list({ newestFirst: false, limit: 500, maxContextBytes: 400_000 }).records.length, 1)
 })
 
 t.test('D-5 a page looks at no more than scanLimit records', async t => {
