@@ -153,7 +153,12 @@ t.test('with a heap of 64 MiB', async t => {
 
 t.test('with a secret for tokens', async t => {
   const secret = new TextEncoder().encode('a secret of thirty-two bytes or more, for this test')
-  const server = await startServer({ HOLDFAST_JWT_SECRET: new TextDecoder().decode(secret), LOG_LEVEL: 'trace', HOLDFAST_HEARTBEAT_SECONDS: '1' })
+  const server = await startServer({
+    HOLDFAST_JWT_SECRET: new TextDecoder().decode(secret),
+    HOLDFAST_JWT_CLOCK_TOLERANCE_SECONDS: '0',
+    LOG_LEVEL: 'trace',
+    HOLDFAST_HEARTBEAT_SECONDS: '1'
+  })
   t.teardown(async () => { await server.stop('SIGKILL') })
   const sign = async (sub: string, seconds: number, alg = 'HS256'): Promise<string> =>
     await new SignJWT({ sub }).setProtectedHeader({ alg }).setExpirationTime(new Date(Date.now() + seconds * 1000)).sign(secret)

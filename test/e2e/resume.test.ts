@@ -147,11 +147,11 @@ t.test('P-30 a long replay to a client that reads slowly comes in order, then `l
     setImmediate(() => { raw.tcp.pause() })
   }, 2)
   await Promise.all([401, 402, 403].map(send))
-  const resumed = JSON.parse((await raw.nextFrame()).payload.toString()) as Frame
+  const resumed = JSON.parse(await raw.nextText()) as Frame
   t.match(resumed, { type: 'session_resumed', payload: { replay: { from: 1, to: 400 }, gap: null } })
   const seen: (number | string)[] = []
   while (seen.at(-1) !== 403) {
-    const { seq, type } = JSON.parse((await raw.nextFrame()).payload.toString()) as Frame
+    const { seq, type } = JSON.parse(await raw.nextText()) as Frame
     if (type !== 'ping') seen.push(seq ?? type)
   }
   clearInterval(drip)
@@ -177,7 +177,7 @@ t.test('500 sessions dropped at once are back within 5 s, while a newcomer is se
 t.test('liveness', { jobs: 4 }, async t => {
   void t.test('P-43 a half-open peer of the full profile is dropped after heartbeat + 10 s, and its session is kept', async t => {
     const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
-    const { payload } = JSON.parse((await raw.nextFrame()).payload.toString()) as { payload: { sessionId: string } }
+    const { payload } = JSON.parse(await raw.nextText()) as { payload: { sessionId: string } }
     const startedAt = Date.now()
     let pings = 0
     for (;;) {
@@ -197,7 +197,7 @@ t.test('liveness', { jobs: 4 }, async t => {
 
   void t.test('P-43 a half-open peer of the basic profile is dropped, and its session ends', async t => {
     const { raw } = await rawUpgrade(server.port)
-    const { payload } = JSON.parse((await raw.nextFrame()).payload.toString()) as { payload: { sessionId: string } }
+    const { payload } = JSON.parse(await raw.nextText()) as { payload: { sessionId: string } }
     t.equal(await raw.closeCode(), 4103)
     t.match(await viewOf(payload.sessionId), { code: 'SESSION_ENDED' })
   })

@@ -10,7 +10,7 @@ export interface HttpAnswer {
   body: string
 }
 
-export interface WireFrame { opcode: number, payload: Buffer }
+export interface WireFrame { opcode: number, isFinal: boolean, payload: Buffer }
 
 export interface RawSocket {
   readonly tcp: Socket
@@ -18,6 +18,8 @@ export interface RawSocket {
   /** The HTTP answer; what follows the head of a 101 is left to `nextFrame`. */
   answer (): Promise<HttpAnswer>
   nextFrame (): Promise<WireFrame>
+  /** The next text message, put together from its fragments; pings between them are passed over. */
+  nextText (): Promise<string>
   /** Waits for a close frame, dropping others; its code, or 1005. */
   closeCode (): Promise<number>
   /** Resolves when the connection has ended, in whatever way. */
@@ -102,7 +104,8 @@ export async function rawConnect (port: number): Promise<RawSocket> {
       at = 10
     }
     if (received.length < at + length) return undefined
-    const frame = { opcode: (received[0] as number) & 0x0f, payload: Buffer.from(received.subarray(at, at + length)) }
+    const first = received[0] as number
+    const frame = { opcode: first & 0x0f, isFinal: (first & 0x80) !== 0, payload: Buffer.from(received.subarray(at, at + length)) }
     received = received.subarray(at + length)
     return frame
   }
@@ -119,6 +122,16 @@ export async function rawConnect (port: number): Promise<RawSocket> {
     },
     answer: async () => await until('answer', readAnswer),
     nextFrame,
+    async nextText () {
+      const parts: Buffer[] = []
+      for (;;) {
+        const { opcode, isFinal, payload } = await nextFrame()
+        if (opcode === OPCODE.close) throw new Error('a close frame came in the place of a message')
+        if (opcode !== OPCODE.text && opcode !== OPCODE.continuation) continue
+        parts.push(payload)
+        if (isFinal) return Buffer.concat(parts).toString()
+      }
+    },
     async closeCode () {
       for (;;) {
         const { opcode, payload } = await nextFrame()

@@ -156,7 +156,7 @@ t.test('accepts a handshake on the socket route', async t => {
   const peer = await rawConnect(port)
   peer.write(handshake('/ws'))
   t.equal((await peer.answer()).status, 101)
-  t.match(JSON.parse((await peer.nextFrame()).payload.toString()), { type: 'session_created' })
+  t.match(JSON.parse(await peer.nextText()), { type: 'session_created' })
   peer.reset()
 })
 
@@ -393,7 +393,7 @@ t.test('a handshake behind a request that is not answered yet is answered after 
   answer('done')
   t.match(await peer.answer(), { status: 200, body: 'done' })
   t.equal((await peer.answer()).status, 101)
-  t.match(JSON.parse((await peer.nextFrame()).payload.toString()), { type: 'session_created' })
+  t.match(JSON.parse(await peer.nextText()), { type: 'session_created' })
   peer.reset()
 })
 
