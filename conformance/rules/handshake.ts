@@ -64,6 +64,15 @@ export const handshakeChecks: readonly Check[] = [
       expectEqual(body['code'], 'SUBPROTOCOL_UNSUPPORTED', `for the offer ${protocols.join(', ')} the code`)
     }
   }),
+  check('P-2', 'refuses a list of more than eight entries, or with one twice', FULL, async (scope) => {
+    const eight = ['holdfast.v1', 'a', 'b', 'c', 'd', 'e', 'f', 'g']
+    const { answer } = await scope.handshake({ protocols: eight })
+    expectEqual(answer.status, 101, 'the HTTP status for eight entries')
+    for (const protocols of [[...eight, 'h'], ['holdfast.v1', 'a', 'a']]) {
+      const body = await refused(scope, { protocols }, 400, `the offer ${protocols.join(', ')}`)
+      expectEqual(body['code'], 'SUBPROTOCOL_UNSUPPORTED', `for the offer ${protocols.join(', ')} the code`)
+    }
+  }),
   check('P-3', 'takes a token from the header or from the auth entry', FULL, async (scope) => {
     const secret = scope.options.jwtSecret ?? notTested('--jwt-secret')
     const token = signToken(secret, { userId: 'kit-entry', lifetimeSeconds: 60, claims: scope.options.jwtClaims })

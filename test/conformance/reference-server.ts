@@ -497,7 +497,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     const hosts = rawHeaders.filter((name, n) => n % 2 === 0 && name.toLowerCase() === 'host').length
     const wellFormed = request.method === 'GET' && request.httpVersion === '1.1' && hosts === 1 && headers['content-length'] === undefined && /^[A-Za-z0-9+/]{22}==$/.test(headers['sec-websocket-key'] ?? '')
     if (!wellFormed) return refuse(socket, 400, 'BAD_HANDSHAKE')
-    if (offered.length > 0 && !full) return refuse(socket, 400, 'SUBPROTOCOL_UNSUPPORTED')
+    const isList = offered.length <= 8 && new Set(offered).size === offered.length
+    if (offered.length > 0 && (!full || !isList)) return refuse(socket, 400, 'SUBPROTOCOL_UNSUPPORTED')
     const who = authenticate(request, offered)
     const deny = (status: number, code: string, close: number, reason: string, more: object = {}) => {
       if (!offered.includes('refuse.goodbye') || is('refuses without a word')) return refuse(socket, status, code)

@@ -21,6 +21,7 @@ export interface Handshake {
   readonly wantsGoodbye: boolean
 }
 
+/** P-2c. */
 const MAX_ENTRIES = 8
 /** RFC 9110, section 5.6.2. */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
