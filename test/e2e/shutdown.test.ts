@@ -199,10 +199,10 @@ const PEERS: Record<string, (raw: RawSocket) => Promise<void> | void> = {
   'speaks TLS': raw => { raw.write('\x16\x03\x01') }
 }
 
-/** Within the drain and a second, exit 0, and without a complaint. */
+/** Within the drain and a second, exit 0, and without a complaint. The other second is for a machine that is busy. */
 async function stopsInTime (t: Test, server: ServerProcess, drainMs: number, exit = server.stop('SIGTERM'), startedAt = Date.now()): Promise<void> {
   t.strictSame(await exit, { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < drainMs + 1000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < drainMs + 2000, `${Date.now() - startedAt} ms`)
   t.strictSame(server.lines.filter(line => line.level >= 50), [])
 }
 
