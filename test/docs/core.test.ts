@@ -23,7 +23,7 @@ const later = { 'retry-after': '1' }
 const ROWS: Record<string, Behaviour[] | 'nobody'> = {
   '2xx': [status(200, '{"payload":1}'), status(201, '{}'), status(202), status(204), status(299, 'null')],
   '2xx with a body that is not as below': [status(200, 'OK'), status(202, 'Accepted'), status(200, '[]')],
-  '2xx with a body larger than HOLDFAST_OUTBOX_BYTES': [status(200, JSON.stringify({ payload: 'x'.repeat(70_000) }))],
+  '2xx with a body larger than HOLDFAST_OUTBOX_BYTES or 1 MiB': [status(200, JSON.stringify({ payload: 'x'.repeat(70_000) }))],
   '4xx with {code, message}': [status(404, '{"code":"ITS_OWN","message":"No."}'), status(429, '{"code":"ITS_OWN","message":"No."}')],
   '4xx without them': [status(400), status(404, '<html>'), status(408), status(409, '{}'), status(429)],
   '429 with Retry-After': [status(429, '', later)],
