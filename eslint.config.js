@@ -67,7 +67,10 @@ export default [
     allowed: ['fastify-plugin', '\\.\\./src/(io/.*|limits|loopback|option-checks|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'], types: ['fastify']
   }),
   imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|limits|option-checks|stores/memory)\\.js'], types: ['fastify'] }),
+  // The one driver of WebSockets.
+  imports('plugins/gateway/web-socket-server.ts', { allowed: ['node:.*', '@fastify/websocket', 'fastify', 'ws'] }),
   imports('plugins/*/*.ts', {
+    ignores: ['plugins/gateway/web-socket-server.ts'],
     allowed: [...PLUGIN_BASE(), '\\.\\./\\.\\./src/(io/.*|system-clock|loopback|limits|config-options|option-checks|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'],
     types: ['fastify', '\\.\\./[\\w-]+\\.js']
   }),

@@ -71,7 +71,7 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
 }, { name: 'holdfast/openapi', fastify: '5.x' })
 
 function isSocketRoute (route: RouteOptions): boolean {
-  return 'wsHandler' in route && route.wsHandler !== undefined
+  return route.config?.holdfastSocket === true
 }
 
 function socketSchema () {

@@ -5,11 +5,13 @@
 
 import fp from 'fastify-plugin'
 import helmet from 'helmet'
+import { ownSockets } from './gateway/sockets.js'
 
 export default fp(async function securityHeaders (fastify) {
   const setHeaders = helmet({ hsts: false, contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+  const sockets = ownSockets(fastify)
   fastify.addHook('onRequest', (request, reply, done) => {
-    if (request.ws) done()
+    if (sockets.isHandshake(request.raw)) done()
     else setHeaders(request.raw, reply.raw, done as (error?: unknown) => void)
   })
 }, { name: 'holdfast/security-headers', fastify: '5.x', dependencies: ['holdfast/websocket-gateway'] })

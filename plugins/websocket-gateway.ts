@@ -1,15 +1,14 @@
 // The socket route: checks the handshake before the upgrade (P-4), makes a Transport of the accepted socket, and passes what happens on it to the gateway
 // (src/io/gateway), which decides. Ends connections when the instance closes.
 //
-// It registers @fastify/websocket itself unless the host did. What becomes of sockets that are not, or not yet, WebSockets is decided in
-// gateway/sockets.ts.
+// Its WebSocketServer is its own, so that the host's sockets and their options, with @fastify/websocket or without, are the
+// host's. What becomes of sockets that are not, or not yet, WebSockets is decided in gateway/sockets.ts.
 
 import type { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import websocket from '@fastify/websocket'
 import type { WebSocket, WebsocketPluginOptions } from '@fastify/websocket'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Authenticate } from '../src/auth/authenticate.js'
 import { HoldfastError } from '../src/io/errors.js'
@@ -29,6 +28,7 @@ import { createHandshakeCheck, type Upgrade } from './gateway/handshake.js'
 import { keepNextTickFast } from './gateway/next-tick.js'
 import { ownSockets } from './gateway/sockets.js'
 import { createTransport } from './gateway/transport.js'
+import { createInjectWS, createWebSocketServer } from './gateway/web-socket-server.js'
 import { answerError } from './schemas/error-answer.js'
 import type {} from './session-manager.js'
 
@@ -115,7 +115,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     authTimeoutMs: options.authTimeoutMs ?? 10_000,
     deadPeerMs: limits.heartbeatMs + HEARTBEAT_GRACE_MS,
     clock,
-    isDraining: () => draining
+    isDraining: () => draining,
+    isHandshake: sockets.isHandshake
   })
   const gateway = createGateway({
     manager: fastify.sessionManager,
@@ -144,15 +145,21 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   fastify.decorate('gateway', decorated)
   fastify.decorateRequest('upgrade', null)
 
-  // Before @fastify/websocket's own hook, which closes without a code.
+  const webSockets = createWebSocketServer(websocketOptions(limits.maxMessageBytes, closeTimeoutMs))
+  sockets.adopt(webSockets)
+  // The host's @fastify/websocket brings the same, wherever it is registered. A decorator would make that impossible.
+  fastify.addHook('onReady', async () => {
+    if (!fastify.hasDecorator('injectWS')) Object.assign(fastify, { injectWS: createInjectWS(fastify.server) })
+  })
+
   fastify.addHook('preClose', async () => {
     const startedAt = systemClock.now()
     const isSudden = !drained
     if (isSudden) await drain(Math.min(closeTimeoutMs, CLOSE_DRAIN_MS))
-    sockets.end(isSudden ? Math.max(closeTimeoutMs, CLOSING_MS) - (systemClock.now() - startedAt) : 0)
+    const leftMs = Math.max(closeTimeoutMs, CLOSING_MS) - (systemClock.now() - startedAt)
+    sockets.end(webSockets, isSudden ? leftMs : 0)
+    await new Promise(resolve => { webSockets.close(resolve) })
   })
-  await registerWebsocket(fastify, limits, closeTimeoutMs)
-  sockets.adopt(fastify.websocketServer)
 
   const sweep = setInterval(() => gateway.sweep(SWEEP_EVERY_MS), SWEEP_EVERY_MS)
   sweep.unref()
@@ -171,17 +178,21 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       method: 'GET',
       url: path,
       exposeHeadRoute: false,
-      config: { rateLimit: { max: upgradesPerMinute, timeWindow: 60_000, keyGenerator: limitKeyOfRequest } },
+      config: {
+        holdfastSocket: true,
+        rateLimit: { max: upgradesPerMinute, timeWindow: 60_000, keyGenerator: limitKeyOfRequest }
+      },
       preValidation: handshake.check,
-      // The last step before the upgrade: its answer and the first frame go out in one write. `connect` uncorks, and so does the end of a
-      // socket that is refused after all.
-      preHandler: (_request, reply, done) => {
+      // Not in the handler, which @fastify/websocket wraps where the host has registered it.
+      preHandler: (request, reply) => {
+        reply.hijack()
+        // The upgrade and the first frame go out in one write. `connect` uncorks, and so does the end of a socket that is
+        // refused after all.
         reply.raw.socket?.cork()
-        done()
+        sockets.accept(webSockets, request.raw, socket => { connect(gateway, clock, socket, request) })
       },
       // Never reached: what asks for no upgrade was refused above.
-      handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') },
-      wsHandler: (socket, request) => { connect(gateway, clock, socket, request) }
+      handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') }
     })
   }, { prefix: options.prefix ?? '' })
 }, {
@@ -192,7 +203,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
 })
 
 /**
- * The ws options that the protocol needs; for a host that registers @fastify/websocket itself.
+ * The options of ws that the protocol needs.
  *
  * Fragments and chunks are bounded far below the library's defaults, since each costs memory before a message is whole; compression is off, since a
  * few bytes of it can unfold to megabytes.
@@ -207,31 +218,12 @@ export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Milli
   }
 }
 
-async function registerWebsocket (fastify: FastifyInstance, limits: GatewayLimits, closeTimeoutMs: Millis): Promise<void> {
-  if (fastify.hasDecorator('websocketServer')) {
-    // With the library's default the first offered entry would be echoed, and that may be the token (P-2, P-3).
-    if (fastify.websocketServer.options.handleProtocols == null) {
-      throw new HoldfastError('PLUGIN_MISUSED', { message: 'Register @fastify/websocket with websocketOptions() of holdfast/plugins/websocket-gateway, or leave it to that plugin.' })
-    }
-    return
-  }
-  await fastify.register(websocket, {
-    options: websocketOptions(limits.maxMessageBytes, closeTimeoutMs),
-    preClose: done => {
-      // Sockets of other routes of the host; ours are closed by now.
-      for (const client of fastify.websocketServer.clients) client.close(1001)
-      fastify.websocketServer.close(() => done())
-    }
-  })
-}
-
 function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: FastifyRequest): void {
   const { handshake, identity, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
-  // Request and reply would otherwise live as long as the socket: the response hangs on it, and the library's error listener holds both.
+  // Request and reply would otherwise live as long as the socket, on which the response hangs.
   response.detachSocket(response.socket as NonNullable<ServerResponse['socket']>)
   request.upgrade = null
-  socket.removeAllListeners('error')
 
   const transport = createTransport(socket, stream)
   if (identity instanceof HoldfastError) {

@@ -38,6 +38,8 @@ export interface HandshakeOptions {
   /** How long `authenticate` may take: the socket is open meanwhile, and nobody owns it. */
   authTimeoutMs: Millis
   isDraining: () => boolean
+  /** Whether a request is one that can be upgraded. */
+  isHandshake: (request: IncomingMessage) => boolean
 }
 
 export interface HandshakeCheck {
@@ -126,7 +128,7 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   /** What is judged before anybody waits. */
   function readOffer (request: FastifyRequest): Handshake {
     const { headers } = request
-    if (!request.ws) throw new HoldfastError('UPGRADE_REQUIRED')
+    if (!options.isHandshake(request.raw)) throw new HoldfastError('UPGRADE_REQUIRED')
     checkForm(request.raw)
     const handshake = readHandshake(headers['sec-websocket-protocol'])
     if (handshake === undefined) throw new HoldfastError('SUBPROTOCOL_UNSUPPORTED')

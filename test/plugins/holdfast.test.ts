@@ -74,12 +74,10 @@ t.test('under a prefix', async t => {
   await approves(t, await appWith(t, { commands, prefix: '/rt', path: '/live' }), '/rt/live')
   const app = Fastify()
   t.teardown(() => app.close())
-  let scope: FastifyInstance = app
-  await app.register(async inner => {
-    scope = inner
-    await inner.register(holdfast, { commands })
-  }, { prefix: '/v1' })
-  await approves(t, scope, '/v1/ws')
+  await app.register(async scope => { await scope.register(holdfast, { commands }) }, { prefix: '/v1' })
+  const { socket, hello } = await connectFull(`ws://127.0.0.1:${await listen(app)}/v1/ws`)
+  t.teardown(() => socket.ws.terminate())
+  t.equal(hello.type, 'session_created')
 })
 
 const others: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
