@@ -5,7 +5,7 @@
 
 import { Type, type Static, type TSchema } from 'typebox'
 import { MAX_JSON_BYTES } from './io/json.js'
-import { canonicalRange, proxyRangeProblem } from './io/names/address.js'
+import { canonicalRange, proxyRangeProblem, withoutBrackets } from './io/names/address.js'
 import { canonicalOriginEntry, originEntryProblem } from './io/names/origin.js'
 
 export interface Option<S extends TSchema = TSchema, D = unknown> {
@@ -56,7 +56,8 @@ export const OPTIONS = {
     env: 'HOST',
     schema: text(255),
     default: '127.0.0.1',
-    what: 'Address or name to listen on. `0.0.0.0` listens on every interface and then needs HOLDFAST_ADMIN_TOKEN.'
+    what: 'Address or name to listen on. `0.0.0.0` listens on every interface and then needs HOLDFAST_ADMIN_TOKEN.',
+    canonical: (host: string) => withoutBrackets(host)
   }),
   port: option({
     env: 'PORT',

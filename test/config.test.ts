@@ -141,6 +141,14 @@ t.test('does not start beyond loopback without an operator token', async t => {
   for (const host of ['127.0.0.1', '127.8.8.8', '::1', 'localhost']) t.ok(isLoopbackName(host), host)
 })
 
+t.test('takes an IPv6 address of HOST in brackets as well', async t => {
+  // `[::1]` counted as an address that other machines can reach.
+  t.equal(load({ env: { HOST: '[::1]' } }).host, '::1')
+  t.equal(configWith({ host: '[::1]' }).host, '::1')
+  t.match(problemsOf({ env: { HOST: '[::]' } }), [/HOST "::" can be reached from other machines/])
+  t.match(problemsOf({ env: { HOST: '[127.0.0.1]' } }), [/HOST "\[127\.0\.0\.1\]"/], 'which is no address')
+})
+
 t.test('refuses operator tokens that are short or could not be sent', async t => {
   for (const token of ['fifteen-letters', 'with a space in it', 'umlaut-äöü-in-token', '']) {
     const problems = problemsOf({ env: { HOLDFAST_ADMIN_TOKEN: token } })

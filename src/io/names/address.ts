@@ -37,6 +37,12 @@ function unwrap (text: string): string {
   return BRACKETED.exec(quoted)?.[1] ?? IPV4_WITH_PORT.exec(quoted)?.[1] ?? quoted
 }
 
+/** The host to listen on: people write addresses of IPv6 in brackets, as in URLs, and systems take them without. */
+export function withoutBrackets (host: string): string {
+  const inner = /^\[(.*)\]$/.exec(host)?.[1]
+  return inner !== undefined && ipaddr.IPv6.isValid(inner) ? inner : host
+}
+
 /** A request as far as its peer goes. `ips`: from the socket's address on to the one that is taken for the client's; there behind trusted proxies only. */
 export interface Peer { readonly ip: string | undefined, readonly ips?: readonly string[] | undefined }
 
