@@ -12,8 +12,16 @@ const { version, devDependencies } = JSON.parse(readFileSync(join(root, 'package
 const COMPILERS = { ts5: 'npm:typescript@~5.9.3', ts6: 'npm:typescript@~6.0.3', ts7: 'npm:typescript@~7.0.2' }
 const RESOLUTIONS = { bundler: 'esnext', nodenext: 'nodenext' }
 
+const PROJECTS = [['consumer.ts', 'desk.ts', 'desk-client.ts', 'desk-types.ts'], ['minimal.ts']]
+
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-package-'))
 const run = (command, args, options = {}) => execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options })
+
+/** The block of the README with that text. */
+function readmeBlock (text) {
+  const blocks = readFileSync(join(root, 'README.md'), 'utf8').matchAll(/^```js\n([\s\S]*?)^```$/gm)
+  return [...blocks].map(([, code]) => code).find(code => code.includes(text)) ?? `throw new Error('README.md has no block with ${text}')`
+}
 
 /** Runs one step and says how it went; a failing one shows what it printed. */
 function step (name, act) {
@@ -30,6 +38,9 @@ try {
   const tarball = join(folder, `holdfast-${version}.tgz`)
   run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], { cwd: root })
   cpSync(join(root, 'scripts/consumer'), folder, { recursive: true })
+  // What the README shows is TypeScript as it stands.
+  writeFileSync(join(folder, 'desk.ts'), readmeBlock('// desk.mjs'))
+  writeFileSync(join(folder, 'desk-client.ts'), readmeBlock('holdfast/client'))
   writeFileSync(join(folder, 'package.json'), JSON.stringify({
     name: 'consumer',
     private: true,
@@ -45,8 +56,13 @@ try {
   })
   for (const [resolution, module] of Object.entries(RESOLUTIONS)) {
     for (const [compiler, range] of Object.entries(COMPILERS)) {
-      step(`type-checks with ${range.slice('npm:'.length)}, ${resolution}`, () => run('node', [`node_modules/${compiler}/bin/tsc`, '--noEmit', '--strict', '--exactOptionalPropertyTypes',
-        '--target', 'es2022', '--lib', 'es2023,dom', '--types', 'node', '--module', module, '--moduleResolution', resolution, 'consumer.ts']))
+      // Each on its own: what one project imports must not be what makes another one compile.
+      for (const files of PROJECTS) {
+        step(`${files[0]} type-checks with ${range.slice('npm:'.length)}, ${resolution}`, () => run('node', [
+          `node_modules/${compiler}/bin/tsc`, '--noEmit', '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022',
+          '--lib', 'es2023,dom', '--types', 'node', '--module', module, '--moduleResolution', resolution, ...files
+        ]))
+      }
     }
   }
   step('gives what its exports say, and nothing else', () => run('node', ['exports.js']))

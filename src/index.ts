@@ -1,6 +1,11 @@
 // The public names of the package, and nothing else. What is not listed here, in ./client or under ./plugins/* may change without notice.
 
 export { default, type HoldfastOptions } from '../plugins/holdfast.js'
+// By these a project that imports nothing else knows what the plugins add to Fastify.
+export type { DispatcherPluginOptions } from '../plugins/dispatcher.js'
+export type { OperatorAuthOptions } from '../plugins/operator-auth.js'
+export type { SessionManagerPluginOptions } from '../plugins/session-manager.js'
+export type { GatewayDecorator, WebsocketGatewayOptions } from '../plugins/websocket-gateway.js'
 export { buildApp, PLACEHOLDER_USER, type AppOverrides } from './app.js'
 export { placeholderAuthenticator, type AuthRequest, type Authenticate, type Principal, type Refusal } from './auth/authenticate.js'
 export { createJwtAuthenticator, type JwtAuthenticatorOptions } from './auth/jwt.js'

@@ -1,10 +1,13 @@
 // Run in the project that scripts/check-package.js makes: what may be imported, and what may not.
 
 const PUBLIC = ['holdfast', 'holdfast/client', 'holdfast/package.json', ...[
-  'dispatcher', 'health', 'load-shedding', 'metrics', 'openapi', 'operator-auth', 'rate-limit', 'security-headers', 'session-manager', 'sessions-api',
-  'upgrade-guard', 'users-api', 'websocket-gateway'
+  'dispatcher', 'health', 'holdfast', 'load-shedding', 'metrics', 'openapi', 'operator-auth', 'rate-limit',
+  'security-headers', 'session-manager', 'sessions-api', 'start-page', 'users-api', 'websocket-gateway'
 ].map(name => `holdfast/plugins/${name}`)]
-const PRIVATE = ['holdfast/plugins/gateway/handshake', 'holdfast/plugins/schemas/rest', 'holdfast/plugins/metrics/process-metrics', 'holdfast/dist/src/index.js', 'holdfast/src/app']
+const PRIVATE = [
+  'holdfast/plugins/gateway/handshake', 'holdfast/plugins/schemas/rest', 'holdfast/plugins/metrics/process-metrics',
+  'holdfast/dist/src/index.js', 'holdfast/src/app'
+]
 
 for (const name of PUBLIC) {
   if (name.endsWith('.json')) import.meta.resolve(name)

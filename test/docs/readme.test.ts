@@ -89,13 +89,15 @@ t.test('a first session goes as the page says', async t => {
   })
 })
 
-t.test('an application with the plugins answers the typed client', async t => {
+t.test('an application of some 15 lines answers the typed client', async t => {
+  const lines = blockWith('js', 'desk.mjs').trim().split('\n').filter(line => line !== '' && !line.startsWith('//'))
+  t.ok(lines.length <= 16, `${lines.length} lines`)
   const port = 20_000 + process.pid % 10_000
   const application = runNode(t, blockWith('js', 'desk.mjs'), { 3001: port })
   await application.until(String(port))
   const client = runNode(t, blockWith('js', 'holdfast/client'), { 3001: port })
   t.equal(await client.exit, 0)
-  t.match(client.output(), /\{ draft: 7, state: 'filed' \}\n\{ approved: 7 \}/)
+  t.match(client.output(), /^\{ draft: 7 \}\n\{ draft: 7, state: 'filed' \}\n\{ approved: 7 \}\n$/)
   application.stop()
 })
 
