@@ -127,9 +127,9 @@ export const refusedResumeChecks: readonly Check[] = [
     }
     const early = await detached(scope)
     const late = await detached(scope)
-    await pause(resumeWindowMs / 2)
+    await pause(resumeWindowMs / 4)
     await scope.resumed(early, 2)
-    await pause(resumeWindowMs / 2 + 1500)
+    await pause(resumeWindowMs * 3 / 4 + 1500)
     await expectTold(scope, late, 'resume_window')
   }, { slow: true }),
   check('P-36', 'keeps a detached session not beyond its idle timeout', FULL, async (scope) => {

@@ -121,7 +121,7 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
     clean(t, await run({ maxSessions: 12 }, false, { only: ['P-54'] }), [])
   })
   t.test('with a short resume window', async (t) => {
-    clean(t, await run({ resumeWindowMs: 2000 }, false, { only: ['P-36'] }), [])
+    clean(t, await run({ resumeWindowMs: 3000 }, false, { only: ['P-36'] }), [])
   })
   t.test('with no resume window', async (t) => {
     clean(t, await run({ resumeWindowMs: 0 }, false, { only: ['P-5', 'P-36', 'P-38'] }), [])
