@@ -107,8 +107,9 @@ export const endingChecks: readonly Check[] = [
   check('P-40', 'ends an idle session with 4300, whatever heartbeats, acks and refusals come', BOTH, async (scope) => {
     const { idleTimeoutMs } = scope.facts
     if (idleTimeoutMs > 5000) notTested('idleTimeoutMs ≤ 5000')
-    const peer = await working(scope)
+    // Before its last activity: whatever delays its answer on a busy machine does not make the end look early.
     const startedAt = performance.now()
+    const peer = await working(scope)
     const noise = setInterval(() => {
       peer.send({ type: 'ack', seq: 0, sessionId: peer.sessionId })
       peer.command('echo', 'gap', 99)
@@ -119,7 +120,7 @@ export const endingChecks: readonly Check[] = [
       clearInterval(noise)
     }
     const tookMs = performance.now() - startedAt
-    expect(tookMs >= idleTimeoutMs - 100, `an end not before ${idleTimeoutMs} ms`, `${Math.round(tookMs)} ms`)
+    expect(tookMs >= idleTimeoutMs, `an end not before ${idleTimeoutMs} ms`, `${Math.round(tookMs)} ms`)
     if (scope.profile === 'full' && scope.facts.resumeWindowMs > 0) await expectRefused(scope, peer, 'idle', 1)
   }, { slow: true }),
   check('P-40', 'keeps a session that accepts commands', BOTH, async (scope) => {
