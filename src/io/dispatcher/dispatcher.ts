@@ -18,7 +18,7 @@ import type {
   Before, CommandContext, CommandHandler, CommandMap, CommandOptions, CommandSession, EventMap, EventName, EventPayload
 } from './command.js'
 import type { CoreMessage, PlatformCore } from './core.js'
-import { compileSchema, verify, type Compiled, type Verified } from './schema.js'
+import { compileSchema, verify, type Compiled, type Verified } from './validation.js'
 import { handleOf } from './session-handle.js'
 
 export interface DispatcherLimits extends AdmissionLimits {
