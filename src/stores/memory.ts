@@ -2,7 +2,7 @@
 // is nothing to keep, and every write is kept on return.
 
 import { HoldfastError } from '../io/errors.js'
-import type { SessionStore } from '../io/session/store.js'
+import type { SessionStore } from '../io/session/former-store.js'
 
 export function createMemoryStore (): SessionStore {
   return {

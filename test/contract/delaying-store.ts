@@ -3,7 +3,7 @@
 
 import { HoldfastError } from '../../src/io/errors.js'
 import type { SessionRecord } from '../../src/io/session/record.js'
-import type { SessionStore } from '../../src/io/session/store.js'
+import type { SessionStore } from '../../src/io/session/former-store.js'
 
 interface Pending { kind: 'add' | 'commit' | 'remove', record: SessionRecord, lastSeq: number, resolve: () => void, reject: (error: unknown) => void }
 

@@ -6,7 +6,7 @@ import { HoldfastError } from '../../src/io/errors.js'
 import type { KeptTombstone } from '../../src/io/session/directory.js'
 import type { SessionRecord } from '../../src/io/session/record.js'
 import { append, createReplayLog } from '../../src/io/session/replay-log.js'
-import type { SessionStore } from '../../src/io/session/store.js'
+import type { SessionStore } from '../../src/io/session/former-store.js'
 import { buildOutput, buildRecord } from '../helpers/domain.js'
 
 export interface StoreUnderTest {

@@ -8,7 +8,7 @@ import { createGateway, type AcceptRequest, type Gateway, type GatewayLimits } f
 import type { Connection, Transport } from '../../src/io/gateway/sender.js'
 import { createSessionManager, type SessionLimits, type SessionManager } from '../../src/io/session/manager.js'
 import type { SessionRecord } from '../../src/io/session/record.js'
-import type { SessionStore } from '../../src/io/session/store.js'
+import type { SessionStore } from '../../src/io/session/former-store.js'
 import { toBytes } from '../../src/io/protocol/codec.js'
 import type { ByteString, LifecycleEvent, Output } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'

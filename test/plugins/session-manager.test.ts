@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
-import type { SessionStore } from '../../src/io/session/store.js'
+import type { SessionStore } from '../../src/io/session/former-store.js'
 import type { Clock } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'
 import sessionManager from '../../plugins/session-manager.js'

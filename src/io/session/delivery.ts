@@ -14,7 +14,7 @@ import { lastSeqOf, type SessionRecord } from './record.js'
 import {
   acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt, type ReplayLog
 } from './replay-log.js'
-import type { SessionStore } from './store.js'
+import type { SessionStore } from './former-store.js'
 
 export interface DeliveryLimits {
   outboxMessages: number

@@ -24,7 +24,7 @@ import { createDetachedSessions } from './detached.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { planReplay, type ReplayPlan } from './replay-log.js'
 import { createResumeToken, hashResumeToken, sameHash } from './resume-token.js'
-import type { SessionStore } from './store.js'
+import type { SessionStore } from './former-store.js'
 import { createTimingWheel } from './timing-wheel.js'
 import { createWallTime, snapshotOf, viewOf } from './view.js'
 
