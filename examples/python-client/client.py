@@ -18,6 +18,7 @@ class Client:
         self.first, self.progress, self.fruitless = None, False, (None, 0)  # P-49c: first command, and how often it got nowhere
         self.suspects, self.alone = set(), False  # not sent again unless they were accepted; one command at a time (P-49b)
         self.refused_with = None  # the credentials of the last 401 or 403
+        self.ending = False  # `end` was sent: a lost connection is resumed to send it again, and no new session is begun (P-38b)
         self.stats = dict.fromkeys(('sessions', 'resumes', 'outputs', 'duplicates', 'refusals'), 0) | {'gaps': []}
 
     def credentials(self):
@@ -60,14 +61,19 @@ class Client:
         return 'stop' if status in (400, 426) else 'resume_later'
 
     async def converse(self):  # one connection, from the first frame to its end; returns what is to be done next, and when
-        goodbye, silence, self.live, ending, since = {}, 35, False, False, time.monotonic()
+        goodbye, silence, self.live, since = {}, 35, False, time.monotonic()
+        said_end, is_over = False, False
         self.first, self.progress, self.refused_with, code = None, False, None, 1006
         sender = asyncio.create_task(self.send_commands())
         try:
             while True:
                 frame = json.loads(await asyncio.wait_for(self.ws.recv(), silence))
                 kind, payload = frame['type'], frame.get('payload')
-                if kind in ('session_created', 'session_resumed'):
+                if kind == 'session_created' and self.ending:  # the old session is over, and the one in its place is not wanted
+                    said_end = is_over = True
+                    say('ended', self.session, payload.get('previous', ''))
+                    await self.send({'type': 'end'})
+                elif kind in ('session_created', 'session_resumed'):
                     silence = payload['heartbeatMs'] / 1000 + 10
                     self.attach(kind, payload)
                 elif 'seq' in frame:
@@ -80,13 +86,14 @@ class Client:
                     say('goodbye', goodbye := payload)
                 if kind in ('session_created', 'live'):  # the replay is over
                     self.live, since = True, time.monotonic()
-                if self.live and not ending and len(self.answers) + len(self.lost) + len(self.given_up) == self.options.count:
-                    ending = True
+                if self.live and not said_end and len(self.answers) + len(self.lost) + len(self.given_up) == self.options.count:
+                    said_end = self.ending = True
                     await self.send({'type': 'end', 'ack': self.last_seq})
         except (ConnectionClosed, asyncio.TimeoutError) as error:
             code = getattr(error, 'code', 1006)
             say('closed:', code)
-            return goodbye.get('action', ACTIONS.get(code // 100, 'resume_later')), goodbye.get('retryAfterMs')
+            action = goodbye.get('action', ACTIONS.get(code // 100, 'resume_later'))
+            return 'stop' if is_over or (self.ending and action == 'new') else action, goodbye.get('retryAfterMs')
         finally:
             sender.cancel()
             self.ws.transport.abort()  # not close(), which would end the session (P-38)

@@ -244,6 +244,19 @@ asyncio.run(main())
     t.ok(proxy.cuts >= 3, `${proxy.cuts} cuts`)
   })
 
+  t.test('P-38b examples/python-client ends its session once, however the connection breaks', async t => {
+    if (!await hasWebsockets(t)) return
+    // It took the session that it was given in place of the ended one for one to go on with.
+    for (const [losses, made] of [[['end'], 1], [['goodbye'], 2], [['end', 'goodbye', 'goodbye'], 2]] as const) {
+      const gateway = await startGateway(t, server.wsUrl, losing([...losses]))
+      const ran = await run(PYTHON, [PYTHON_CLIENT, '--url', gateway.url, '--count', '3', '--timeout', '50'])
+      t.equal(ran.code, 0, ran.stderr.slice(-1000))
+      t.match(JSON.parse(ran.stdout), { answered: 3, lost: [], sessions: 1 }, losses.join())
+      t.equal(gateway.sessions.size, made, 'what the server made')
+      for (const id of gateway.sessions) t.equal((await fetch(`${server.url}/sessions/${id}`)).status, 410, 'it is ended')
+    }
+  })
+
   t.test('P-53a examples/python-client goes on after the refusals that pass, and stops at the others', async t => {
     if (!await hasWebsockets(t)) return
     // It stopped at every status but 429 and 503, such as the 502 of a gateway whose server restarts.
@@ -269,8 +282,7 @@ asyncio.run(main())
     if (!await hasWebsockets(t)) return
     // The tenth frame is the largest: its number and its id have a digit more.
     for (const [code, culprit] of [[1009, 10], [1007, 7], [1002, 7]] as const) {
-      const gateway = await refusingGateway(server.wsUrl, code, text => text.includes(`"n": ${culprit}}`))
-      t.teardown(() => gateway.close())
+      const gateway = await startGateway(t, server.wsUrl, refusing(code, text => text.includes(`"n": ${culprit}}`)))
       const args = ['--url', gateway.url, '--count', '10', '--timeout', '50']
       const ran = await run(PYTHON, [PYTHON_CLIENT, ...args])
       t.equal(ran.code, 1, ran.stderr.slice(-1000))
@@ -296,29 +308,57 @@ asyncio.run(main())
   }
 })
 
-/** A gateway that closes with `code` when a message does not please it; of what comes with it nothing more is passed on. */
-async function refusingGateway (target: string, code: number, refuses: (text: string) => boolean) {
+interface Line { near: WebSocket, far: WebSocket, isCut: boolean }
+
+/** Closes with `code` when a message does not please it; of what comes with it nothing more is passed on. */
+function refusing (code: number, refuses: (text: string) => boolean) {
+  return (text: string, line: Line): boolean => {
+    if (!refuses(text)) return true
+    line.isCut = true
+    line.near.close(code)
+    line.far.terminate()
+    return false
+  }
+}
+
+/** Breaks the connection each time the client says `end`: before it is passed on, or after that, so that the answer is lost. */
+function losing (losses: Array<'end' | 'goodbye'>) {
+  return (text: string, line: Line): boolean => {
+    const lost = text.startsWith('{"type": "end"') ? losses.shift() : undefined
+    if (lost === undefined) return true
+    line.isCut = true
+    line.far.on('close', () => { line.near.terminate() })
+    if (lost === 'end') line.far.terminate()
+    return lost === 'goodbye'
+  }
+}
+
+/** A gateway between client and server; `passes` sees each message of the client, and may cut the line. */
+async function startGateway (t: Test, target: string, passes: (text: string, line: Line) => boolean) {
   const gateway = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'holdfast.v1' })
+  const sessions = new Set<string>()
   gateway.on('connection', (near, request) => {
     const offered = (request.headers['sec-websocket-protocol'] ?? '').split(/, */)
     const far = new WebSocket(target, offered, { perMessageDeflate: false })
+    const line: Line = { near, far, isCut: false }
     const early: string[] = []
-    let refused = false
     far.on('open', () => { for (const text of early) far.send(text) })
-    far.on('message', data => { near.send(String(data)) })
-    far.on('close', (code, reason) => { if (!refused) near.close(code === 1006 ? 1011 : code, reason) })
+    far.on('message', data => {
+      const text = String(data)
+      const id = /"sessionId":"([^"]+)"/.exec(text)?.[1]
+      if (id !== undefined) sessions.add(id)
+      if (!line.isCut) near.send(text)
+    })
+    far.on('close', (code, reason) => { if (!line.isCut) near.close(code === 1006 ? 1011 : code, reason) })
     near.on('message', data => {
       const text = String(data)
-      if (refused) return
-      refused = refuses(text)
-      if (refused) {
-        near.close(code)
-        far.terminate()
-      } else if (far.readyState === WebSocket.OPEN) far.send(text)
+      if (line.isCut || !passes(text, line)) return
+      if (far.readyState === WebSocket.OPEN) far.send(text)
       else early.push(text)
     })
     near.on('close', () => { far.terminate() })
   })
   await once(gateway, 'listening')
-  return { url: `ws://127.0.0.1:${(gateway.address() as AddressInfo).port}/ws`, close: () => { gateway.close() } }
+  t.teardown(() => { gateway.close() })
+  return { url: `ws://127.0.0.1:${(gateway.address() as AddressInfo).port}/ws`, sessions }
 }
