@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 // Entry of the kit: reads the command line, runs the rules or the chaos run, prints the report. Exit codes: 0 all tested rules hold,
 // 1 a rule is broken (or, with --require-all, untested), 2 the run could not be made.
 

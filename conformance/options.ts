@@ -36,7 +36,7 @@ export interface KitOptions {
 }
 
 const TABLE: readonly (readonly [name: string, value: string | undefined, help: string])[] = [
-  ['url', 'ws://host:port/ws', 'where the server listens; required'],
+  ['url', 'ws://host:port/ws', 'the same address, given as an option'],
   ['profile', 'full|basic|both', 'the profiles to test; default both'],
   ['only', 'P-12,P-13', 'test these rules'],
   ['admin', 'http://host:port', 'the operator API: outputs on demand, terminations, detaches'],
@@ -68,12 +68,12 @@ export class UsageError extends Error {
 
 export function usage (): string {
   const rows = TABLE.map(([name, value, help]) => `  ${`--${name}${value === undefined ? '' : ` <${value}>`}`.padEnd(34)} ${help}`)
-  return `usage: conformance --url <ws://host:port/ws> [options]\n\n${rows.join('\n')}\n`
+  return `usage: holdfast-conformance <ws://host:port/ws> [options]\n\n${rows.join('\n')}\n`
 }
 
 /** @throws UsageError with a sentence for the first value that cannot be used */
 export function readOptions (args: readonly string[]): KitOptions | 'help' {
-  const values = parse(args)
+  const { values, positionals } = parse(args)
   if (values['help'] === true) return 'help'
   const text = (name: string) => typeof values[name] === 'string' ? values[name] : undefined
   const count = (name: string, fallback: number, low: number) => {
@@ -85,7 +85,7 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
     return Number(given)
   }
   const options: KitOptions = {
-    url: readUrl('url', text('url') ?? '', ['ws:', 'wss:']),
+    url: readUrl('url', readTarget(positionals, text('url')), ['ws:', 'wss:']),
     profiles: readProfiles(text('profile') ?? 'both'),
     requireAll: values['require-all'] === true,
     verbose: values['verbose'] === true,
@@ -118,13 +118,25 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
   return options
 }
 
-function parse (args: readonly string[]): Record<string, string | boolean | undefined> {
+interface CommandLine {
+  values: Record<string, string | boolean | undefined>
+  positionals: readonly string[]
+}
+
+function parse (args: readonly string[]): CommandLine {
   try {
     const known = Object.fromEntries(TABLE.map(([name, value]) => [name, { type: value === undefined ? 'boolean' as const : 'string' as const }]))
-    return parseArgs({ args: [...args], options: known, strict: true }).values as Record<string, string | boolean | undefined>
+    return parseArgs({ args: [...args], options: known, strict: true, allowPositionals: true }) as CommandLine
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
+}
+
+/** The address under test, which is given once: by itself or as --url. */
+function readTarget (positionals: readonly string[], option: string | undefined): string {
+  const given = [...positionals, ...(option === undefined ? [] : [option])]
+  if (given.length > 1) throw new UsageError(`one server is tested at a time, not ${given.join(' and ')}`)
+  return given[0] ?? ''
 }
 
 function readUrl (name: string, given: string, schemes: readonly string[]): string {

@@ -1,5 +1,6 @@
 // What npm would publish, as a stranger meets it: packed, installed into an empty project beside Fastify, type-checked without skipLibCheck by three
-// compilers in two ways of finding modules, imported, and started. Needs a build and, for the packages, a registry or npm's cache.
+// compilers in two ways of finding modules, imported, and started; then once more as strict as it gets: each package sees its own
+// dependencies alone, and the Node.js that each asks for is enforced. Needs a build and, for the packages, a registry or npm's cache.
 
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -23,6 +24,12 @@ function readmeBlock (text) {
   return [...blocks].map(([, code]) => code).find(code => code.includes(text)) ?? `throw new Error('README.md has no block with ${text}')`
 }
 
+/** What operations.md tells a project to add so that `engine-strict` passes on the oldest Node.js. */
+function documentedOverrides () {
+  const [, json] = /^"overrides": (\{.*\})$/m.exec(readFileSync(join(root, 'docs/operations.md'), 'utf8'))
+  return JSON.parse(json)
+}
+
 /** Runs one step and says how it went; a failing one shows what it printed. */
 function step (name, act) {
   try {
@@ -32,6 +39,19 @@ function step (name, act) {
     process.exitCode = 1
     console.log(`FAIL ${name}\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stdout === undefined ? error.stack : ''}`)
   }
+}
+
+function imports () {
+  step('gives what its exports say, and nothing else', () => run('node', ['exports.js']))
+}
+
+function answers () {
+  step('answers on the command line', () => {
+    const printed = run('npx', ['--no-install', 'holdfast', '--version']).trim()
+    if (printed !== version) throw new Error(`holdfast --version printed ${printed}`)
+    const usage = run('npx', ['--no-install', 'holdfast-conformance', '--help'])
+    if (!usage.startsWith('usage: holdfast-conformance ')) throw new Error(`holdfast-conformance --help printed ${usage}`)
+  })
 }
 
 try {
@@ -46,7 +66,8 @@ try {
     private: true,
     type: 'module',
     dependencies: { holdfast: `file:${tarball}`, fastify: devDependencies.fastify, typebox: '^1.4.3' },
-    devDependencies: { '@types/node': devDependencies['@types/node'], '@types/ws': devDependencies['@types/ws'], ...COMPILERS }
+    devDependencies: { '@types/node': devDependencies['@types/node'], '@types/ws': devDependencies['@types/ws'], ...COMPILERS },
+    overrides: documentedOverrides()
   }))
   step('installs without a word about install scripts', () => {
     const printed = run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline'], { stdio: ['ignore', 'pipe', 'pipe'] })
@@ -65,11 +86,13 @@ try {
       }
     }
   }
-  step('gives what its exports say, and nothing else', () => run('node', ['exports.js']))
-  step('answers on the command line', () => {
-    const printed = run('npx', ['--no-install', 'holdfast', '--version']).trim()
-    if (printed !== version) throw new Error(`holdfast --version printed ${printed}`)
-  })
+  imports()
+  answers()
+  step('installs with npm ci, engine-strict and no dependency but its own', () => run('npm', [
+    'ci', '--engine-strict', '--install-strategy=linked', '--omit=dev', '--no-audit', '--no-fund', '--prefer-offline'
+  ]))
+  imports()
+  answers()
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

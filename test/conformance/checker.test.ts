@@ -223,10 +223,14 @@ t.test('chaos', async (t) => {
 
 t.test('options', async (t) => {
   t.test('refuses what it cannot use and says why', async (t) => {
-    for (const args of [[], ['--url', 'http://127.0.0.1'], ['--url', 'ws://x', '--profile', 'some'], ['--url', 'ws://x', '--timeout-ms', '-1'],
+    for (const args of [[], ['ws://x', '--url', 'ws://x'], ['ws://x', 'ws://y'], ['http://127.0.0.1'], ['--url', 'http://127.0.0.1'], ['--url', 'ws://x', '--profile', 'some'], ['--url', 'ws://x', '--timeout-ms', '-1'],
       ['--url', 'ws://x', '--core', 'here'], ['--url', 'ws://x', '--colour'], ['--url', 'ws://x', '--chaos', '--clients', '0']]) {
       t.throws(() => readOptions(args), UsageError, args.join(' '))
     }
+  })
+  t.test('takes the address by itself, or as an option', async (t) => {
+    t.match(readOptions(['ws://127.0.0.1/ws', '--verbose']), { url: 'ws://127.0.0.1/ws', verbose: true })
+    t.match(readOptions(['--url', 'ws://127.0.0.1/ws']), { url: 'ws://127.0.0.1/ws' })
   })
   t.test('draws a seed where none is given, and keeps a given one', async (t) => {
     const drawn = readOptions(['--url', 'ws://127.0.0.1/ws', '--chaos'])
