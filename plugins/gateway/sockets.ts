@@ -153,7 +153,7 @@ function createOwner (fastify: FastifyInstance): Owner {
   function upgrade (request: IncomingMessage, socket: AnsweringSocket, head: Buffer): void {
     track(socket)
     // Node took its own listener off; without one a reset would end the process.
-    if (!socket.listeners('error').includes(destroySocket)) socket.on('error', destroySocket)
+    if (socket.listenerCount('error', destroySocket) === 0) socket.on('error', destroySocket)
     // The answer to a pipelined request before this one is still on the socket; two at a time would get stuck.
     const earlier = socket._httpMessage
     if (earlier != null) {
@@ -177,14 +177,21 @@ function createOwner (fastify: FastifyInstance): Owner {
       leaveToOthers(request, socket)
       return
     }
-    // An answer on a socket that was to be upgraded is a refusal, and nobody reads a request from it again.
-    const refused = (): void => {
-      upgrading.delete(request)
-      finish(socket)
-    }
-    if (response.writableFinished) refused()
-    else response.once('finish', refused)
-    response.once('close', () => { upgrading.delete(request) })
+    if (response.writableFinished) refused.call(response)
+    else response.on('finish', refused)
+    response.on('close', forgetUpgrade)
+  }
+
+  /** An answer on a socket that was to be upgraded is a refusal, and nobody reads a request from it again. */
+  function refused (this: ServerResponse): void {
+    // A request of injectWS has no socket of its own.
+    const socket = upgrading.get(this.req)?.socket ?? this.req.socket
+    upgrading.delete(this.req)
+    finish(socket)
+  }
+
+  function forgetUpgrade (this: ServerResponse): void {
+    upgrading.delete(this.req)
   }
 
   function leaveToOthers (request: IncomingMessage, socket: AnsweringSocket): void {

@@ -34,6 +34,15 @@ t.test('the canonical form is its own canonical form', async () => {
   }), { numRuns: 1000 })
 })
 
+t.test('four numbers are taken as they stand only where they are canonical', async () => {
+  const number = fc.oneof(fc.integer({ min: 0, max: 300 }).map(String), fc.constantFrom('00', '01', '010', '', ' 1', '1\n', '0x1'))
+  // Quotes keep a text from being taken as it stands.
+  fc.assert(fc.property(fc.array(number, { minLength: 3, maxLength: 5 }), numbers => {
+    const text = numbers.join('.')
+    return canonicalAddress(text) === canonicalAddress(`"${text.trim()}"`)
+  }), { numRuns: 2000 })
+})
+
 t.test('limits count an IPv4 address, and of IPv6 the /64 that whoever has one address has', async t => {
   t.equal(limitKeyOf('203.0.113.9'), '203.0.113.9')
   t.equal(limitKeyOf('2001:db8:1:2:3:4:5:6'), limitKeyOf('2001:db8:1:2::'))
