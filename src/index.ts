@@ -16,7 +16,8 @@ export {
   type CoreCommandDefinition, type EventMap, type PayloadOf, type ResultOf
 } from './io/dispatcher/command.js'
 export type { CoreAnswer, CoreMessage, CoreRequest, CoreSession, PlatformCore } from './io/dispatcher/core.js'
-export type { CommandStats, Dispatcher, DispatcherLimits } from './io/dispatcher/dispatcher.js'
+export type { Dispatcher, DispatcherLimits } from './io/dispatcher/dispatcher.js'
+export type { CommandStats } from './io/dispatcher/stats.js'
 export { COMMAND_ERROR_CODE, ERRORS, HoldfastError, commandError, type ErrorCode, type ErrorRow } from './io/errors.js'
 export type { GatewayLimits } from './io/gateway/gateway.js'
 export { CLOSE, type CloseAction, type CloseCode } from './io/protocol/close-codes.js'

@@ -3,7 +3,8 @@
 // its commands: never a session id, a user id, or anything a client made up, so their number is bounded.
 
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client'
-import { DURATION_BOUNDS_MS, type CommandStats, type Dispatcher } from '../../src/io/dispatcher/dispatcher.js'
+import type { Dispatcher } from '../../src/io/dispatcher/dispatcher.js'
+import { DURATION_BOUNDS_MS, type CommandStats } from '../../src/io/dispatcher/stats.js'
 import type { Gateway } from '../../src/io/gateway/gateway.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 

@@ -1,7 +1,9 @@
-// Whether a command is accepted (P-10 to P-16). Asked before anything is executed or remembered; the order of the questions is the order of their
-// cost, and a duplicate is recognised before limits on running commands, since it starts none.
+// Whether a command is accepted (P-10 to P-16). Asked before anything is executed or remembered;
+// the order of the questions is the order of their cost, and a duplicate is recognised before
+// limits on running commands, since it starts none.
 //
-// A refusal leaves no trace but the rate: the watermark does not move, and the same id may be sent again.
+// A refusal leaves no trace but the rate: the watermark does not move, and the same id may be sent
+// again.
 
 import { HoldfastError } from '../errors.js'
 import type { Millis, Seq } from '../types.js'
@@ -16,7 +18,13 @@ export interface AdmissionLimits {
 }
 
 /** A tenth of the bucket is full again by then, whatever the rate. */
-const LEAST_RETRY_MS = 200
+const MIN_RETRY_MS = 200
+
+/**
+ * Credit of one command. A command per second is a thousandth of one per millisecond, so whole
+ * milliseconds give whole numbers, which V8 keeps in the record itself.
+ */
+const COMMAND_CREDIT = 1000
 
 export type Verdict =
   | { kind: 'refused', refusal: HoldfastError, abusive: boolean }
@@ -24,16 +32,15 @@ export type Verdict =
   | { kind: 'duplicate', seq: Seq }
 
 /** Undefined when the command is accepted, and recorded as such. */
-export function admit (session: SessionRecord, id: number | string | undefined, now: Millis, limits: AdmissionLimits): Verdict | undefined {
-  if (!takeCredit(session, now, limits.commandsPerSecond)) {
-    session.rateRefusals++
-    // Not the moment of the next single credit: a client that took it at its word would be refused again for all but one command of its queue.
-    const retryAfterMs = Math.max(LEAST_RETRY_MS, Math.ceil((COMMAND - session.rateCredit) / limits.commandsPerSecond))
-    return { kind: 'refused', refusal: new HoldfastError('RATE_LIMITED', { retryAfterMs }), abusive: session.rateRefusals >= MAX_RATE_REFUSALS }
-  }
+export function admit (
+  session: SessionRecord, id: number | string | undefined, now: Millis, limits: AdmissionLimits
+): Verdict | undefined {
+  if (!takeCredit(session, now, limits.commandsPerSecond)) return rateLimited(session, limits.commandsPerSecond)
   if (typeof id === 'number') {
     const place = session.log === null ? (id === 1 ? 'next' : 'gap') : placeOf(session.log, id)
-    if (place === 'gap') return refused(new HoldfastError('COMMAND_GAP', { details: { expected: watermarkOf(session) + 1 } }))
+    if (place === 'gap') {
+      return refused(new HoldfastError('COMMAND_GAP', { details: { expected: watermarkOf(session) + 1 } }))
+    }
     if (place === 'duplicate') return duplicate(session, id)
   }
   if (session.calls !== null && session.calls.inFlight >= limits.maxInFlight) {
@@ -43,6 +50,15 @@ export function admit (session: SessionRecord, id: number | string | undefined, 
   if (typeof id === 'number') accept(session.log ??= createReplayLog(), id)
   session.lastActiveAt = now
   return undefined
+}
+
+function rateLimited (session: SessionRecord, perSecond: number): Verdict {
+  session.rateRefusals++
+  // Not the moment of the next single credit: a client that took it at its word would be refused
+  // again for all but one command of its queue.
+  const retryAfterMs = Math.max(MIN_RETRY_MS, Math.ceil((COMMAND_CREDIT - session.rateCredit) / perSecond))
+  const abusive = session.rateRefusals >= MAX_RATE_REFUSALS
+  return { kind: 'refused', refusal: new HoldfastError('RATE_LIMITED', { retryAfterMs }), abusive }
 }
 
 function refused (refusal: HoldfastError): Verdict {
@@ -55,16 +71,15 @@ function duplicate (session: SessionRecord, id: number): Verdict {
   return seq === 0 ? refused(new HoldfastError('RESULT_EXPIRED')) : { kind: 'duplicate', seq }
 }
 
-/** Credit of one command. A command per second is a thousandth of one per millisecond, so whole milliseconds give whole numbers, which V8 keeps in the record itself. */
-const COMMAND = 1000
-
 /** A token bucket of two seconds' worth: two numbers per session and no timer. */
 function takeCredit (session: SessionRecord, now: Millis, perSecond: number): boolean {
-  const capacity = perSecond * 2 * COMMAND
+  const capacity = perSecond * 2 * COMMAND_CREDIT
   if (session.rateCredit < 0) session.rateCredit = capacity
-  else if (now > session.rateFilledAt) session.rateCredit = Math.min(capacity, session.rateCredit + (now - session.rateFilledAt) * perSecond)
+  else if (now > session.rateFilledAt) {
+    session.rateCredit = Math.min(capacity, session.rateCredit + (now - session.rateFilledAt) * perSecond)
+  }
   session.rateFilledAt = now
-  if (session.rateCredit < COMMAND) return false
-  session.rateCredit -= COMMAND
+  if (session.rateCredit < COMMAND_CREDIT) return false
+  session.rateCredit -= COMMAND_CREDIT
   return true
 }

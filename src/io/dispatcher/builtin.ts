@@ -1,5 +1,5 @@
-// Commands a server without any platform code answers, so that a first session works at once. `echo` and `ping` show the way there and back, the
-// context pair shows what a session keeps.
+// Commands available when no platform code is registered, so that a first session works at once.
+// `echo` and `ping` show the way there and back, the context pair shows what a session keeps.
 
 import { Type } from 'typebox'
 import { defineCommand } from './command.js'
@@ -10,7 +10,10 @@ export const BUILTIN_COMMANDS = {
   ping: defineCommand({}, () => 'pong'),
   echo: defineCommand({}, ({ payload }) => payload),
   'context.get': defineCommand({}, ({ session }) => session.context),
-  /** The payload is a merge patch (RFC 7396): its members replace those of the context, null removes. */
+  /**
+   * The payload is a merge patch (RFC 7396): its members replace those of the context, null
+   * removes.
+   */
   'context.set': defineCommand(
     { payload: Type.Record(Type.String(), Type.Unknown()) },
     ({ payload, session }) => session.updateContext(context => mergePatch(context, payload as JsonObject))

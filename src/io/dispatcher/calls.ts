@@ -1,7 +1,9 @@
-// The commands of one session that are accepted and not yet answered: which run, which wait, and in what order they may start (P-17, P-18).
-// Made for the first command whose handler does not answer at once; a session of synchronous commands never has one.
+// The commands of one session that are accepted and not yet answered: which run, which wait, and in
+// what order they may start (P-17, P-18). Made for the first command whose handler does not answer
+// at once; a session of synchronous commands never has one.
 //
-// Kept true: commands start in order of arrival; a serial one runs alone; every call settles once, and what comes after is dropped.
+// Invariants: commands start in order of arrival; a serial one runs alone; every call settles once,
+// and what comes after is dropped.
 
 import type { CallState } from '../session/record.js'
 import type { WheelItem } from '../session/timing-wheel.js'
@@ -13,7 +15,6 @@ export interface Call extends WheelItem {
   readonly number: number
   readonly serial: boolean
   readonly deadlineAt: Millis
-  settled: boolean
   /** Starts the handler. May settle the call before it returns. */
   start(): void
   /** Its time is over: it is answered COMMAND_TIMEOUT. */

@@ -1,7 +1,10 @@
-// What a command is: its schemas, its policy and its handler, and the types that flow from there to the client
-// (`connect<typeof commands>(url)`). Types and one identity function; execution is dispatcher.ts.
+// What a command is: its schemas, its policy and its handler, and the types that flow from there to
+// the client (`connect<typeof commands>(url)`). Types and one identity function; execution.ts
+// executes.
 
-import type { JsonCompatible, Jsonify, JsonObject, JsonValue, MaybePromise, Millis, Sendable, SessionId, UserId } from '../types.js'
+import type {
+  JsonCompatible, Jsonify, JsonObject, JsonValue, MaybePromise, Millis, Sendable, SessionId, UserId
+} from '../types.js'
 import type { InputOf, OutputOf, Schema, WireOf } from './schema.js'
 
 /**
@@ -17,11 +20,13 @@ export type RegisteredEvents = Register extends { events: infer E extends EventM
 export type EventName = keyof RegisteredEvents & string
 /** What may be sent as the payload of an event: by its schema, else any JSON. */
 export type EventPayload<K extends string, P> =
-  string extends EventName ? JsonCompatible<P> : K extends keyof RegisteredEvents ? Sendable<InputOf<RegisteredEvents[K]>> : never
+  string extends EventName
+    ? JsonCompatible<P>
+    : K extends keyof RegisteredEvents ? Sendable<InputOf<RegisteredEvents[K]>> : never
 
 /**
- * Names the outputs of an application, for `events` of the dispatcher, which checks what is sent, and
- * for the client's `connect<typeof commands, typeof events>`.
+ * Names the outputs of an application, for `events` of the dispatcher, which checks what is sent,
+ * and for the client's `connect<typeof commands, typeof events>`.
  */
 export function defineEvents<const E extends EventMap> (events: E): E {
   return events
@@ -31,7 +36,10 @@ export function defineEvents<const E extends EventMap> (events: E): E {
 export interface CommandSession {
   readonly id: SessionId
   readonly userId: UserId
-  /** Identity of this life of the session's numbering; part of idempotency keys, since ids start anew in another one. */
+  /**
+   * Identity of this life of the session's numbering; part of idempotency keys, since ids start
+   * anew in another one.
+   */
   readonly epoch: string
   readonly createdAt: Millis
   readonly lastActivityAt: Millis
@@ -40,7 +48,8 @@ export interface CommandSession {
   /** The context as it is now. Frozen: change it through `updateContext`. */
   readonly context: JsonObject
   /**
-   * Replaces the context by what `change` makes of the current one. Read and write are one step, so concurrent commands lose no update.
+   * Replaces the context by what `change` makes of the current one. Read and write are one step, so
+   * concurrent commands lose no update.
    *
    * @throws CONTEXT_TOO_LARGE  the context stays as it was
    */
@@ -75,7 +84,9 @@ export interface CommandOptions {
   payload?: Schema
   /** Checked after it; without it any JSON is sent. */
   result?: Schema
-  /** May this be done? Asked after the payload was checked; a throw is the answer, as of a handler. */
+  /**
+   * May this be done? Asked after the payload was checked; a throw is the answer, as of a handler.
+   */
   before?: Before
   /** Waits for the commands before it and holds back those after it (P-18). Default false. */
   serial?: boolean
@@ -106,7 +117,8 @@ export interface CoreCommandDefinition<O extends CommandOptions = CommandOptions
   readonly handler?: undefined
 }
 
-// A registry holds commands of many payloads; a handler takes only its own, so the element type is the one no caller can call.
+// A registry holds commands of many payloads; a handler takes only its own, so the element type is
+// the one no caller can call.
 export type CommandMap = Record<string, {
   readonly options: CommandOptions
   readonly handler?: ((context: never) => unknown) | undefined

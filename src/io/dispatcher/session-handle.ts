@@ -1,5 +1,6 @@
-// The session as command handlers see it: live values, and the only way to change the context. A private class, not a closure per session: the
-// accessors live once on the prototype, and a session that sends commands costs three words more.
+// The session as command handlers see it: live values, and the only way to change the context. A
+// private class, not a closure per session: the accessors live once on the prototype, and a session
+// that sends commands costs three words more.
 
 import type { SessionManager } from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'

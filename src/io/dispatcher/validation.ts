@@ -1,8 +1,8 @@
-// Validation against what schema.ts allows. Anything else is refused where it is registered: taken for
-// a JSON Schema without a rule, it would switch validation off.
+// Validation against what schema.ts allows. Anything else is refused where it is registered: taken
+// for a JSON Schema without a rule, it would switch validation off.
 //
-// TypeBox is compiled and answers at once. A Standard Schema may transform the value, and may answer
-// with a promise; only then a command costs one.
+// TypeBox is compiled and answers at once. A Standard Schema may transform the value, and may
+// answer with a promise; only then a command costs one.
 
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { TSchema } from 'typebox'
