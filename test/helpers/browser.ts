@@ -170,7 +170,8 @@ const SCRIPT = `
   if (!isManual) start()
 `
 
-const clientBundle = build({
+/** The client as one module for a page. */
+export const clientBundle = build({
   entryPoints: [fileURLToPath(new URL('../../src/client/client.ts', import.meta.url))],
   bundle: true,
   write: false,

@@ -4,9 +4,12 @@
 import cookie from '@fastify/cookie'
 import cors from '@fastify/cors'
 import helmet from '@fastify/helmet'
+import jwt from '@fastify/jwt'
 import rateLimit from '@fastify/rate-limit'
+import session from '@fastify/session'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
+import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { Type } from 'typebox'
@@ -86,7 +89,16 @@ const others: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   '@fastify/swagger': async app => await app.register(swagger),
   '@fastify/rate-limit': async app => await app.register(rateLimit, { max: 100 }),
   '@fastify/under-pressure': async app => await app.register(underPressure, { maxEventLoopDelay: 60_000 }),
-  '@fastify/cookie': async app => await app.register(cookie)
+  '@fastify/cookie': async app => await app.register(cookie),
+  '@fastify/jwt': async app => await app.register(jwt, { secret: 'a secret of this test alone' }),
+  '@fastify/session': async app => {
+    await app.register(cookie)
+    await app.register(session, { secret: 'a secret of this test alone, 32 bytes' })
+  },
+  '@fastify/websocket': async app => {
+    await app.register(websocket)
+    app.get('/chat', { websocket: true }, socket => { socket.send('{"type":"chat"}') })
+  }
 }
 for (const [name, register] of Object.entries(others)) {
   t.test(`beside ${name}, registered before or after`, async t => {
@@ -96,6 +108,21 @@ for (const [name, register] of Object.entries(others)) {
     await approves(t, after)
   })
 }
+
+t.test('beside routes of @fastify/websocket, which stay the host\'s', async t => {
+  const app = await appWith(t, { commands }, others['@fastify/websocket'])
+  const chat = await injectSocket(app, { path: '/chat' })
+  t.teardown(() => chat.ws.terminate())
+  t.same(await chat.next(), { type: 'chat' })
+  await approves(t, app)
+})
+
+t.test('beside all of them at once, under a prefix', async t => {
+  const app = await appWith(t, { commands, prefix: '/rt' }, async app => {
+    for (const [name, register] of Object.entries(others)) if (name !== '@fastify/cookie') await register(app)
+  })
+  await approves(t, app, '/rt/ws')
+})
 
 t.test('operators and health are served where they are asked for', async t => {
   const plain = await appWith(t)
