@@ -14,7 +14,7 @@ export default [
     }
   },
   {
-    files: [...['src', 'plugins', 'test', 'bench', 'conformance', 'examples'].map(ts), 'examples/**/*.tsx'],
+    files: [...['src', 'plugins', 'test', 'bench', 'conformance', 'contract', 'examples'].map(ts), 'examples/**/*.tsx'],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     plugins: { '@typescript-eslint': plugins['typescript-eslint'].plugin },
     rules: {
@@ -48,7 +48,7 @@ export default [
   }),
 
   // Adapters: the domain's port and at most one driver each.
-  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
+  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./append\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
   imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids|session/context)\\.js'], types: ['node:http', 'fastify'], ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts'] }),

@@ -1,6 +1,6 @@
 // Run in the project that scripts/check-package.js makes: what may be imported, and what may not.
 
-const PUBLIC = ['holdfast', 'holdfast/client', 'holdfast/package.json', ...[
+const PUBLIC = ['holdfast', 'holdfast/client', 'holdfast/contract', 'holdfast/package.json', ...[
   'dispatcher', 'health', 'holdfast', 'load-shedding', 'metrics', 'openapi', 'operator-auth', 'rate-limit',
   'security-headers', 'session-manager', 'sessions-api', 'start-page', 'users-api', 'websocket-gateway'
 ].map(name => `holdfast/plugins/${name}`)]

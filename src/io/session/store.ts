@@ -2,7 +2,7 @@
 // found through its directory; the store is the journal behind these records. It is given values, never records, so a retry
 // writes what was meant when it was first tried. Nothing is read from a store per command.
 //
-// Rules for whoever writes a store; the suite test/contract/session-store.ts holds each store to them.
+// Rules for whoever writes a store; the suite contract/session-store.ts holds each store to them.
 // S-1  `create` keeps a new session, or says why not. An id that is known, also by a tombstone, is `exists`.
 // S-2  `commit` resolves with `kept` only when the whole batch is kept as the traits say. No output leaves the node before.
 // S-3  A write whose fence is not the session's is `fenced`, and one for a session that is not there is `missing`. Nothing of it
