@@ -25,7 +25,6 @@ import { answerClientError, answerNotFound } from './app-errors.js'
 import { placeholderAuthenticator, type Authenticate } from './auth/authenticate.js'
 import { createJwtAuthenticator, type JwtAuthenticator } from './auth/jwt.js'
 import type { Config } from './config.js'
-import { createHttpCore } from './cores/http.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
 import { largestOutputBytes } from './io/session/delivery.js'
@@ -91,7 +90,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
     ...(overrides.store === undefined ? {} : { store: overrides.store }),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
-  const core = overrides.core ?? createCore(config, app, clock)
+  const core = overrides.core ?? await createCore(config, app, clock)
   await app.register(dispatcher, {
     limits: limits.commands,
     clock,
@@ -167,8 +166,10 @@ function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Cl
   })
 }
 
-function createCore (config: Config, app: FastifyInstance, clock: Clock): PlatformCore | undefined {
+async function createCore (config: Config, app: FastifyInstance, clock: Clock): Promise<PlatformCore | undefined> {
   if (config.coreUrl === undefined) return undefined
+  // With its HTTP client it takes 4 MB, which a server without a core need not have.
+  const { createHttpCore } = await import('./cores/http.js')
   return createHttpCore({
     url: config.coreUrl,
     secret: config.coreSecret,

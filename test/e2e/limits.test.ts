@@ -7,9 +7,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { SignJWT } from 'jose'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { handshake, rawConnect, rawUpgrade, wireFrame, type RawSocket } from '../helpers/raw-socket.js'
-import { eventually, startServer } from '../helpers/server.js'
+import { eventually, startServer, type ServerProcess } from '../helpers/server.js'
 import { connectFull, connectSocket, resumeEntry } from '../helpers/socket.js'
 
 const MIB = 1_048_576
@@ -52,22 +52,32 @@ t.test('out of descriptors, open sessions go on, and service returns by itself',
 })
 
 t.test('with a heap of 64 MiB', async t => {
-  const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '10000', HOLDFAST_REQUESTS_PER_MINUTE: '100000', HOLDFAST_COMMANDS_PER_SECOND: '5000', HOLDFAST_OUTBOX_TOTAL_BYTES: String(16 * MIB) }, ['--max-old-space-size=64'])
-  t.teardown(async () => { await server.stop('SIGKILL') })
+  // The server takes about 22 MiB of it, and full outboxes 16 more. Beyond 48 MiB the rest is less
+  // than V8's young generation (16 MiB), and nearly every collection becomes a full one.
+  const startSmall = async (t: Test): Promise<ServerProcess> => {
+    const server = await startServer({
+      HOLDFAST_UPGRADES_PER_MINUTE: '10000', HOLDFAST_REQUESTS_PER_MINUTE: '100000', HOLDFAST_COMMANDS_PER_SECOND: '5000', HOLDFAST_OUTBOX_TOTAL_BYTES: String(16 * MIB)
+    }, ['--max-old-space-size=64'])
+    t.teardown(async () => { await server.stop('SIGKILL') })
+    return server
+  }
 
   t.test('the log does not grow with what one client sends over one connection', async t => {
+    const server = await startSmall(t)
     const before = server.output.length
     const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
     for (let i = 0; i < 10; i++) raw.write(wireFrame('garbage'))
     for (let i = 0; i < 500; i++) raw.write(wireFrame(JSON.stringify({ command: `no.such.${i}`, id: `${i}` })))
-    await delay(300)
+    raw.write(wireFrame('{"command":"ping","id":"last"}'))
+    while (!(await raw.nextText()).includes('"id":"last"'));
     raw.reset()
-    await delay(100)
+    await server.line(line => line.msg === 'session detached')
     const lines = server.output.slice(before).split('\n').length
     t.ok(lines < 15, `${lines} lines`)
   })
 
   t.test('60 clients that never read do not end the process, and the total of the outboxes is kept', async t => {
+    const server = await startSmall(t)
     const raws: RawSocket[] = []
     for (let i = 0; i < 60; i++) {
       const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
@@ -79,8 +89,13 @@ t.test('with a heap of 64 MiB', async t => {
       for (const raw of raws) if (!raw.tcp.writableNeedDrain) raw.write(wireFrame(JSON.stringify({ command: 'echo', payload: body, id })))
       await delay(10)
     }
-    const { outboxBytes } = await (await fetch(`${server.url}/sessions/stats`)).json() as { outboxBytes: number }
-    t.ok(outboxBytes <= 16 * MIB, `${(outboxBytes / MIB).toFixed(1)} MiB`)
+    const held: number[] = []
+    await eventually('full outboxes', async () => {
+      const { outboxBytes } = await (await fetch(`${server.url}/sessions/stats`)).json() as { outboxBytes: number }
+      held.push(outboxBytes / MIB)
+      return outboxBytes > 15 * MIB
+    })
+    t.ok(Math.max(...held) <= 16, `${held.map(mib => mib.toFixed(1)).join()} MiB`)
     for (const raw of raws) raw.reset()
     const { hello } = await connectFull(server.wsUrl)
     t.equal(hello.type, 'session_created')
@@ -88,6 +103,7 @@ t.test('with a heap of 64 MiB', async t => {
   })
 
   t.test('1200 connects that come and go leave memory as it was', async t => {
+    const server = await startSmall(t)
     const churn = async (): Promise<number> => {
       for (let i = 0; i < 20; i++) {
         await Promise.all(Array.from({ length: 30 }, async (_, n) => {
@@ -109,6 +125,7 @@ t.test('with a heap of 64 MiB', async t => {
   })
 
   t.test('floods of acks, pings and handshakes do not delay another client: p99 below 250 ms', async t => {
+    const server = await startSmall(t)
     const other = await connectFull(server.wsUrl)
     let id = 0
     async function roundTrips (count: number): Promise<number[]> {
@@ -144,9 +161,10 @@ t.test('with a heap of 64 MiB', async t => {
     stop.abort()
     await Promise.all(floods)
     for (const raw of flooders) raw.reset()
-    other.socket.ws.close()
     // On a machine that is busy with other things, the calm round trips are slow as well.
-    const bound = Math.max(250, 10 * (calm.at(-1) as number))
+    calm.push(...await roundTrips(50))
+    other.socket.ws.close()
+    const bound = Math.max(250, 10 * Math.max(...calm))
     t.ok((times[98] as number) < bound, `p99 ${times[98]?.toFixed(1)} ms, bound ${bound.toFixed(0)} ms`)
   })
 })

@@ -132,10 +132,13 @@ export async function startServer (env: Record<string, string> = {}, nodeOptions
   const endWithParent = (): void => { child.kill('SIGKILL') }
   process.on('exit', endWithParent)
   let exited = false
+  let wasAsked = false
   const exit = new Promise<Exit>(resolve => {
     child.on('close', (code, signal) => {
       exited = true
       process.off('exit', endWithParent)
+      // What a test sees of it is a connection that is refused.
+      if (!wasAsked && !child.killed && code !== 0) console.error(`the server ended by itself, with ${signal ?? code}; the end of its output:\n${output.slice(-8000)}`)
       wakeAll()
       resolve({ code, signal })
     })
@@ -176,6 +179,7 @@ export async function startServer (env: Record<string, string> = {}, nodeOptions
     line: async matches => await until('that log line', () => lines.find(matches)),
     exit,
     async stop (signal = 'SIGTERM') {
+      wasAsked = true
       if (!exited) child.kill(signal)
       return await exit
     },
@@ -185,7 +189,7 @@ export async function startServer (env: Record<string, string> = {}, nodeOptions
 }
 
 /** Waits until the probe is true; for what only the outside of a process shows. */
-export async function eventually (what: string, probe: () => boolean | Promise<boolean>, withinMs = 5000): Promise<void> {
+export async function eventually (what: string, probe: () => boolean | Promise<boolean>, withinMs = 30_000): Promise<void> {
   const deadline = Date.now() + withinMs
   while (!(await probe())) {
     if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)

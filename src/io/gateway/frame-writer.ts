@@ -27,16 +27,18 @@ const OUTPUT_HEADERS = HEADERS.map(header => header + SEQ_MEMBER)
 export function outputFrame (output: Output, seq: Seq): ByteString {
   const number = String(seq)
   const payload = SEQ_MEMBER.length + number.length + output.bytes
-  if (payload > PROBE_BYTES) return inFragments(SEQ_MEMBER + number + output.tail)
+  if (payload > PROBE_BYTES) return inFragments(SEQ_MEMBER + number, output.tail)
   return (payload < COMMON ? OUTPUT_HEADERS[payload] as string : writeHeader(payload) + SEQ_MEMBER) + number + output.tail
 }
 
-function inFragments (text: ByteString): ByteString {
-  let frames = ''
-  for (let at = 0; at < text.length; at += PROBE_BYTES) {
-    const fragment = text.slice(at, at + PROBE_BYTES)
-    const isLast = at + PROBE_BYTES >= text.length
-    frames += writeHeader(fragment.length, (at === 0 ? TEXT : CONTINUATION) | (isLast ? FIN : 0)) + fragment + (isLast ? '' : PROBE)
+/** Cut out of the tail as it is held: of head and tail joined, the engine would make a copy to cut. */
+function inFragments (head: ByteString, tail: ByteString): ByteString {
+  let at = PROBE_BYTES - head.length
+  let frames = writeHeader(PROBE_BYTES, TEXT) + head + tail.slice(0, at)
+  for (; at < tail.length; at += PROBE_BYTES) {
+    const fragment = tail.slice(at, at + PROBE_BYTES)
+    const isLast = at + PROBE_BYTES >= tail.length
+    frames += PROBE + writeHeader(fragment.length, CONTINUATION | (isLast ? FIN : 0)) + fragment
   }
   return frames
 }
