@@ -15,6 +15,7 @@ import { HoldfastError } from '../src/io/errors.js'
 import { CLOSING_MS, drainConnections } from '../src/io/gateway/drain.js'
 import { createGateway, type Gateway, type GatewayLimits } from '../src/io/gateway/gateway.js'
 import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
+import type { Connection } from '../src/io/gateway/sender.js'
 import { HEARTBEAT_GRACE_MS, SUBPROTOCOL } from '../src/io/protocol/frames.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { OPTIONS } from '../src/config-options.js'
@@ -127,6 +128,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     defer: process.nextTick,
     yieldTurn: setImmediate
   })
+  const listeners = createListeners(gateway)
 
   async function drain (deadlineMs: Millis): Promise<void> {
     draining = true
@@ -189,7 +191,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
         // The upgrade and the first frame go out in one write. `connect` uncorks, and so does the end of a socket that is
         // refused after all.
         reply.raw.socket?.cork()
-        sockets.accept(webSockets, request.raw, socket => { connect(gateway, clock, socket, request) })
+        sockets.accept(webSockets, request.raw, socket => { connect(gateway, listeners, clock, socket, request) })
       },
       // Never reached: what asks for no upgrade was refused above.
       handler: async () => { throw new HoldfastError('UPGRADE_REQUIRED') }
@@ -218,7 +220,31 @@ export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Milli
   }
 }
 
-function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: FastifyRequest): void {
+/** Where a socket has its connection, so that the listeners are the same functions for every socket. */
+const CONNECTION = Symbol('holdfast.connection')
+interface ConnectedSocket extends WebSocket { [CONNECTION]?: Connection }
+
+interface Listeners {
+  message(this: ConnectedSocket, data: Buffer, isBinary: boolean): void
+  heard(this: ConnectedSocket): void
+  close(this: ConnectedSocket, code: number): void
+  error(this: ConnectedSocket, error: Error): void
+}
+
+/** What happens on sockets, passed on. A closure of each socket for each event would be a tenth of what a connection holds. */
+function createListeners (gateway: Gateway): Listeners {
+  return {
+    message (data, isBinary) { gateway.receive(this[CONNECTION] as Connection, data, isBinary) },
+    heard () { gateway.heard(this[CONNECTION] as Connection) },
+    close (code) { gateway.closed(this[CONNECTION] as Connection, code) },
+    error (error) {
+      const code = violationOf(error)
+      if (code !== undefined) gateway.violated(this[CONNECTION] as Connection, code)
+    }
+  }
+}
+
+function connect (gateway: Gateway, listeners: Listeners, clock: Clock, socket: ConnectedSocket, request: FastifyRequest): void {
   const { handshake, identity, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
   // Request and reply would otherwise live as long as the socket, on which the response hangs.
@@ -245,15 +271,12 @@ function connect (gateway: Gateway, clock: Clock, socket: WebSocket, request: Fa
   })
   connection.flush()
   stream.uncork()
-  socket.on('message', (data, isBinary) => gateway.receive(connection, data as Buffer, isBinary))
-  const heard = (): void => gateway.heard(connection)
-  socket.on('ping', heard)
-  socket.on('pong', heard)
-  socket.on('close', code => gateway.closed(connection, code))
-  socket.on('error', error => {
-    const code = violationOf(error)
-    if (code !== undefined) gateway.violated(connection, code)
-  })
+  socket[CONNECTION] = connection
+  socket.on('message', listeners.message)
+  socket.on('ping', listeners.heard)
+  socket.on('pong', listeners.heard)
+  socket.on('close', listeners.close)
+  socket.on('error', listeners.error)
 }
 
 /** Also where the host registered @fastify/rate-limit with a key of its own. */
