@@ -12,6 +12,8 @@ export interface Admin {
   detach(sessionId: string): Promise<AdminAnswer>
   /** The answer's body has the `seq` that the output was given. */
   message(sessionId: string, event: string, payload: unknown): Promise<AdminAnswer>
+  /** To every session of the user. */
+  messageUser(userId: string, event: string, payload: unknown): Promise<AdminAnswer>
 }
 
 export function createAdmin (base: string, token: string | undefined, timeoutMs: number): Admin {
@@ -38,7 +40,8 @@ export function createAdmin (base: string, token: string | undefined, timeoutMs:
     session: (sessionId) => call('GET', at(sessionId)),
     terminate: (sessionId) => call('DELETE', at(sessionId)),
     detach: (sessionId) => call('DELETE', `${at(sessionId)}/connection`),
-    message: (sessionId, event, payload) => call('POST', `${at(sessionId)}/messages`, { event, payload })
+    message: (sessionId, event, payload) => call('POST', `${at(sessionId)}/messages`, { event, payload }),
+    messageUser: (userId, event, payload) => call('POST', `/users/${encodeURIComponent(userId)}/messages`, { event, payload })
   }
 }
 

@@ -64,11 +64,13 @@ export interface CoreOptions {
    * Executes a repeated webhook-id once more: a core of which nobody said that it is idempotent.
    */
   forgetful?: boolean
+  /** A command that is executed like `kit`. */
+  serialCommand?: string | undefined
 }
 
 /** Listens; rejects if it cannot. `timeoutMs` bounds `started`. */
 export async function startCore (
-  host: string, port: number, timeoutMs: number, { forgetful = false }: CoreOptions = {}
+  host: string, port: number, timeoutMs: number, { forgetful = false, serialCommand }: CoreOptions = {}
 ): Promise<Core> {
   let executions: Execution[] | undefined = []
   const gates = new Map<string, { promise: Promise<void>, open: () => void }>()
@@ -120,7 +122,7 @@ export async function startCore (
   }
   async function execute ({ command, payload }: Execution): Promise<Answer> {
     if (command === 'echo') return { status: 200, body: { payload } }
-    if (command !== 'kit') return { status: 404, body: { code: 'UNKNOWN_COMMAND', message: 'The core of the kit knows echo and kit.' } }
+    if (command !== 'kit' && command !== serialCommand) return { status: 404, body: { code: 'UNKNOWN_COMMAND', message: 'The core of the kit knows echo and kit.' } }
     const order: Order = payload
     if (order.gate !== undefined) await gate(order.gate).promise
     if (order.delayMs !== undefined && order.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, order.delayMs))

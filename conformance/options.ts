@@ -31,6 +31,14 @@ export interface KitOptions {
   jwtClaims: Record<string, unknown>
   commandTimeoutMs?: number
   serialCommand?: string
+  /** A user whose valid token is refused. */
+  forbiddenUser?: string
+  /** A token that the server cannot check now. */
+  uncheckedToken?: string
+  /** What makes the server's process stand still and go on again. */
+  standstillCommand?: string
+  /** Half a minute is waited for what takes that long. */
+  patient?: boolean
   drainCommand?: string
   chaos?: ChaosOptions
 }
@@ -47,9 +55,13 @@ const TABLE: readonly (readonly [name: string, value: string | undefined, help: 
   ['jwt-claims', 'json', 'further claims of those tokens, such as {"aud":"holdfast"}'],
   ['command-timeout-ms', 'number', 'the time limit that the server gives commands, for P-19'],
   ['serial-command', 'name', 'a command that the server hands to the core and declares serial, for P-18'],
+  ['forbidden-user', 'id', 'a user who may not connect, for 403 and 4403; needs --jwt-secret'],
+  ['unchecked-token', 'token', 'a token that the server cannot check now, for 503 and 4105'],
+  ['standstill-command', 'shell', 'what stops the server\'s process for longer than its silence and continues it, for P-43'],
   ['drain-command', 'shell', 'what makes the server drain, such as "kill -TERM 4711"; runs last, for P-48'],
   ['timeout-ms', 'number', 'how long to wait for a frame that is due; default 5000'],
   ['parallel', 'number', 'checks that run at the same time; default 8'],
+  ['patient', undefined, 'wait half a minute for what takes that long: P-36'],
   ['require-all', undefined, 'a rule that could not be tested fails the run'],
   ['verbose', undefined, 'one line for each check in place of one for each rule'],
   ['chaos', undefined, 'run the chaos run in place of the rules'],
@@ -88,6 +100,7 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
     url: readUrl('url', readTarget(positionals, text('url')), ['ws:', 'wss:']),
     profiles: readProfiles(text('profile') ?? 'both'),
     requireAll: values['require-all'] === true,
+    patient: values['patient'] === true,
     verbose: values['verbose'] === true,
     timeoutMs: count('timeout-ms', 5000, 1),
     parallel: count('parallel', 8, 1),
@@ -99,7 +112,16 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
   if (core !== undefined) options.core = readAddress(core)
   const only = text('only')
   if (only !== undefined) options.only = only.split(',').map((rule) => rule.trim())
-  const copied = { adminToken: 'admin-token', token: 'token', jwtSecret: 'jwt-secret', serialCommand: 'serial-command', drainCommand: 'drain-command' } as const
+  const copied = {
+    adminToken: 'admin-token',
+    token: 'token',
+    jwtSecret: 'jwt-secret',
+    serialCommand: 'serial-command',
+    forbiddenUser: 'forbidden-user',
+    uncheckedToken: 'unchecked-token',
+    standstillCommand: 'standstill-command',
+    drainCommand: 'drain-command'
+  } as const
   for (const [key, name] of Object.entries(copied) as [keyof typeof copied, string][]) {
     const value = text(name)
     if (value !== undefined) options[key] = value

@@ -47,7 +47,10 @@ const CHECK_DEADLINE_MS = 90_000
 
 /** Tests every rule that the options select. Rejects only if the server cannot be reached or the core's address cannot be used. */
 export async function runChecks (options: KitOptions): Promise<Report> {
-  const core = options.core === undefined ? undefined : await startCore(options.core.host, options.core.port, options.timeoutMs)
+  const { serialCommand } = options
+  const core = options.core === undefined
+    ? undefined
+    : await startCore(options.core.host, options.core.port, options.timeoutMs, { serialCommand })
   const admin = options.admin === undefined ? undefined : createAdmin(options.admin, options.adminToken, options.timeoutMs)
   try {
     const outcomes: Outcome[] = []

@@ -24,6 +24,15 @@ async function refused (scope: Scope, options: ConnectOptions, status: number, w
   return expectRefusal((await scope.handshake(options)).answer, status, what)
 }
 
+function forbiddenUser (scope: Scope): string {
+  if (!scope.signsTokens) notTested('--jwt-secret')
+  return scope.options.forbiddenUser ?? notTested('--forbidden-user')
+}
+
+function uncheckedHeaders (scope: Scope): { authorization: string } {
+  return { authorization: `Bearer ${scope.options.uncheckedToken ?? notTested('--unchecked-token')}` }
+}
+
 export const handshakeChecks: readonly Check[] = [
   check('P-1', 'upgrades and agrees to no extension', BOTH, async (scope) => {
     const { answer, link } = await scope.handshake({
@@ -121,6 +130,27 @@ export const handshakeChecks: readonly Check[] = [
       const end = await peer.closed('a close with 4401')
       expectEqual([end.code, end.goodbye?.payload?.reason], [4401, 'unauthenticated'], 'close code and reason')
     }
+  }),
+  check('P-4', 'answers 403 to a user who may not connect', BOTH, async (scope) => {
+    const user = forbiddenUser(scope)
+    await refused(scope, { user, protocols: ACCEPTABLE[scope.profile] }, 403, 'a user who may not connect')
+  }),
+  check('P-4', 'answers 503 with Retry-After while credentials cannot be checked', BOTH, async (scope) => {
+    const headers = uncheckedHeaders(scope)
+    const { answer } = await scope.handshake({ headers, protocols: ACCEPTABLE[scope.profile] })
+    expectRefusal(answer, 503, 'a token that cannot be checked')
+    expect(/^\d+$/.test(answer.headers.get('retry-after') ?? ''), 'Retry-After in whole seconds', answer.headers.get('retry-after'))
+  }),
+  check('P-53', 'says goodbye with 4403 to a user who may not connect', FULL, async (scope) => {
+    const peer = await scope.connect({ user: forbiddenUser(scope), protocols: ['holdfast.v1', 'refuse.goodbye'] })
+    const end = await peer.closed('a close with 4403')
+    expectEqual([peer.opening.type, end.code, end.goodbye?.payload?.reason], ['goodbye', 4403, 'forbidden'], 'first frame, close code and reason')
+  }),
+  check('P-53', 'says goodbye with 4105 while credentials cannot be checked', FULL, async (scope) => {
+    const peer = await scope.connect({ headers: uncheckedHeaders(scope), protocols: ['holdfast.v1', 'refuse.goodbye'] })
+    const end = await peer.closed('a close with 4105')
+    expectEqual([peer.opening.type, end.code, end.goodbye?.payload?.reason], ['goodbye', 4105, 'auth_unavailable'], 'first frame, close code and reason')
+    expect(end.goodbye?.payload?.retryAfterMs > 0, 'retryAfterMs in goodbye', end.goodbye)
   }),
   check('P-4', 'answers 426 to a request that asks for no upgrade', BOTH, async (scope) => {
     await refused(scope, { without: ['connection', 'upgrade', 'sec-websocket-key', 'sec-websocket-version'] }, 426, 'a plain GET')

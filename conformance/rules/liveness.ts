@@ -2,6 +2,7 @@
 // takes longer than a few seconds is tested only on a server that is configured to be quick about it.
 
 import { exec } from 'node:child_process'
+import { promisify } from 'node:util'
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
 import { OPCODE, encodeFrame } from '../frames.js'
@@ -167,6 +168,20 @@ export const livenessChecks: readonly Check[] = [
     if (scope.profile === 'full' && scope.facts.resumeWindowMs > 0) {
       const again = await expectDetached(scope, peer)
       await takeReplay(again)
+    }
+  }, { last: true }),
+  check('P-43', 'asks everybody after a standstill of its own, and drops nobody for it', FULL, async (scope) => {
+    const command = scope.options.standstillCommand ?? notTested('--standstill-command')
+    const { heartbeatMs } = scope.facts
+    const peers = await Promise.all(Array.from({ length: 5 }, () => scope.connect()))
+    const startedAt = performance.now()
+    await promisify(exec)(command)
+    const stoodMs = performance.now() - startedAt
+    if (stoodMs < heartbeatMs + SILENCE_GRACE_MS) notTested(`a standstill longer than ${heartbeatMs + SILENCE_GRACE_MS} ms`)
+    await pause(2 * heartbeatMs)
+    for (const peer of peers) {
+      await peer.fence()
+      expect(peer.isOpen, 'connections open after the standstill', 'one is closed')
     }
   }, { last: true }),
   check('P-47', 'closes with 4202 when the credentials expire, and resumes with fresh ones', FULL, async (scope) => {

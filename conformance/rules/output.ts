@@ -78,6 +78,29 @@ export const outputChecks: readonly Check[] = [
     const frame = await peer.take('the small message')
     expectEqual([frame.seq, frame.event], [1, 'kit.small'], 'seq and event of the first output')
   }),
+  check('P-50', 'puts a gap in the place of a message to a user that one of his sessions does not take', FULL, async (scope) => {
+    const { admin } = scope
+    // The one user of a run without tokens has the sessions of all other checks.
+    if (!scope.signsTokens) notTested('--jwt-secret')
+    const user = `kit-gap-${scope.tag()}`
+    const small = await scope.connect({ user, protocols: ['holdfast.v1', 'output.1024'] })
+    const large = await scope.connect({ user })
+    for (const [event, size] of [['kit.large', 3000], ['kit.small', 10]] as const) {
+      const { status } = await admin.messageUser(user, event, 'x'.repeat(size))
+      expectEqual(status, 202, 'HTTP status of a message to a user')
+    }
+    const [gap, after] = [await small.take('a gap'), await small.take('the small message')]
+    expectEqual([gap.type, gap.seq, typeof gap.payload?.reason], ['gap', 1, 'string'], 'type, seq and payload.reason of the gap')
+    expectEqual([after.event, after.seq], ['kit.small', 2], 'event and seq of the next message')
+    for (const [n, event] of ['kit.large', 'kit.small'].entries()) {
+      const frame = await large.take('a message')
+      expectEqual([frame.event, frame.seq], [event, n + 1], 'at the session that takes it, event and seq')
+    }
+    if (scope.facts.resumeWindowMs === 0) return
+    small.link.destroy()
+    const again = await scope.resumed(small, 0, { user })
+    expectEqual(await takeReplay(again), [gap, after], 'the gap and the message replayed')
+  }),
   check('P-20', 'numbers outputs from 1 without a hole, whatever kind they are', BOTH, async (scope) => {
     const peer = await scope.connect()
     peer.command('echo', 1, 1)

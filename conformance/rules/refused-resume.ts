@@ -7,6 +7,9 @@ import { pause, type Scope } from '../kit.js'
 import type { Peer } from '../peer.js'
 import { expectPrevious, expectRefused, takeReplay } from './shared.js'
 
+/** How long a session is kept whose client may not know of it (P-36b). */
+const UNKNOWN_MS = 30_000
+
 /** A detached session with two answered commands. */
 async function detached (scope: Scope): Promise<Peer> {
   if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
@@ -131,6 +134,18 @@ export const refusedResumeChecks: readonly Check[] = [
     await scope.resumed(early, 2)
     await pause(resumeWindowMs * 3 / 4 + 1500)
     await expectTold(scope, late, 'resume_window')
+  }, { slow: true }),
+  check('P-36', 'keeps a session whose client never sent a frame for 30 s at most', FULL, async (scope) => {
+    const { resumeWindowMs, idleTimeoutMs } = scope.facts
+    if (scope.options.patient !== true) notTested('--patient')
+    if (Math.min(resumeWindowMs, idleTimeoutMs) < UNKNOWN_MS + 10_000) notTested('resumeWindowMs and idleTimeoutMs ≥ 40000')
+    const silent = await scope.connect()
+    const known = await detached(scope)
+    silent.link.destroy()
+    await pause(UNKNOWN_MS + 2000)
+    await takeReplay(await scope.resumed(known, 2))
+    const next = await scope.resume(silent, 0)
+    expectPrevious(next, silent.sessionId, 'resume_window')
   }, { slow: true }),
   check('P-36', 'keeps a detached session not beyond its idle timeout', FULL, async (scope) => {
     const { resumeWindowMs, idleTimeoutMs } = scope.facts

@@ -9,6 +9,8 @@ import { startReferenceServer, type Mutant, type ReferenceOptions } from './refe
 const JWT_SECRET = 'a secret that only tests know, 32 bytes or more'
 const SHORT = { idleTimeoutMs: 1200, heartbeatMs: 200 }
 
+const USERS = { jwtSecret: JWT_SECRET, forbiddenUser: 'kit-forbidden', uncheckedToken: 'unchecked' }
+
 const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: ReferenceOptions, parts?: 'core']>> = {
   'agrees to compression': ['P-1'],
   'selects the first entry': ['P-2'],
@@ -62,7 +64,12 @@ const MUTANTS: Readonly<Record<Mutant, readonly [rule: string, server?: Referenc
   'measures characters': ['P-50'],
   'replays outputs of any size': ['P-50'],
   'never says pong': ['P-52'],
-  'refuses without a word': ['P-53', { jwtSecret: JWT_SECRET }]
+  'refuses without a word': ['P-53', { jwtSecret: JWT_SECRET }],
+  'runs serial commands beside others': ['P-18', { serialCommand: 'kit.serial' }, 'core'],
+  'keeps what nobody may know of': ['P-36'],
+  'leaves out who takes less': ['P-50', { jwtSecret: JWT_SECRET }],
+  'calls the forbidden strangers': ['P-53', USERS],
+  'calls an outage a refusal': ['P-53', USERS]
 }
 
 async function freePort (): Promise<number> {
@@ -88,6 +95,9 @@ async function run (given: ReferenceOptions, withCore: boolean, options: Partial
       jwtClaims: {},
       ...(port === undefined ? {} : { core: { host: '127.0.0.1', port } }),
       ...(given.jwtSecret === undefined ? {} : { jwtSecret: given.jwtSecret }),
+      ...(given.serialCommand === undefined ? {} : { serialCommand: given.serialCommand }),
+      ...(given.forbiddenUser === undefined ? {} : { forbiddenUser: given.forbiddenUser }),
+      ...(given.uncheckedToken === undefined ? {} : { uncheckedToken: given.uncheckedToken }),
       ...options
     })
   } finally {
@@ -107,8 +117,11 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
     clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-47', 'P-48', 'P-53', 'P-54'])
   })
   t.test('with a core and credentials', async (t) => {
-    const only = ['P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-19', 'P-29', 'P-31', 'P-47', 'P-53', 'P-54']
-    clean(t, await run({ jwtSecret: JWT_SECRET, commandTimeoutMs: 2000 }, true, { commandTimeoutMs: 2000, only }), [])
+    const only = [
+      'P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-18', 'P-19', 'P-29', 'P-31', 'P-47', 'P-50', 'P-53', 'P-54'
+    ]
+    const server = { ...USERS, commandTimeoutMs: 2000, serialCommand: 'kit.serial' }
+    clean(t, await run(server, true, { commandTimeoutMs: 2000, only }), [])
   })
   t.test('with short times', async (t) => {
     const report = await run({ ...SHORT, resumeWindowMs: 10_000 }, false, { only: ['P-36', 'P-40', 'P-43'] })
@@ -116,6 +129,9 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
   })
   t.test('with a peer that is silent', async (t) => {
     clean(t, await run({ heartbeatMs: 200 }, false, { only: ['P-43'] }), [])
+  })
+  t.test('with a session that nobody may know of', async (t) => {
+    clean(t, await run({}, false, { only: ['P-36'], patient: true }), [])
   })
   t.test('when it is full', async (t) => {
     clean(t, await run({ maxSessions: 12 }, false, { only: ['P-54'] }), [])
@@ -131,7 +147,7 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
 t.test('names the rule that a mutant breaks', { jobs: 6 }, async (t) => {
   for (const [mutant, [rule, server, parts]] of Object.entries(MUTANTS)) {
     t.test(`${rule} is named when the server ${mutant}`, async (t) => {
-      const report = await run({ ...server, mutant: mutant as Mutant }, parts === 'core', { only: [rule], timeoutMs: 1000 })
+      const report = await run({ ...server, mutant: mutant as Mutant }, parts === 'core', { only: [rule], timeoutMs: 1000, patient: true })
       t.ok(report.failedRules.includes(rule), report.lines.join('\n'))
       t.match(report.lines.find((line) => line.startsWith(`FAIL ${rule} `)), /expected .+, got .+/)
       t.equal(report.exitCode, 1)

@@ -19,6 +19,8 @@ export type Mutant =
   | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings' | 'tolerates bad frames' | 'resumes after the window'
   | 'counts whole messages only' | 'sends no pings between outputs' | 'asks only when it is silent itself' | 'sends what breaks the line for ever' | 'ends attached sessions' | 'is full for ever'
   | 'sends what is refused for ever' | 'locks its users out' | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
+  | 'runs serial commands beside others' | 'keeps what nobody may know of' | 'leaves out who takes less' | 'calls the forbidden strangers'
+  | 'calls an outage a refusal'
 
 export interface ReferenceOptions {
   idleTimeoutMs?: number
@@ -34,6 +36,12 @@ export interface ReferenceOptions {
   jwtSecret?: string
   coreUrl?: string
   commandTimeoutMs?: number
+  /** A command that runs alone (P-18). */
+  serialCommand?: string
+  /** May not connect, whatever his token says. */
+  forbiddenUser?: string
+  /** A token that cannot be checked now. */
+  uncheckedToken?: string
   mutant?: Mutant
 }
 
@@ -55,6 +63,11 @@ interface Session {
   outboxBytes: number
   watermark: number
   running: Set<number>
+  /** Answers of the core that are waited for, and of them the last one of a serial command. */
+  asked: Set<Promise<void>>
+  serial: Promise<void>
+  /** A sign that the client knows of the session (P-36b). */
+  isKnown: boolean
   inFlight: number
   connection: Connection | undefined
   activeAt: number
@@ -84,7 +97,13 @@ interface Connection {
 export interface ReferenceServer { url: string, admin: string, close(): Promise<void> }
 
 const ACTIONS: Record<number, string> = { 40: 'stop', 41: 'resume_later', 42: 'resume', 43: 'new', 44: 'stop' }
+const UNKNOWN_MS = 30_000
 const HIGH_WATER_BYTES = 256 * 1024
+async function readText (request: IncomingMessage): Promise<string> {
+  let text = ''
+  for await (const more of request.setEncoding('utf8')) text += more
+  return text
+}
 const hash = (token: string) => createHash('sha256').update(token).digest('hex')
 
 export async function startReferenceServer (given: ReferenceOptions = {}): Promise<ReferenceServer> {
@@ -100,6 +119,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     commandTimeoutMs: 30_000,
     maxSessions: 10_000,
     maxSessionsPerUser: 64,
+    serialCommand: undefined,
+    forbiddenUser: undefined,
+    uncheckedToken: undefined,
     ...given
   }
   const is = (mutant: Mutant) => options.mutant === mutant
@@ -112,12 +134,16 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   function isTooLarge (session: Session, text: string): boolean {
     return !is('sends outputs of any size') && (is('measures characters') ? text.length : Buffer.byteLength(text)) > session.maxOutputBytes
   }
-  function append (session: Session, frame: Record<string, unknown>, id?: number | string): number {
+  function append (session: Session, frame: Record<string, unknown>, id?: number | string, isForMany = false): number {
+    session.isKnown = true
     const seq = session.lastSeq + 1
     let text = JSON.stringify({ type: frame['type'], seq, ...frame })
     if (isTooLarge(session, text)) {
-      if (frame['type'] === 'message') return 0
-      text = JSON.stringify({ type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
+      if (frame['type'] === 'message' && !isForMany) return 0
+      if (frame['type'] === 'message' && is('leaves out who takes less')) return 0
+      text = JSON.stringify(frame['type'] === 'message'
+        ? { type: 'gap', seq, payload: { reason: 'too_large' } }
+        : { type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
     }
     session.lastSeq = seq
     session.outbox.push({ seq, text, bytes: Buffer.byteLength(text), id })
@@ -212,6 +238,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       bury(session, 'idle')
     }
   }
+  function keptForMs ({ isKnown }: Session): number {
+    return isKnown || is('keeps what nobody may know of') ? options.resumeWindowMs : Math.min(options.resumeWindowMs, UNKNOWN_MS)
+  }
   function bury (session: Session, reason: string): void {
     sessions.delete(session.id)
     tombstones.set(session.id, { reason, session })
@@ -274,11 +303,18 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
         answer(frame)
       }
       if (is('runs one at a time')) turn = turn.then(ask)
-      else void ask()
+      else askInTurn(session, command === options.serialCommand && !is('runs serial commands beside others'), ask)
     } else if (command === 'echo') answer({ type: 'result', payload })
     else if (command === 'context.set' && (typeof payload !== 'object' || payload === null)) answer({ type: 'error', code: 'INVALID_PAYLOAD', payload: 'No object.' })
     else if (['ping', 'context.get', 'context.set'].includes(command)) answer({ type: 'result', payload: null })
     else answer({ type: 'error', code: 'UNKNOWN_COMMAND', payload: 'No such command.' })
+  }
+  function askInTurn (session: Session, isSerial: boolean, ask: () => Promise<void>): void {
+    const earlier: Promise<unknown> = isSerial ? Promise.all([...session.asked]) : session.serial
+    const asked = earlier.then(ask)
+    session.asked.add(asked)
+    void asked.then(() => session.asked.delete(asked))
+    if (isSerial) session.serial = asked
   }
   async function askCore (session: Session, command: string, payload: unknown, id: number | string | undefined): Promise<Record<string, unknown>> {
     try {
@@ -306,6 +342,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (connection.closing) return
     const { session } = connection
     connection.heardAt = performance.now()
+    session.isKnown = true
     if (connection.token !== undefined) {
       // The first frame on the new connection settles that the new token arrived (P-28).
       if (!is('takes old tokens for ever')) session.tokens = new Set([hash(connection.token)])
@@ -396,6 +433,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       outboxBytes: 0,
       watermark: 0,
       running: new Set(),
+      asked: new Set(),
+      serial: Promise.resolve(),
+      isKnown: false,
       inFlight: 0,
       connection: undefined,
       activeAt: now,
@@ -461,6 +501,14 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     const answer = (status: number, body: object) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
     const [, root, id = '', part] = new URL(request.url!, 'http://x').pathname.split('/')
     if (root === 'ws') return answer(426, refusal(426, 'UPGRADE_REQUIRED'))
+    if (root === 'users') {
+      return void readText(request).then((text) => {
+        for (const session of sessions.values()) {
+          if (session.userId === id) append(session, { type: 'message', ...JSON.parse(text) }, undefined, true)
+        }
+        answer(202, {})
+      })
+    }
     const session = sessions.get(id)
     if (session === undefined) return answer(tombstones.has(id) ? 410 : 404, {})
     if (request.method === 'GET') return answer(200, { id, state: session.connection === undefined ? 'detached' : 'active', lastSeq: session.lastSeq, outboxMessages: session.outbox.length })
@@ -473,8 +521,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       if (session.connection !== undefined) end(session.connection, 4001, 'ended_by_operator')
       return response.writeHead(204).end()
     }
-    let text = ''
-    request.setEncoding('utf8').on('data', (more: string) => { text += more }).on('end', () => {
+    void readText(request).then((text) => {
       const seq = append(session, { type: 'message', ...JSON.parse(text) })
       answer(seq === 0 ? 413 : 202, { seq })
     })
@@ -507,7 +554,16 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
         client.close(close, reason)
       })
     }
+    const isUnchecked = options.uncheckedToken !== undefined && headers.authorization === `Bearer ${options.uncheckedToken}`
+    if (isUnchecked && !is('calls an outage a refusal')) {
+      return deny(503, 'AUTH_UNAVAILABLE', 4105, 'auth_unavailable', { retryAfterMs: 1000 })
+    }
     if (who === undefined) return deny(401, 'UNAUTHENTICATED', 4401, 'unauthenticated')
+    if (who.userId === options.forbiddenUser) {
+      return is('calls the forbidden strangers')
+        ? deny(401, 'UNAUTHENTICATED', 4401, 'unauthenticated')
+        : deny(403, 'FORBIDDEN', 4403, 'forbidden')
+    }
     const isResume = offered.some((one) => one.startsWith('resume.'))
     const givesWay = (candidates: Session[]) => is('ends attached sessions')
       ? candidates[0]
@@ -548,7 +604,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       if (now - session.activeAt > options.idleTimeoutMs) {
         bury(session, 'idle')
         if (session.connection !== undefined) end(session.connection, 4300, 'idle')
-      } else if (session.connection === undefined && session.full && now - session.detachedAt > options.resumeWindowMs) bury(session, 'resume_window')
+      } else if (session.connection === undefined && session.full && now - session.detachedAt > keptForMs(session)) bury(session, 'resume_window')
     }
   }, 50)
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
