@@ -81,7 +81,7 @@ t.test('a plain WebSocket client and an operator with curl', async t => {
   t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '204')
   t.match(await socket.next(), { type: 'goodbye', payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' } })
   t.equal((await socket.nextClose()).code, 4001)
-  t.ok(Date.now() - startedAt < 1000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
   t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '404')
   t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', `${server.url}/sessions/${sessionId}`), '410')
 })
@@ -109,7 +109,7 @@ t.test('HOLDFAST_SESSION_TIMEOUT_SECONDS=1 purges an idle session of the basic p
 
 t.test('curl shakes hands', async t => {
   if (!has(t, CURL)) return
-  const answer = await curl('-i', '--http1.1', '--max-time', '1', '-H', 'Connection: Upgrade', '-H', 'Upgrade: websocket', '-H', 'Sec-WebSocket-Version: 13', '-H', 'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==', `${server.url}/ws`)
+  const answer = await curl('-i', '--http1.1', '--max-time', '3', '-H', 'Connection: Upgrade', '-H', 'Upgrade: websocket', '-H', 'Sec-WebSocket-Version: 13', '-H', 'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==', `${server.url}/ws`)
   t.match(answer, /^HTTP\/1\.1 101 /)
   t.match(answer, /session_created/)
 })
@@ -117,13 +117,13 @@ t.test('curl shakes hands', async t => {
 t.test('wscat', async t => {
   if (!has(t, WSCAT)) return
   t.test('sends a command in the full profile', async t => {
-    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}', '-w', '1'])
+    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}', '-w', '3'])
     t.match(stdout, /session_created/)
     t.match(stdout, /"type":"result","id":1,"payload":\{"a":1\}/)
   })
 
   t.test('is told about a typing error and goes on', async t => {
-    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w', '1'])
+    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w', '3'])
     t.match(stdout, /BAD_FRAME/)
     t.match(stdout, /pong/)
   })

@@ -132,7 +132,7 @@ t.test('P-43 on a slow line', { jobs: 8 }, async t => {
       await delay(100)
     }
     const took = Date.now() - diedAt
-    t.ok(took < HEARTBEAT_MS + GRACE_MS + 3000, `found after ${took} ms`)
+    t.ok(took < HEARTBEAT_MS + GRACE_MS + 10_000, `found after ${took} ms`)
   })
 })
 

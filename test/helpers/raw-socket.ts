@@ -30,7 +30,7 @@ export interface RawSocket {
   reset (): void
 }
 
-const WAIT_MS = 15_000
+const WAIT_MS = 30_000
 
 export async function rawConnect (port: number): Promise<RawSocket> {
   const tcp = connect({ port, host: '127.0.0.1', allowHalfOpen: false })

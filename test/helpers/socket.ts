@@ -37,7 +37,7 @@ export interface TestSocket {
   send (frame: object | string | Buffer): void
 }
 
-const WAIT_MS = 10_000
+const WAIT_MS = 30_000
 
 export function watch (ws: WebSocket): TestSocket {
   const waiting: Frame[] = []
