@@ -48,6 +48,11 @@ export default [
   }),
 
   // Adapters: the domain's port and at most one driver each.
+  imports('src/stores/redis/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./\\.\\./io/(types|errors)\\.js', '\\.\\./\\.\\./io/session/(shared-)?store\\.js', 'node:(crypto|fs)'],
+    ignores: ['src/stores/redis/ioredis.ts']
+  }),
+  imports('src/stores/redis/ioredis.ts', { allowed: ['ioredis', '\\./[\\w-]+\\.js'] }),
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./append\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
