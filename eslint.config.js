@@ -54,6 +54,11 @@ export default [
   }),
   imports('src/stores/redis/ioredis.ts', { allowed: ['ioredis', '\\./[\\w-]+\\.js'] }),
   imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./append\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
+  imports('src/stores/embedded/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./append\\.js', '\\.\\./\\.\\./io/(types|errors|session/store)\\.js'],
+    ignores: ['src/stores/embedded/journal.ts']
+  }),
+  imports('src/stores/embedded/journal.ts', { allowed: ['node:(fs|path)', 'classic-level', '\\./layout\\.js'] }),
   imports('src/cores/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?', 'node:timers/promises'], ignores: ['src/cores/webhook.ts'] }),
   imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
   imports('src/auth/*.ts', { allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids|session/context)\\.js'], types: ['node:http', 'fastify'], ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts'] }),
