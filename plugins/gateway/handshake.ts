@@ -160,7 +160,9 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
         const turn = turnstile.pass()
         offer = handshake
         if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
-        const token = bearerOf(request.headers.authorization) ?? handshake.token
+        const bearer = bearerOf(request.headers.authorization)
+        if (bearer === undefined && handshake.isTokenMalformed) throw malformedToken()
+        const token = bearer ?? handshake.token
         const principal = turn === undefined ? identify(request, token) : turn.then(() => identify(request, token))
         if (isPromise(principal)) {
           principal.then(known => admit(handshake, known)).then(() => done(), refuse)
@@ -179,6 +181,11 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
       for (const reject of pending) reject(new HoldfastError('DRAINING', { retryAfterMs: 1000 }))
     }
   }
+}
+
+/** P-3c: whoever sent this meant to say who he is, so he is not let in as nobody either. */
+function malformedToken (): HoldfastError {
+  return new HoldfastError('UNAUTHENTICATED', { message: 'The auth entry is not base64url; see docs/protocol.md P-3.' })
 }
 
 /** Throws a TypeError: that it is too large is no fault of the client's. */

@@ -55,6 +55,19 @@ t.test('a cookie decides', async t => {
   t.equal(await statusOf(app), 401)
 })
 
+t.test('P-3 an auth entry that is not base64url is refused before it is asked, unless the header has a token', async t => {
+  const tokens: (string | undefined)[] = []
+  const app = await appWith(t, ({ token }) => {
+    tokens.push(token)
+    return { userId: 'guest' }
+  })
+  await t.rejects(join(t, app, {}, ['auth.opaque~token']), { message: /401/ })
+  t.same(tokens, [])
+  await join(t, app, { authorization: 'Bearer one' }, ['auth.opaque~token'])
+  await join(t, app, {}, ['auth.b25l'])
+  t.same(tokens, ['one', 'one'])
+})
+
 t.test('plugins that are registered after the gateway are seen as well', async t => {
   const app = await appWith(t, ({ request }) => ({ userId: request.cookies['user'] as string }))
   await app.register(cookie)

@@ -13,6 +13,8 @@ export interface Handshake {
   readonly profile: Profile
   /** Credentials from the list; undefined if it has none. */
   readonly token: string | undefined
+  /** The entry that counts for credentials is in neither form of P-3; `token` is undefined then. */
+  readonly isTokenMalformed: boolean
   /** `malformed`: a resume was asked for in a form that names no session; it is refused like an unknown one (P-33). */
   readonly resume: ResumeOffer | 'malformed' | undefined
   /** Largest output that the client takes (P-50); Infinity if it does not say. */
@@ -38,27 +40,34 @@ export function readHandshake (header: string | undefined): Handshake | undefine
   // What is no list of tokens would be refused by the WebSocket library later, in its own words and after the credentials were checked.
   const isList = entries.length <= MAX_ENTRIES && new Set(entries).size === entries.length && entries.every(entry => TOKEN.test(entry))
   if (!isList || !entries.includes(SUBPROTOCOL)) return undefined
-  let token: string | undefined
+  let credentials: { readonly token: string | undefined } | undefined
   let resume: Handshake['resume']
   let maxOutputBytes = Infinity
   for (const entry of entries) {
-    if (entry.startsWith('auth.')) token ??= readToken(entry.slice('auth.'.length))
-    else if (entry.startsWith('auth64.')) token ??= fromBase64url(entry.slice('auth64.'.length))
+    if (entry.startsWith('auth.')) credentials ??= { token: readToken(entry.slice('auth.'.length)) }
+    else if (entry.startsWith('auth64.')) credentials ??= { token: fromBase64url(entry.slice('auth64.'.length)) }
     else if (entry.startsWith('resume.')) resume ??= readResume(entry.slice('resume.'.length))
     else if (entry.startsWith('output.')) maxOutputBytes = Math.min(maxOutputBytes, readOutputBytes(entry.slice('output.'.length)))
   }
-  return { profile: 'full', token, resume, maxOutputBytes, wantsGoodbye: entries.includes('refuse.goodbye') }
+  const token = credentials?.token
+  const isTokenMalformed = credentials !== undefined && token === undefined
+  const wantsGoodbye = entries.includes('refuse.goodbye')
+  return { profile: 'full', token, isTokenMalformed, resume, maxOutputBytes, wantsGoodbye }
 }
 
-const BASIC: Handshake = { profile: 'basic', token: undefined, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false }
+const BASIC: Handshake = {
+  profile: 'basic', token: undefined, isTokenMalformed: false, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false
+}
 
 /** A JWT stands for itself; its dots are what tells it from the base64url form. */
-function readToken (value: string): string {
+function readToken (value: string): string | undefined {
   return value.includes('.') ? value : fromBase64url(value)
 }
 
-function fromBase64url (value: string): string {
-  return Buffer.from(value, 'base64url').toString()
+/** Undefined for what is not the one base64url form of a text: Node.js decodes anything, into something else. */
+function fromBase64url (value: string): string | undefined {
+  const text = Buffer.from(value, 'base64url').toString()
+  return Buffer.from(text).toString('base64url') === value ? text : undefined
 }
 
 /** Less than the minimum is the minimum, and what is not a number asks for nothing: the first frame tells what applies. */

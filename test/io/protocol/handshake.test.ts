@@ -4,7 +4,9 @@ import { readHandshake } from '../../../src/io/protocol/handshake.js'
 import { FUZZ_SEED } from '../../contract/session-store.js'
 
 t.test('P-2 no offer is the basic profile, an offer with holdfast.v1 the full one, any other is refused', async t => {
-  t.strictSame(readHandshake(undefined), { profile: 'basic', token: undefined, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false })
+  t.strictSame(readHandshake(undefined), {
+    profile: 'basic', token: undefined, isTokenMalformed: false, resume: undefined, maxOutputBytes: Infinity, wantsGoodbye: false
+  })
   for (const header of ['holdfast.v1', ' holdfast.v1 ', 'x,holdfast.v1', 'chat, holdfast.v1, more', 'x!#$%&\'*+-.^_`|~9,holdfast.v1']) t.equal(readHandshake(header)?.profile, 'full', header)
   for (const header of ['', ',', 'chat', 'Holdfast.v1', 'holdfast.v2', 'holdfast', 'auth.abc', 'resume.a.b.0', 'holdfast.v1x', 'holdfast.v1,', ',holdfast.v1', 'holdfast.v1,holdfast.v1', 'holdfast.v1,auth.a=',
     'holdfast.v1,a b', 'holdfast.v1,"a"', 'holdfast.v1,ü', 'holdfast.v1,auth.a/b', 'holdfast.v1,x,x']) t.equal(readHandshake(header), undefined, header)
@@ -24,6 +26,15 @@ t.test('P-3 auth64 carries any token, one with a dot as well', async t => {
   }
   t.equal(readHandshake('holdfast.v1,auth.x.y,auth64.eg')?.token, 'x.y', 'the first one counts')
   t.equal(readHandshake('holdfast.v1,auth64.eg,auth.x.y')?.token, 'z')
+})
+
+t.test('P-3 what is not base64url of a text is malformed, and is no token', async t => {
+  for (const entry of ['auth.opaque~token', 'auth64.v1.abc', 'auth.a', 'auth.ab+c', 'auth._w', 'auth64.eh', 'auth.a!b,auth.x.y']) {
+    t.match(readHandshake(`holdfast.v1,${entry}`), { token: undefined, isTokenMalformed: true }, entry)
+  }
+  for (const entry of ['auth.', 'auth64.eg', 'auth.x.y', 'auth.x.y,auth.a!b', 'chat']) {
+    t.match(readHandshake(`holdfast.v1,${entry}`), { isTokenMalformed: false }, entry)
+  }
 })
 
 t.test('P-50 an output entry asks for smaller outputs; 1024 is the least, and what is not a number asks for nothing', async t => {
