@@ -53,7 +53,10 @@ export default [
     ignores: ['src/stores/redis/ioredis.ts']
   }),
   imports('src/stores/redis/ioredis.ts', { allowed: ['ioredis', '\\./[\\w-]+\\.js'] }),
-  imports('src/stores/*.ts', { allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./append\\.js'], types: ['\\.\\./io/session/(directory|record)\\.js'] }),
+  imports('src/stores/*.ts', {
+    allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./embedded/store\\.js'],
+    types: ['\\.\\./io/session/(directory|record)\\.js']
+  }),
   imports('src/stores/embedded/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./append\\.js', '\\.\\./\\.\\./io/(types|errors|session/store)\\.js'],
     ignores: ['src/stores/embedded/journal.ts']

@@ -190,9 +190,25 @@ export const OPTIONS = {
   }),
   store: option({
     env: 'HOLDFAST_STORE',
-    schema: Type.Enum(['memory']),
+    schema: Type.Enum(['memory', 'embedded']),
     default: 'memory',
-    what: 'Where sessions are kept. This version has `memory`: sessions outlive connections, not the process.'
+    what: 'Where sessions are kept. `memory`: sessions outlive connections, not the process. `embedded`: they also ' +
+      'outlive the process, in HOLDFAST_DATA_DIR; setting that is enough.'
+  }),
+  dataDir: option({
+    env: 'HOLDFAST_DATA_DIR',
+    schema: text(1024),
+    default: undefined,
+    what: 'Directory of the embedded store; it is made if there is none. On a local disk, for one process at a time.',
+    hit: 'the server does not start, and says why; for a disk that fails later `STORE_UNAVAILABLE` until it is mended'
+  }),
+  durability: option({
+    env: 'HOLDFAST_DURABILITY',
+    schema: Type.Enum(['process', 'disk']),
+    default: 'process',
+    what: 'What an answered command survives with the embedded store. `process`: the death of the process. `disk`: ' +
+      'also that of the host; each group of writes then waits for the disk.',
+    tune: 'Set to `disk` where a power failure must not cost the last seconds.'
   }),
   sessionTimeoutSeconds: option({
     env: 'HOLDFAST_SESSION_TIMEOUT_SECONDS',

@@ -38,7 +38,7 @@ type Draft = { [K in OptionKey]?: unknown }
 const ACTIONS: readonly Action[] = ['help', 'version', 'print-config']
 const PREFIX = 'HOLDFAST_'
 /** Names of product plans that mean something only with other stores. */
-const OTHER_STORES = ['embedded', 'redis']
+const OTHER_STORES = ['redis']
 
 /** The first of `--help`, `--version` and `--print-config` that is given, or `serve`. */
 export function readAction (argv: readonly string[]): Action {
@@ -58,7 +58,7 @@ export function loadConfig (sources: ConfigSources): Config {
     const entry = given.get(key)
     draft[key] = entry === undefined ? optionOf(key).default : readValue(key, entry, problems)
   }
-  const config = complete(draft)
+  const config = complete(draft, given)
   checkTogether(config, given, problems)
   checkUsers(config, given, problems)
   refuseProblems(problems)
@@ -88,14 +88,19 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
     if (problem !== undefined) problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
     else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
   }
-  const config = complete(draft)
+  const config = complete(draft, given)
   if (problems.length === 0) checkTogether(config, given, problems)
   refuseProblems(problems)
   return config
 }
 
-function complete (draft: Draft): Config {
-  return Object.freeze({ ...draft, resumeWindowSeconds: draft.resumeWindowSeconds ?? draft.sessionTimeoutSeconds }) as Config
+function complete (draft: Draft, given: Map<OptionKey, Given>): Config {
+  const isEmbedded = draft.dataDir !== undefined && !given.has('store')
+  return Object.freeze({
+    ...draft,
+    store: isEmbedded ? 'embedded' : draft.store,
+    resumeWindowSeconds: draft.resumeWindowSeconds ?? draft.sessionTimeoutSeconds
+  }) as Config
 }
 
 /** What is set, by option; the place that wins comes last. */
@@ -145,7 +150,7 @@ function readValue (key: OptionKey, { text, place }: Given, problems: string[]):
   const row = optionOf(key)
   const shown = row.secret ? 'the value' : JSON.stringify(text)
   const value = parseValue(row, text)
-  const specific = key === 'store' && OTHER_STORES.includes(text) ? 'this version has the memory store only' : undefined
+  const specific = key === 'store' && OTHER_STORES.includes(text) ? 'this version has the memory and the embedded store' : undefined
   if (value === undefined || !Value.Check(row.schema, value)) {
     problems.push(`${place}: ${shown} is not possible; ${specific ?? `it takes ${rangeOf(row)}`}.`)
     return row.default
@@ -194,6 +199,10 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   needs(['jwksMaxStaleSeconds'], jwksUrl !== undefined, 'HOLDFAST_JWKS_URL')
   const ofCore: OptionKey[] = ['coreSecret', 'coreTimeoutSeconds', 'coreIdempotent', 'lifecycleEvents']
   needs(ofCore, coreUrl !== undefined, 'HOLDFAST_CORE_URL')
+  needs(['dataDir', 'durability'], config.store === 'embedded', 'HOLDFAST_STORE=embedded')
+  if (config.store === 'embedded' && config.dataDir === undefined) {
+    problems.push('HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.')
+  }
   if (isChanged(config, given, 'maxSessionsPerUser') && maxSessionsPerUser > maxSessions) {
     problems.push(`HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ${maxSessions}, is reached before it.`)
   }

@@ -98,7 +98,7 @@ t.test('lists every problem at once', async t => {
   t.match(problems.join('\n'), /--max-in-flght is no flag; did you mean --max-in-flight\?/)
   t.match(problems.join('\n'), /"stray" on the command line is no flag/)
   t.match(problems.join('\n'), /--heartbeat-seconds needs a value/)
-  t.match(problems.join('\n'), /this version has the memory store only/)
+  t.match(problems.join('\n'), /this version has the memory and the embedded store/)
   t.match(problems.join('\n'), /set HOLDFAST_ADMIN_TOKEN/)
 })
 
@@ -272,4 +272,23 @@ t.test('gives tests and hosts the defaults with changes', async t => {
   t.equal(config.resumeWindowSeconds, 2)
   t.equal(configWith({ resumeWindowSeconds: 1 }).resumeWindowSeconds, 1)
   t.equal(limitsOf(configWith({ heartbeatSeconds: 1.001 })).connections.heartbeatMs, 1001)
+})
+
+t.test('a data directory alone asks for the embedded store', async t => {
+  const config = load({ env: { HOLDFAST_DATA_DIR: '/var/lib/holdfast' } })
+  t.match(config, { store: 'embedded', dataDir: '/var/lib/holdfast', durability: 'process' })
+  const printed = renderConfig(config)
+  t.match(load({ dotenv: printed }), { store: 'embedded', dataDir: '/var/lib/holdfast' }, 'also as it is printed')
+  t.match(configWith({ dataDir: 'data', durability: 'disk' }), { store: 'embedded', durability: 'disk' })
+})
+
+t.test('refuses what cannot be meant of stores', async t => {
+  t.same(problemsOf({ env: { HOLDFAST_STORE: 'embedded' } }), [
+    'HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.'
+  ])
+  t.same(problemsOf({ env: { HOLDFAST_STORE: 'memory', HOLDFAST_DATA_DIR: 'data', HOLDFAST_DURABILITY: 'disk' } }), [
+    'HOLDFAST_DATA_DIR has no effect without HOLDFAST_STORE=embedded.',
+    'HOLDFAST_DURABILITY has no effect without HOLDFAST_STORE=embedded.'
+  ])
+  t.match(problemsOf({ env: { HOLDFAST_DATA_DIR: 'data', HOLDFAST_DURABILITY: 'always' } }), [/one of process, disk/])
 })
