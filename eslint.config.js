@@ -29,7 +29,8 @@ export default [
   // The domain: pure. Time comes from a Clock, lines go to a Log, and both are handed in.
   pure('src/io'),
   imports('src/io/types.ts', { allowed: [] }),
-  imports('src/io/errors.ts', { allowed: [] }),
+  imports('src/io/errors.ts', { allowed: ['\\./types\\.js'] }),
+  imports('src/io/maybe-promise.ts', { allowed: ['\\./types\\.js'] }),
   imports('src/io/json.ts', { allowed: ['secure-json-parse'] }),
   imports('src/io/names/*.ts', { allowed: ['ipaddr\\.js', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/protocol/*.ts', {
@@ -38,10 +39,10 @@ export default [
   imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
-    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
   }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
-  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '@standard-schema/spec', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
+  imports('src/io/dispatcher/*.ts', { allowed: ['typebox(/\\w+)?', '@standard-schema/spec', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
   imports('src/io/gateway/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'],
     types: ['\\.\\./dispatcher/[\\w-]+\\.js']

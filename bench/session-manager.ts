@@ -3,6 +3,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { createSessionManager, type SessionManager } from '../src/io/session/manager.js'
+import { createSessionRuntime } from '../src/io/session/runtime.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { table } from './lib/report.js'
 import { median } from './lib/stats.js'
@@ -25,11 +26,12 @@ interface HandClock {
 function ignore (): void {}
 
 function createManager (clock: HandClock, sessions: number): SessionManager {
-  return createSessionManager({
+  const runtime = createSessionRuntime({
     store: createMemoryStore(),
     clock,
     log: { debug: ignore, info: ignore, warn: ignore, error: ignore },
-    createId: randomUUID,
+    createId: () => randomUUID(),
+    generation: randomUUID(),
     defer: process.nextTick,
     yieldTurn: setImmediate,
     limits: {
@@ -43,6 +45,7 @@ function createManager (clock: HandClock, sessions: number): SessionManager {
       maxContextBytes: 65_536
     }
   })
+  return createSessionManager(runtime, setImmediate)
 }
 
 function heapBytes (): number {

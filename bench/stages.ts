@@ -8,7 +8,9 @@ import { createDispatcher } from '../src/io/dispatcher/dispatcher.js'
 import { createGateway } from '../src/io/gateway/gateway.js'
 import { outputFrame } from '../src/io/gateway/frame-writer.js'
 import { readClientFrame, resultOutput } from '../src/io/protocol/codec.js'
+import { createEntrance, type Entry } from '../src/io/session/entry.js'
 import { createSessionManager } from '../src/io/session/manager.js'
+import { createSessionRuntime } from '../src/io/session/runtime.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock as clock } from '../src/system-clock.js'
 
@@ -22,11 +24,12 @@ const limits = { commandsPerSecond: 1_000_000, maxInFlight: 64, commandTimeoutMs
 function build () {
   const turn: (() => void)[] = []
   const defer = (callback: () => void): void => { turn.push(callback) }
-  const manager = createSessionManager({
+  const sessions = createSessionRuntime({
     store: createMemoryStore(),
     clock,
     log: silent,
-    createId: randomUUID,
+    createId: () => randomUUID(),
+    generation: randomUUID(),
     defer,
     yieldTurn: setImmediate,
     limits: {
@@ -40,10 +43,13 @@ function build () {
       maxContextBytes: 65_536
     }
   })
-  const dispatcher = createDispatcher({ manager, clock, log: silent, limits, defer })
+  const { send } = createSessionManager(sessions, setImmediate)
+  const entrance = createEntrance(sessions)
+  const dispatcher = createDispatcher({ sessions: { ...sessions, send }, clock, log: silent, limits, defer })
   dispatcher.commands(BUILTIN_COMMANDS)
   const gateway = createGateway({
-    manager,
+    sessions,
+    entrance,
     dispatcher,
     clock,
     log: silent,
@@ -52,12 +58,12 @@ function build () {
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
   const transport = { write: () => true, bufferedBytes: 0, takenBytes: 0, receivedBytes: 0, onceDrained () {}, ping () {}, close () {} }
-  const connection = gateway.accept({ transport, profile: 'full', userId: 'ada' })
+  const connection = gateway.accept({ transport, entry: entrance.enter({ profile: 'full', userId: 'ada' }) as Entry })
   const endTurn = (): void => { for (const callback of turn.splice(0)) callback() }
   endTurn()
   const { session } = connection
   if (session === null) throw new Error('the connection has no session')
-  return { manager, gateway, connection, session, endTurn }
+  return { sessions, gateway, connection, session, endTurn }
 }
 
 function commandText (id: number): string {
@@ -92,8 +98,8 @@ const stages: [string, number][] = [
   ['two looks at the clock', quickest(same(0), () => clock.now() + clock.now())],
   ['print the answer, count its bytes', quickest(same(payload), value => resultOutput(12_345, value))],
   ['number, bound, hold, commit; ack of the one before', quickest(same(output), one => {
-    world.manager.delivery.append(world.session, one, 1)
-    world.manager.delivery.acknowledge(world.session, world.session.log?.lastSeq ?? 0)
+    world.sessions.delivery.append(world.session, one, 1)
+    world.sessions.delivery.acknowledge(world.session, world.session.log?.lastSeq ?? 0)
   })],
   ['frame: header, seq and text', quickest(same(output), one => outputFrame(one, 12_345))]
 ]

@@ -54,8 +54,9 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
   checkOptions('holdfast/dispatcher', options, CHECKS)
   const limits = completeCommandLimits(options.limits)
   const { core, before, events, clock = systemClock } = options
+  const { delivery, changeContext, toWall, committer } = fastify.sessionInternals.sessions
   const created = createDispatcher({
-    manager: fastify.sessionManager,
+    sessions: { delivery, committer, changeContext, toWall, send: fastify.sessionManager.send },
     clock,
     log: fastify.log,
     limits,

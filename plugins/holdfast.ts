@@ -11,7 +11,7 @@ import { placeholderAuthenticator, type Authenticate } from '../src/auth/authent
 import { HoldfastError } from '../src/io/errors.js'
 import type { Before, CommandMap, EventMap } from '../src/io/dispatcher/command.js'
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
-import type { SessionStore } from '../src/io/session/former-store.js'
+import type { SessionStore } from '../src/io/session/store.js'
 import type { Clock, Millis } from '../src/io/types.js'
 import { completeLimits, likeOption, type AllLimits, type Given } from '../src/limits.js'
 import { isLoopbackAddress } from '../src/loopback.js'

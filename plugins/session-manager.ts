@@ -4,8 +4,11 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
-import { createSessionManager, type SessionLimits, type SessionManager } from '../src/io/session/manager.js'
-import type { SessionStore } from '../src/io/session/former-store.js'
+import { createEntrance, type Entrance } from '../src/io/session/entry.js'
+import { createSessionManager, type SessionManager } from '../src/io/session/manager.js'
+import { restoreSessions } from '../src/io/session/restore.js'
+import { createSessionRuntime, type SessionLimits, type SessionRuntime } from '../src/io/session/runtime.js'
+import type { SessionStore, StoreHealth } from '../src/io/session/store.js'
 import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
 import { completeSessionLimits, type Given } from '../src/limits.js'
 import { aClock, aText, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
@@ -16,7 +19,15 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** The sessions of this node: create, find, list, send to, end. */
     sessionManager: SessionManager
+    /** What the other plugins of Holdfast work with. Not for applications: it may change with any version. */
+    sessionInternals: SessionInternals
   }
+}
+
+export interface SessionInternals {
+  readonly sessions: SessionRuntime
+  readonly entrance: Entrance
+  readonly store: SessionStore
 }
 
 export interface SessionManagerPluginOptions {
@@ -36,7 +47,7 @@ const PURGE_SLICE = 1000
 
 const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
   limits: anObject,
-  store: anObjectWith(['add', 'commit', 'remove', 'close'], 'a session store'),
+  store: anObjectWith(['open', 'close', 'health', 'create', 'commit', 'end'], 'a session store'),
   unlimitedUserId: aText('a user id'),
   clock: aClock
 }
@@ -47,18 +58,27 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   const limits = completeSessionLimits(options.limits)
   const { clock = systemClock, unlimitedUserId } = options
   const store = options.store ?? createMemoryStore()
-  const manager = createSessionManager({
+  const log = fastify.log.child({ module: 'sessions' })
+  const sessions = createSessionRuntime({
     store,
     clock,
     limits,
     log: fastify.log,
-    createId: randomUUID,
+    generation: randomUUID().slice(0, 8),
+    createId: store.newId ?? (() => randomUUID()),
     defer: process.nextTick,
     yieldTurn: setImmediate,
     ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
   })
-  const log = fastify.log.child({ module: 'sessions' })
+  const restored = await restoreSessions(sessions, store, logHealth)
+  if (store.traits.survives !== 'nothing') log.info({ ...restored, survives: store.traits.survives }, 'session store opened')
+  const manager = createSessionManager(sessions, setImmediate)
   manager.subscribe(event => logEvent(event))
+
+  function logHealth (health: StoreHealth, error?: Error): void {
+    if (health === 'ok') log.info({}, 'session store keeps sessions again')
+    else log.error({ err: error, health }, 'session store does not keep sessions')
+  }
 
   function logEvent ({ type, sessionId: sid, userId, revision, reason }: LifecycleEvent): void {
     const fields = { sid, userId, revision, reason }
@@ -80,13 +100,18 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
       purged = 0
     }
   }
-  const sweep = setInterval(() => { if (pending === undefined) purge() }, SWEEP_EVERY_MS)
+  const sweep = setInterval(() => {
+    sessions.committer.retry()
+    if (pending === undefined) purge()
+  }, SWEEP_EVERY_MS)
   sweep.unref()
 
   fastify.decorate('sessionManager', manager)
+  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions), store })
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
     if (pending !== undefined) clearImmediate(pending)
+    await sessions.committer.whenIdle()
     await store.close()
   })
 }, { name: 'holdfast/session-manager', fastify: '5.x' })

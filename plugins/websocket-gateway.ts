@@ -107,9 +107,11 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   let draining = false
   let drained = false
   const sockets = ownSockets(fastify)
+  const { sessions, entrance } = fastify.sessionInternals
   keepNextTickFast()
   const handshake = createHandshakeCheck({
-    sessionManager: fastify.sessionManager,
+    entrance,
+    maxContextBytes: sessions.limits.maxContextBytes,
     authenticate: options.authenticate,
     allowedOrigins: options.allowedOrigins ?? [],
     loopbackHostOnly: options.loopbackHostOnly ?? false,
@@ -120,7 +122,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     isHandshake: sockets.isHandshake
   })
   const gateway = createGateway({
-    manager: fastify.sessionManager,
+    sessions,
+    entrance,
     dispatcher: fastify.dispatcher,
     clock,
     log: fastify.log,
@@ -245,28 +248,24 @@ function createListeners (gateway: Gateway): Listeners {
 }
 
 function connect (gateway: Gateway, listeners: Listeners, clock: Clock, socket: ConnectedSocket, request: FastifyRequest): void {
-  const { handshake, identity, response } = request.upgrade as Upgrade
+  const { handshake, identity, entry, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
   // Request and reply would otherwise live as long as the socket, on which the response hangs.
   response.detachSocket(response.socket as NonNullable<ServerResponse['socket']>)
   request.upgrade = null
 
   const transport = createTransport(socket, stream)
-  if (identity instanceof HoldfastError) {
+  if (identity instanceof HoldfastError || entry === undefined) {
     // The close that follows ends it all the same.
     socket.on('error', () => {})
-    gateway.refuse(transport, identity)
+    gateway.refuse(transport, identity as HoldfastError)
     stream.uncork()
     return
   }
   const connection = gateway.accept({
     transport,
-    profile: handshake.profile,
-    userId: identity.userId,
+    entry,
     maxOutputBytes: handshake.maxOutputBytes,
-    ...(identity.labels === undefined ? {} : { labels: identity.labels }),
-    ...(identity.context === undefined ? {} : { context: identity.context }),
-    ...(handshake.resume === undefined ? {} : { resume: handshake.resume }),
     ...(identity.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + identity.expiresAt - clock.wall() })
   })
   connection.flush()

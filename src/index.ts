@@ -22,8 +22,9 @@ export { COMMAND_ERROR_CODE, ERRORS, HoldfastError, commandError, type ErrorCode
 export type { GatewayLimits } from './io/gateway/gateway.js'
 export { CLOSE, type CloseAction, type CloseCode } from './io/protocol/close-codes.js'
 export { SUBPROTOCOL } from './io/protocol/frames.js'
-export type { ListQuery, SessionCounts, SessionLimits, SessionManager, SessionPage, SessionTotals } from './io/session/manager.js'
-export type { SessionStore } from './io/session/former-store.js'
+export type { ListQuery, SessionCounts, SessionManager, SessionPage } from './io/session/manager.js'
+export type { SessionLimits, SessionSeed, SessionTotals } from './io/session/runtime.js'
+export type { SessionStore } from './io/session/store.js'
 export type {
   Clock, EndReason, InboundMessage, JsonCompatible, JsonObject, JsonValue, Jsonify, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'

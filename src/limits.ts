@@ -10,7 +10,7 @@ import { rangeOf, type Config } from './config.js'
 import type { DispatcherLimits } from './io/dispatcher/dispatcher.js'
 import type { GatewayLimits } from './io/gateway/gateway.js'
 import type { OperatorLimits } from './io/operators/idempotency-keys.js'
-import type { SessionLimits } from './io/session/manager.js'
+import type { SessionLimits } from './io/session/runtime.js'
 import type { Millis } from './io/types.js'
 import { refuseProblems, show, suggest, type OptionCheck } from './option-checks.js'
 

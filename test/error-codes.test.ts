@@ -12,7 +12,6 @@ import { prepareRestScope, sendOnce } from '../plugins/schemas/rest-scope.js'
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
 import { createHttpCore } from '../src/cores/http.js'
 import { ERRORS, HoldfastError, type ErrorCode } from '../src/io/errors.js'
-import type { SessionRecord } from '../src/io/session/record.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock } from '../src/system-clock.js'
 import { loadConfig } from '../src/config.js'
@@ -143,8 +142,7 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
   TOO_MANY_IN_FLIGHT: wire(socket => { for (let id = 1; id <= 2; id++) socket.send({ command: 'hang', id }) }, {
     config: { maxInFlight: 1 }, before: app => app.dispatcher.command('hang', {}, never)
   }),
-  // The code of a store that refuses a commit; what a client sees of it is a close.
-  STORE_UNAVAILABLE: async () => await caught(() => createMemoryStore().commit({ ended: true } as SessionRecord)),
+  STORE_UNAVAILABLE: handshake({}, { store: { ...createMemoryStore(), health: () => 'degraded', traits: { survives: 'process', shared: false } } }),
   DRAINING: wire(async socket => socket.send({ command: 'ping', id: 1 }), { before: app => app.dispatcher.refuseCommands() }),
   INTERNAL: handled(() => { throw new Error('secret') }),
 

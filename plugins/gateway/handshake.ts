@@ -15,18 +15,23 @@ import { addressOfPeer } from '../../src/io/names/address.js'
 import { canonicalOrigin, createOriginMatcher, isOriginOfHost } from '../../src/io/names/origin.js'
 import { readContext } from '../../src/io/session/context.js'
 import { readHandshake, type Handshake } from '../../src/io/protocol/handshake.js'
-import type { SessionManager } from '../../src/io/session/manager.js'
+import type { Entrance, Entry, EntryRequest } from '../../src/io/session/entry.js'
+import { isPromise } from '../../src/io/maybe-promise.js'
 import type { Clock, MaybePromise, Millis } from '../../src/io/types.js'
 
 /** A handshake that may be upgraded, be it only to tell the client why it is refused (P-53). */
 export interface Upgrade {
   readonly handshake: Handshake
   readonly identity: Principal | HoldfastError
+  /** The session; absent where the client is refused. */
+  readonly entry?: Entry
   readonly response: ServerResponse
 }
 
 export interface HandshakeOptions {
-  sessionManager: SessionManager
+  entrance: Entrance
+  /** Of a new session. */
+  maxContextBytes: number
   authenticate: Authenticate
   /** Entries as of src/io/names/origin.ts. */
   allowedOrigins: readonly string[]
@@ -57,7 +62,7 @@ const LOG_EVERY_MS = 60_000
 const MAX_WAITING = 4096
 
 export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck {
-  const { sessionManager, clock, isDraining } = options
+  const { entrance, clock, isDraining } = options
   const turnstile = createTurnstile({ perTurn: PER_TURN, maxWaiting: MAX_WAITING, yieldTurn: setImmediate, random: Math.random })
   const pending = new Set<(reason: HoldfastError) => void>()
   const isAllowed = createOriginMatcher(options.allowedOrigins)
@@ -68,7 +73,7 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     try {
       const answer = options.authenticate({ token, headers, address: addressOfPeer(request), url, request } satisfies AuthRequest)
       if (!isPromise(answer)) return vet(answer)
-      return withinTime(answer).then(vet).catch(error => { throw translate(request, error, token) })
+      return withinTime(answer, 'AUTH_UNAVAILABLE').then(vet).catch(error => { throw translate(request, error, token) })
     } catch (error) {
       throw translate(request, error, token)
     }
@@ -79,14 +84,14 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
     if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
     // Found here and not when the session is made: by then the socket would be open.
-    if (principal.context !== undefined) readSeed(principal.context, sessionManager.limits.maxContextBytes)
+    if (principal.context !== undefined) readSeed(principal.context, options.maxContextBytes)
     return principal
   }
 
   /** Lets go of the wait once it is decided, whether the answer ever comes or not. */
-  function withinTime<T> (answer: PromiseLike<T>): Promise<T> {
+  function withinTime<T> (answer: PromiseLike<T>, late: 'AUTH_UNAVAILABLE' | 'STORE_UNAVAILABLE'): Promise<T> {
     const { promise, resolve, reject } = withResolvers<T>()
-    const timer = setTimeout(() => reject(new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 1000 })), options.authTimeoutMs)
+    const timer = setTimeout(() => reject(new HoldfastError(late, { retryAfterMs: 1000 })), options.authTimeoutMs)
     const release = (): void => {
       clearTimeout(timer)
       pending.delete(reject)
@@ -150,10 +155,16 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
         if (error instanceof HoldfastError) addHeaders(reply, error)
         done(error as Error)
       }
-      function admit (handshake: Handshake, principal: Principal): void {
+      function admit (handshake: Handshake, principal: Principal): MaybePromise<void> {
         if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
-        if (handshake.resume === undefined) sessionManager.checkQuota(principal.userId)
-        request.upgrade = { handshake, identity: principal, response: reply.raw }
+        // Nobody is there any more to be given a session.
+        if (request.raw.socket?.destroyed) throw new HoldfastError('BAD_HANDSHAKE')
+        const entry = entrance.enter(entryRequest(handshake, principal))
+        const upgrade = (given: Entry): void => {
+          request.upgrade = { handshake, identity: principal, entry: given, response: reply.raw }
+        }
+        if (!isPromise(entry)) return upgrade(entry)
+        return withinTime(entry, 'STORE_UNAVAILABLE').then(upgrade)
       }
       try {
         const handshake = readOffer(request)
@@ -168,7 +179,11 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
           principal.then(known => admit(handshake, known)).then(() => done(), refuse)
           return
         }
-        admit(handshake, principal)
+        const admission = admit(handshake, principal)
+        if (isPromise(admission)) {
+          admission.then(() => done(), refuse)
+          return
+        }
       } catch (error) {
         refuse(error)
         return
@@ -186,6 +201,16 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
 /** P-3c: whoever sent this meant to say who he is, so he is not let in as nobody either. */
 function malformedToken (): HoldfastError {
   return new HoldfastError('UNAUTHENTICATED', { message: 'The auth entry is not base64url; see docs/protocol.md P-3.' })
+}
+
+function entryRequest ({ profile, resume }: Handshake, { userId, labels, context }: Principal): EntryRequest {
+  return {
+    profile,
+    userId,
+    ...(labels === undefined ? {} : { labels }),
+    ...(context === undefined ? {} : { context }),
+    ...(resume === undefined ? {} : { resume })
+  }
 }
 
 /** Throws a TypeError: that it is too large is no fault of the client's. */
@@ -206,10 +231,6 @@ function withResolvers<T> (): { promise: Promise<T>, resolve: (value: T) => void
     reject = _reject
   })
   return { promise, resolve, reject }
-}
-
-function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
-  return typeof (value as { then?: unknown } | null)?.then === 'function'
 }
 
 /** Only attached sessions refuse for a quota (P-54), and how long people keep theirs open is not known; when dead ones are found is. */

@@ -2,7 +2,7 @@
 
 import type { SessionStore } from '../io/session/store.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
-import { createMemoryStore } from './memory-store.js'
+import { createMemoryStore } from './memory.js'
 
 /** The members of the configuration that decide. */
 export interface StoreConfig {

@@ -10,7 +10,7 @@ async function runOnNode (body: string): Promise<{ code: number, printed: string
   const script = `
     import { test } from 'node:test'
     import { onNodeTest, sessionStoreContract } from './contract/index.ts'
-    import { createMemoryStore } from './src/stores/memory-store.ts'
+    import { createMemoryStore } from './src/stores/memory.ts'
     ${body}`
   const options = { cwd: process.cwd(), env: { ...process.env, NODE_OPTIONS: '', NODE_TEST_CONTEXT: '' } }
   return await run(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', script], options)

@@ -84,7 +84,7 @@ t.test('every field of a log line is listed, and every listed field is logged', 
     ...Array.from(code.matchAll(/log\.child\((\{[^}]*\})\)/g), ([, fields]) => fields as string)
   ]
   const logged = new Set(objects.flatMap(object => Array.from(object.matchAll(/(?:[{,])\s*(\w+)\s*(?=[:,}])/g), ([, name]) => name as string)))
-  const listed = operations.split('\n').filter(line => /^\| `\w+`[^|]*\| (all|sessions|commands|errors|core|HTTP|operators|process)\b[^|]*\|/.test(line))
+  const listed = operations.split('\n').filter(line => /^\| `\w+`[^|]*\| (all|sessions|store|commands|errors|core|HTTP|operators|process)\b[^|]*\|/.test(line))
     .flatMap(line => Array.from((line.split('|')[1] as string).matchAll(/`(\w+)`/g), ([, name]) => name as string))
   // Given by pino and Fastify, or handed to a helper that logs.
   const given = ['time', 'msg', 'reqId', 'key', 'reason']

@@ -6,9 +6,12 @@ import type { Before, EventMap } from '../../src/io/dispatcher/command.js'
 import type { PlatformCore } from '../../src/io/dispatcher/core.js'
 import { createGateway, type AcceptRequest, type Gateway, type GatewayLimits } from '../../src/io/gateway/gateway.js'
 import type { Connection, Transport } from '../../src/io/gateway/sender.js'
-import { createSessionManager, type SessionLimits, type SessionManager } from '../../src/io/session/manager.js'
-import type { SessionRecord } from '../../src/io/session/record.js'
-import type { SessionStore } from '../../src/io/session/former-store.js'
+import { createEntrance, type Entrance, type Entry, type EntryRequest } from '../../src/io/session/entry.js'
+import { createSessionManager, type SessionManager } from '../../src/io/session/manager.js'
+import { createRecord, type SessionRecord } from '../../src/io/session/record.js'
+import { createSessionRuntime, type SessionLimits, type SessionRuntime } from '../../src/io/session/runtime.js'
+import type { SessionStore } from '../../src/io/session/store.js'
+import { isPromise } from '../../src/io/maybe-promise.js'
 import { toBytes } from '../../src/io/protocol/codec.js'
 import type { ByteString, LifecycleEvent, Output } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'
@@ -157,7 +160,7 @@ export interface DomainOptions {
   createId?: () => string
 }
 
-export interface ConnectOptions extends Partial<Omit<AcceptRequest, 'transport'>> {
+export interface ConnectOptions extends Partial<Omit<AcceptRequest, 'transport' | 'entry'>>, Partial<EntryRequest> {
   stalled?: boolean
   /** The turn is not ended after the connect: what follows happens before the first write. */
   sameTurn?: boolean
@@ -167,12 +170,16 @@ export interface Domain {
   readonly clock: ManualClock
   readonly log: RecordingLog
   readonly store: SessionStore
+  readonly sessions: SessionRuntime
+  readonly entrance: Entrance
   readonly manager: SessionManager
   readonly dispatcher: Dispatcher
   readonly gateway: Gateway
   /** What a subscriber heard by now; ends the turn first. */
   readonly events: LifecycleEvent[]
   connect(options?: ConnectOptions): Peer
+  /** The same with a store that takes time: resolves when the handshake has its session. */
+  connectLate(options?: ConnectOptions): Promise<Peer>
   /** Resumes as the holder of the welcome would. */
   resume(welcome: Welcome, lastSeq: number, options?: ConnectOptions): Peer
   /** What `process.nextTick` does: runs everything deferred. */
@@ -198,24 +205,28 @@ export function createDomain (options: DomainOptions = {}): Domain {
   const clock = createManualClock()
   const log = createRecordingLog()
   const store = options.store ?? createMemoryStore()
-  let ids = 0
+  let ids = 1
   let yielded: (() => void)[] = []
   let deferred: (() => void)[] = []
   const defer = (callback: () => void): void => { deferred.push(callback) }
-  const manager = createSessionManager({
+  const yieldTurn = (callback: () => void): void => { yielded.push(callback) }
+  const sessions = createSessionRuntime({
     store,
     clock,
     log,
     limits: { ...LIMITS, ...options.session },
     createId: options.createId ?? (() => `s${++ids}`),
+    generation: 'life-one',
     defer,
-    yieldTurn: callback => { yielded.push(callback) },
+    yieldTurn,
     ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
   })
+  const manager = createSessionManager(sessions, yieldTurn)
+  const entrance = createEntrance(sessions)
   const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, ...options.dispatcher }
   const { core, before, events: schemas } = options
   const dispatcher = createDispatcher({
-    manager,
+    sessions: { ...sessions, send: manager.send },
     clock,
     log,
     limits: dispatcherLimits,
@@ -225,12 +236,13 @@ export function createDomain (options: DomainOptions = {}): Domain {
     ...(schemas === undefined ? {} : { events: schemas })
   })
   const gateway = createGateway({
-    manager,
+    sessions,
+    entrance,
     dispatcher,
     clock,
     log,
     defer,
-    yieldTurn: callback => { yielded.push(callback) },
+    yieldTurn,
     limits: {
       maxMessageBytes: 65_536,
       maxBufferedBytes: 1_048_576,
@@ -241,10 +253,20 @@ export function createDomain (options: DomainOptions = {}): Domain {
   const events: LifecycleEvent[] = []
   manager.subscribe(event => { events.push(event) })
 
+  function join (entry: Entry, { stalled = false, sameTurn = false, ...rest }: ConnectOptions): Peer {
+    const transport = new FakeTransport()
+    if (stalled) transport.stall()
+    const peer = createPeer(domain, transport, gateway.accept({ transport, entry, ...rest }))
+    if (!sameTurn) domain.turn()
+    return peer
+  }
+
   const domain: Domain = {
     clock,
     log,
     store,
+    sessions,
+    entrance,
     manager,
     dispatcher,
     gateway,
@@ -253,12 +275,12 @@ export function createDomain (options: DomainOptions = {}): Domain {
       return events
     },
     connect (connectOptions = {}) {
-      const { stalled = false, sameTurn = false, profile = 'full', userId = 'ann', ...rest } = connectOptions
-      const transport = new FakeTransport()
-      if (stalled) transport.stall()
-      const peer = createPeer(domain, transport, gateway.accept({ transport, profile, userId, ...rest }))
-      if (!sameTurn) domain.turn()
-      return peer
+      const entry = entrance.enter({ profile: 'full', userId: 'ann', ...connectOptions })
+      if (isPromise(entry)) throw new Error('the store takes time: use connectLate')
+      return join(entry, connectOptions)
+    },
+    async connectLate (connectOptions = {}) {
+      return join(await entrance.enter({ profile: 'full', userId: 'ann', ...connectOptions }), connectOptions)
     },
     resume: (welcome, lastSeq, connectOptions) =>
       domain.connect({ userId: welcome.userId, resume: { sessionId: welcome.sessionId, token: welcome.resumeToken, lastSeq }, ...connectOptions }),
@@ -323,41 +345,21 @@ export function buildOutput (tail: string = ',"type":"message","event":"e","payl
 
 /** A record as the manager would make it. */
 export function buildRecord (fields: Partial<SessionRecord> & { id: string }): SessionRecord {
-  return {
+  const record = createRecord({
+    id: fields.id,
     userId: 'ann',
     profile: 'full',
     createdAt: START_WALL,
-    ordinal: 0,
-    epoch: 'epoch',
-    ended: false,
-    heard: false,
-    lastActiveAt: 0,
-    detachedAt: -1,
-    revision: 0,
+    generation: 'generation',
+    now: 0,
     context: {},
     contextBytes: 2,
     labels: {},
-    connection: null,
-    log: null,
-    keptSeq: 0,
-    calls: null,
+    journal: null,
     maxOutputBytes: LIMITS.outboxBytes,
-    fanOut: 0,
-    tokenHash: null,
-    previousTokenHash: null,
-    rateCredit: -1,
-    rateFilledAt: 0,
-    rateRefusals: 0,
-    handle: null,
-    wheelNext: null,
-    wheelPrevious: null,
-    wheelBucket: -1,
-    detachedNext: null,
-    detachedPrevious: null,
-    userDetachedNext: null,
-    userDetachedPrevious: null,
-    ...fields
-  }
+    fanOut: 0
+  })
+  return Object.assign(record, fields)
 }
 
 /** Small random number generator, so that a test prints one seed and can be run again with it. */

@@ -8,7 +8,7 @@ import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastif
 import { placeholderAuthenticator } from '../../src/auth/authenticate.js'
 import type { DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
 import type { GatewayLimits } from '../../src/io/gateway/gateway.js'
-import type { SessionLimits } from '../../src/io/session/manager.js'
+import type { SessionLimits } from '../../src/io/session/runtime.js'
 import dispatcher from '../../plugins/dispatcher.js'
 import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway, { type WebsocketGatewayOptions } from '../../plugins/websocket-gateway.js'

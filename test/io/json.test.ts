@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { JsonError, MAX_DEPTH, parseJson, printJson } from '../../src/io/json.js'
-import { FUZZ_SEED } from '../contract/session-store.js'
+import { FUZZ_SEED } from '../helpers/fuzz-seed.js'
 
 /** What is wrong with a text, or undefined. */
 function faultIn (text: string): string | undefined {

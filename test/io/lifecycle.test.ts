@@ -3,7 +3,7 @@
 
 import fc from 'fast-check'
 import t from 'tap'
-import { FUZZ_SEED } from '../contract/session-store.js'
+import { FUZZ_SEED } from '../helpers/fuzz-seed.js'
 import { createDomain, type Domain, type Frame, type Peer } from '../helpers/domain.js'
 
 const IDLE_MS = 10_000

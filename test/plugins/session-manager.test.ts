@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
-import type { SessionStore } from '../../src/io/session/former-store.js'
+import type { SessionStore } from '../../src/io/session/store.js'
 import type { Clock } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'
 import sessionManager from '../../plugins/session-manager.js'
@@ -129,7 +129,14 @@ t.test('wiring', async t => {
   t.test('uses the store it is given', async t => {
     const added: string[] = []
     const memory = createMemoryStore()
-    const store: SessionStore = { ...memory, add: record => { added.push(record.userId); return memory.add(record) } }
+    const store: SessionStore = {
+      ...memory,
+      traits: { survives: 'process', shared: false },
+      create: session => {
+        added.push(session.userId)
+        return memory.create(session)
+      }
+    }
     const app = await appWith({ store })
     t.teardown(() => app.close())
     app.sessionManager.createSession('ada')

@@ -41,13 +41,13 @@ export function admit (
     if (place === 'gap') {
       return refused(new HoldfastError('COMMAND_GAP', { details: { expected: watermarkOf(session) + 1 } }))
     }
-    if (place === 'duplicate') return duplicate(session, id)
+    if (place === 'duplicate' && !reopens(session, id)) return duplicate(session, id)
   }
   if (session.calls !== null && session.calls.inFlight >= limits.maxInFlight) {
     return refused(new HoldfastError('TOO_MANY_IN_FLIGHT', { retryAfterMs: 100 }))
   }
   session.rateRefusals = 0
-  if (typeof id === 'number') accept(session.log ??= createReplayLog(), id)
+  if (typeof id === 'number' && id > watermarkOf(session)) accept(session.log ??= createReplayLog(), id)
   session.lastActiveAt = now
   return undefined
 }
@@ -63,6 +63,13 @@ function rateLimited (session: SessionRecord, perSecond: number): Verdict {
 
 function refused (refusal: HoldfastError): Verdict {
   return { kind: 'refused', refusal, abusive: false }
+}
+
+/** Whether the command had begun when its node died, and may be executed again. Asked once: from now on it is a duplicate. */
+function reopens ({ log }: SessionRecord, id: number): boolean {
+  if (log === null || log.reopened === null || !log.reopened.delete(id)) return false
+  if (log.reopened.size === 0) log.reopened = null
+  return true
 }
 
 function duplicate (session: SessionRecord, id: number): Verdict {

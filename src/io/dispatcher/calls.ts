@@ -14,6 +14,8 @@ export interface Call extends WheelItem {
   /** Numbered id, or 0. */
   readonly number: number
   readonly serial: boolean
+  /** It may be executed again after its node has died. */
+  readonly idempotent: boolean
   readonly deadlineAt: Millis
   /** Starts the handler. May settle the call before it returns. */
   start(): void
@@ -24,6 +26,8 @@ export interface Call extends WheelItem {
 }
 
 export interface SessionCalls extends CallState {
+  /** Calls that wait for the store to have recorded them. */
+  recording: number
   /** Starts the call, or queues it behind those it has to wait for. */
   submit(call: Call): void
   /** Takes in a call whose handler is running already: it was the only one and gave a promise. */
@@ -49,11 +53,17 @@ export function createSessionCalls (): SessionCalls {
   }
 
   return {
+    recording: 0,
     get inFlight () { return running.size + waiting.length },
 
     isRunning (id) {
       for (const call of running) if (call.number === id) return true
       return waiting.some(call => call.number === id)
+    },
+
+    open () {
+      const calls = [...running, ...waiting].filter(call => call.number > 0)
+      return calls.map(({ number: id, idempotent }) => ({ id, idempotent }))
     },
 
     submit (call) {

@@ -37,10 +37,10 @@ export interface CommandSession {
   readonly id: SessionId
   readonly userId: UserId
   /**
-   * Identity of this life of the session's numbering; part of idempotency keys, since ids start
+   * Continuity of the session's numbering; part of idempotency keys, since ids start
    * anew in another one.
    */
-  readonly epoch: string
+  readonly generation: string
   readonly createdAt: Millis
   readonly lastActivityAt: Millis
   /** What the credentials of the latest handshake say of the user, such as roles. Frozen. */

@@ -22,7 +22,7 @@ export function createCoreHandlers (core: PlatformCore): (command: CoreCommand) 
   return ({ idempotent, timeoutMs }) => async ({ session, id, command, payload, signal }) => {
     const { userId, createdAt, lastActivityAt, labels, context } = session
     const answer = await core.execute({
-      key: `${session.id}.${session.epoch}.${typeof id === 'number' ? id : `u${++unnumbered}`}`,
+      key: `${session.id}.${session.generation}.${typeof id === 'number' ? id : `u${++unnumbered}`}`,
       session: { id: session.id, userId, createdAt, lastActivityAt, labels, context },
       id: id ?? null,
       command,

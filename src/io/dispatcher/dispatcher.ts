@@ -2,7 +2,7 @@
 // its execution and comes back as exactly one output (P-10); `send` goes the other way.
 
 import { HoldfastError } from '../errors.js'
-import type { SessionManager } from '../session/manager.js'
+import { isThenable } from '../maybe-promise.js'
 import type { SessionRecord } from '../session/record.js'
 import type { Clock, JsonValue, Log, Millis, Seq, Target } from '../types.js'
 import { admit, type AdmissionLimits, type Verdict } from './admission.js'
@@ -12,8 +12,8 @@ import type {
 } from './command.js'
 import type { PlatformCore } from './core.js'
 import { createExecution } from './execution.js'
-import { isThenable } from './maybe-promise.js'
 import { createRegistry } from './registry.js'
+import type { CommandSessions } from './session-handle.js'
 import type { CommandStats } from './stats.js'
 import { compileSchema, verify, type Compiled } from './validation.js'
 
@@ -23,7 +23,7 @@ export interface DispatcherLimits extends AdmissionLimits {
 }
 
 export interface DispatcherOptions {
-  manager: SessionManager
+  sessions: CommandSessions
   clock: Clock
   log: Log
   limits: DispatcherLimits
@@ -76,10 +76,12 @@ export interface Dispatcher {
 }
 
 export function createDispatcher (options: DispatcherOptions): Dispatcher {
-  const { manager, clock, log, limits, defer, core, before } = options
+  const { sessions, clock, log, limits, defer, core, before } = options
   const registry = createRegistry({ log, commandTimeoutMs: limits.commandTimeoutMs, core, before })
-  const answers = createAnswers({ delivery: manager.delivery, clock, log })
-  const execution = createExecution({ registry, answers, clock, defer, handles: { manager, send } })
+  const answers = createAnswers({ delivery: sessions.delivery, clock, log })
+  const execution = createExecution({
+    registry, answers, clock, defer, committer: sessions.committer, handles: { sessions, send }
+  })
   const events = compileEvents(options.events ?? {})
   const refusals: Record<string, number> = {}
   let duplicates = 0
@@ -87,7 +89,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
 
   function send (target: Target, event: string, payload: JsonValue): Sent {
     const schema = events.get(event)
-    return manager.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload))
+    return sessions.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload))
   }
 
   return {
@@ -102,7 +104,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     send: send as Dispatcher['send'],
 
     submit (session, command, payload, id, now) {
-      const verdict = refusing ? DRAINING : admit(session, id, Math.floor(now), limits)
+      const verdict = refusing ? DRAINING : !sessions.committer.isAvailable ? STORE_AWAY : admit(session, id, Math.floor(now), limits)
       if (verdict === undefined) {
         execution.execute(session, command, payload ?? null, id, now)
         return undefined
@@ -120,6 +122,10 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   }
 }
 
+/** Not accepted, since neither that it was nor its answer could be kept (P-16). */
+const STORE_AWAY: Verdict = {
+  kind: 'refused', refusal: new HoldfastError('STORE_UNAVAILABLE', { retryAfterMs: 1000 }), abusive: false
+}
 const DRAINING: Verdict = { kind: 'refused', refusal: new HoldfastError('DRAINING'), abusive: false }
 
 function compileEvents (events: EventMap): Map<string, Compiled> {

@@ -6,14 +6,15 @@
 // turns. A throwing, hanging or lying handler harms only its own command.
 
 import { HoldfastError } from '../errors.js'
+import { isThenable } from '../maybe-promise.js'
 import { firstProblem } from '../protocol/codec.js'
+import type { Committer } from '../session/committer.js'
 import type { SessionRecord } from '../session/record.js'
 import { createTimingWheel, type TimingWheel, type WheelItem } from '../session/timing-wheel.js'
 import type { Clock, Millis } from '../types.js'
 import type { Answers, CommandId } from './answers.js'
 import { createSessionCalls, type Call, type SessionCalls } from './calls.js'
 import { abort, HandlerContext } from './handler-context.js'
-import { isThenable } from './maybe-promise.js'
 import type { RegisteredCommand, Registry } from './registry.js'
 import { handleOf, type HandlePorts } from './session-handle.js'
 
@@ -21,6 +22,7 @@ export interface ExecutionOptions {
   registry: Registry
   answers: Answers
   clock: Clock
+  committer: Committer
   /** Runs a callback after the present turn. */
   defer: (callback: () => void) => void
   /** What the sessions of handlers are made of. */
@@ -41,16 +43,18 @@ export interface Execution {
 /** What commands under way share. */
 interface Engine {
   readonly answers: Answers
+  readonly committer: Committer
   readonly defer: (callback: () => void) => void
   readonly deadlines: TimingWheel<Call>
   inFlight: number
 }
 
-export function createExecution ({ registry, answers, clock, defer, handles }: ExecutionOptions): Execution {
+export function createExecution (options: ExecutionOptions): Execution {
+  const { registry, answers, clock, defer, committer, handles } = options
   const deadlines = createTimingWheel<Call>({
     deadlineOf: call => call.deadlineAt, tickMs: 100, buckets: 1024, now: clock.now()
   })
-  const engine: Engine = { answers, defer, deadlines, inFlight: 0 }
+  const engine: Engine = { answers, committer, defer, deadlines, inFlight: 0 }
 
   function execute (session: SessionRecord, name: string, payload: unknown, id: CommandId, startedAt: Millis): void {
     const command = registry.find(name)
@@ -66,7 +70,7 @@ export function createExecution ({ registry, answers, clock, defer, handles }: E
       return
     }
     const context = new HandlerContext(name, payload, handleOf(session, handles), id)
-    if (session.calls !== null) {
+    if (session.calls !== null || mustRecord(session, command, id)) {
       callsOf(session).submit(new PendingCall(engine, session, command, context, startedAt))
       return
     }
@@ -92,6 +96,14 @@ export function createExecution ({ registry, answers, clock, defer, handles }: E
 
 function callsOf (session: SessionRecord): SessionCalls {
   return (session.calls ??= createSessionCalls()) as SessionCalls
+}
+
+/**
+ * Whether the store has to know of the command before it is executed: else a crash in between would
+ * let it be executed a second time (P-11).
+ */
+function mustRecord ({ journal, profile }: SessionRecord, command: RegisteredCommand, id: CommandId): boolean {
+  return journal !== null && profile === 'full' && typeof id === 'number' && !command.idempotent
 }
 
 /** Answers a handler that gave a value or threw; returns the promise of one that gave a promise. */
@@ -124,6 +136,7 @@ function abortLater (
 class PendingCall implements Call {
   readonly number: number
   readonly serial: boolean
+  readonly idempotent: boolean
   readonly deadlineAt: Millis
   wheelNext: WheelItem | null = null
   wheelPrevious: WheelItem | null = null
@@ -141,6 +154,7 @@ class PendingCall implements Call {
   ) {
     this.number = typeof context.id === 'number' ? context.id : 0
     this.serial = command.serial
+    this.idempotent = command.idempotent
     this.deadlineAt = Math.floor(startedAt) + command.timeoutMs
     this.#engine = engine
     this.#calls = callsOf(session)
@@ -153,6 +167,25 @@ class PendingCall implements Call {
   }
 
   start (): void {
+    const { committer } = this.#engine
+    const calls = this.#calls
+    const isFirst = mustRecord(this.#session, this.#command, this.#context.id)
+    // What comes behind a command that waits for its record waits with it, so that the order stays (P-17).
+    if (!isFirst && calls.recording === 0) {
+      this.#begin()
+      return
+    }
+    if (isFirst) committer.commit(this.#session)
+    calls.recording++
+    const kept = committer.whenKept(this.#session) ?? Promise.resolve(true)
+    void kept.then(isKept => {
+      calls.recording--
+      // Else its session is over, and so is the call.
+      if (isKept && !this.#settled) this.#begin()
+    })
+  }
+
+  #begin (): void {
     const outcome = run(this.#engine.answers, this.#session, this.#command, this.#context, this.#startedAt)
     if (outcome !== undefined) this.follow(outcome)
     else if (this.#settle()) this.#finish()

@@ -4,12 +4,12 @@
 
 import type { Validator } from 'typebox/compile'
 import { HoldfastError } from '../errors.js'
+import { then } from '../maybe-promise.js'
 import type { Log, Millis } from '../types.js'
 import type { Before, CommandMap, CommandOptions } from './command.js'
 import type { PlatformCore } from './core.js'
 import { createCoreHandlers } from './core-command.js'
 import type { Handler } from './handler-context.js'
-import { then } from './maybe-promise.js'
 import { createCommandStats, type CommandStats } from './stats.js'
 import { compileSchema, verify, type Compiled, type Verified } from './validation.js'
 
@@ -20,6 +20,8 @@ export interface RegisteredCommand {
   readonly payload: Validator | null
   readonly result: Validator | null
   readonly serial: boolean
+  /** It may be executed again after its node has died. */
+  readonly idempotent: boolean
   readonly timeoutMs: Millis
   readonly handler: Handler
 }
@@ -74,6 +76,7 @@ export function createRegistry (options: RegistryOptions): Registry {
       payload: validatorOf(payload),
       result: validatorOf(result),
       serial: command.serial ?? false,
+      idempotent: command.idempotent ?? false,
       timeoutMs: command.timeoutMs ?? commandTimeoutMs,
       handler: compose(handler, { name, payload, result, before: [options.before, command.before], log })
     }

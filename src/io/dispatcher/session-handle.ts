@@ -2,13 +2,25 @@
 // private class, not a closure per session: the accessors live once on the prototype, and a session
 // that sends commands costs three words more.
 
+import type { Committer } from '../session/committer.js'
+import type { Delivery } from '../session/delivery.js'
 import type { SessionManager } from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'
 import type { JsonObject, JsonValue, Millis } from '../types.js'
 import type { CommandSession } from './command.js'
 
+/** What commands need of sessions. */
+export interface CommandSessions {
+  readonly delivery: Delivery
+  readonly committer: Committer
+  readonly send: SessionManager['send']
+  /** @throws SESSION_ENDED, CONTEXT_TOO_LARGE */
+  changeContext(session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject
+  toWall(monotonic: Millis): Millis
+}
+
 export interface HandlePorts {
-  manager: SessionManager
+  sessions: CommandSessions
   /** The dispatcher's, which checks the payloads of events. */
   send: SessionManager['send']
 }
@@ -24,14 +36,14 @@ class SessionHandle implements CommandSession {
 
   get id (): string { return this.#session.id }
   get userId (): string { return this.#session.userId }
-  get epoch (): string { return this.#session.epoch }
+  get generation (): string { return this.#session.generation }
   get createdAt (): Millis { return this.#session.createdAt }
-  get lastActivityAt (): Millis { return this.#ports.manager.snapshot(this.#session).lastActivityAt }
+  get lastActivityAt (): Millis { return this.#ports.sessions.toWall(this.#session.lastActiveAt) }
   get labels (): JsonObject { return this.#session.labels }
   get context (): JsonObject { return this.#session.context }
 
   updateContext (change: (context: JsonObject) => JsonObject): JsonObject {
-    return this.#ports.manager.changeContext(this.#session, change)
+    return this.#ports.sessions.changeContext(this.#session, change)
   }
 
   send (event: string, payload: unknown): number {

@@ -6,22 +6,22 @@
 
 import { CLOSE, type CloseAction, type CloseCode } from '../protocol/close-codes.js'
 import { errorFrame, goodbyeFrame, readClientFrame, readFrameId, refusalFrame, toBytes } from '../protocol/codec.js'
-import {
-  HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, REVISION, SUBPROTOCOL, type ClientFrame, type CommandFrame
-} from '../protocol/frames.js'
-import type { ResumeOffer } from '../protocol/handshake.js'
+import { HEARTBEAT_GRACE_MS, MAX_BAD_FRAMES, type ClientFrame, type CommandFrame } from '../protocol/frames.js'
+import { createGreeting } from '../protocol/greeting.js'
 import { HoldfastError } from '../errors.js'
 import type { Dispatcher } from '../dispatcher/dispatcher.js'
-import type { SessionManager } from '../session/manager.js'
 import { largestOutputBytes } from '../session/delivery.js'
-import { watermarkOf, type SessionRecord } from '../session/record.js'
-import { outputAt } from '../session/replay-log.js'
-import type { Clock, EndReason, JsonObject, Log, Millis, Profile, Seq, UserId } from '../types.js'
+import type { Entrance, Entry } from '../session/entry.js'
+import type { SessionRecord } from '../session/record.js'
+import { outputAt, resumePoint } from '../session/replay-log.js'
+import type { SessionRuntime } from '../session/runtime.js'
+import type { Clock, EndReason, Log, Millis, Seq } from '../types.js'
 import { textFrame } from './frame-writer.js'
 import { Connection, createSender, type ConnectionOwner, type Transport } from './sender.js'
 
 export interface GatewayOptions {
-  manager: SessionManager
+  sessions: SessionRuntime
+  entrance: Entrance
   dispatcher: Dispatcher
   clock: Clock
   log: Log
@@ -40,13 +40,8 @@ export interface GatewayLimits {
 
 export interface AcceptRequest {
   transport: Transport
-  profile: Profile
-  userId: UserId
-  /** What the credentials say of the user; frozen. */
-  labels?: JsonObject
-  /** What a new session starts with; a session that is resumed keeps its own. */
-  context?: JsonObject
-  resume?: ResumeOffer | 'malformed'
+  /** What the handshake was given. */
+  entry: Entry
   /** Monotonic; absent for credentials that do not expire. */
   credentialsExpireAt?: Millis
   /** Largest output that the client takes (P-50); absent or Infinity if it does not say. */
@@ -78,15 +73,13 @@ export interface Gateway {
   readonly badFrames: number
 }
 
-interface Previous { sessionId: string, reason: string, lastCommand?: number }
-
 /** A round of the sweep visits every connection; eight of them fit into a heartbeat, so a ping is early by an eighth at most, and never late. */
 const ROUNDS_PER_HEARTBEAT = 8
 /** A sweep that is later by more: the process was stopped, its host was paused, or it computed. A fifth of the grace of P-43. */
 const STANDSTILL_MS = 2000
 
 export function createGateway (options: GatewayOptions): Gateway {
-  const { manager, dispatcher, clock, log, limits } = options
+  const { sessions, entrance, dispatcher, clock, log, limits } = options
   const live: Connection[] = []
   const closes = new Map<number, number>()
   let visited = 0
@@ -98,10 +91,15 @@ export function createGateway (options: GatewayOptions): Gateway {
   /** The end of the last standstill; silence before it is not the peers' (P-43e). */
   let awakeSince = -Infinity
   const roundMs = limits.heartbeatMs / ROUNDS_PER_HEARTBEAT
-  const { maxMessageBytes } = limits
-  const { commandsPerSecond, maxInFlight } = dispatcher.limits
-  const terms = `"revision":"${REVISION}","idleTimeoutMs":${manager.limits.idleTimeoutMs},"heartbeatMs":${limits.heartbeatMs},` +
-    `"limits":{"maxMessageBytes":${maxMessageBytes},"commandsPerSecond":${commandsPerSecond},"maxInFlight":${maxInFlight},"maxOutputBytes":`
+  const { idleTimeoutMs, resumeWindowMs } = sessions.limits
+  const greeting = createGreeting({
+    idleTimeoutMs,
+    resumeWindowMs,
+    heartbeatMs: limits.heartbeatMs,
+    maxMessageBytes: limits.maxMessageBytes,
+    commandsPerSecond: dispatcher.limits.commandsPerSecond,
+    maxInFlight: dispatcher.limits.maxInFlight
+  })
 
   const sender = createSender({
     maxBufferedBytes: limits.maxBufferedBytes,
@@ -109,7 +107,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     yieldTurn: options.yieldTurn,
     // Heartbeats ask for no more than the time of the last event.
     now: () => latest,
-    onSent: manager.delivery.releaseSent,
+    onSent: sessions.delivery.releaseSent,
     onOverflow: connection => leave(connection, CLOSE.slowConsumer)
   })
 
@@ -135,10 +133,10 @@ export function createGateway (options: GatewayOptions): Gateway {
   /** The server ends the connection; the session is kept if it can be (P-39). */
   function leave (connection: Connection, code: CloseCode, retryAfterMs?: number): void {
     const { session } = connection
-    if (session !== null) manager.delivery.catchUp(session, Math.floor(clock.now()))
+    if (session !== null) sessions.delivery.catchUp(session, Math.floor(clock.now()))
     sender.flush(connection)
     connection.session = null
-    if (session !== null) manager.detach(session, connection, code.reason, null)
+    if (session !== null) sessions.detach(session, connection, code.reason, null)
     goodbye(connection, code, retryAfterMs)
   }
 
@@ -154,55 +152,30 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   function accept (request: AcceptRequest): Connection {
-    const { userId, labels } = request
+    const { transport, entry } = request
+    const { session } = entry
     latest = Math.floor(clock.now())
-    const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, largestOutputBytes(manager.limits))
-    const connection = new Connection(owner, request.transport, request.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes)
+    const maxOutputBytes = Math.min(request.maxOutputBytes ?? Infinity, largestOutputBytes(sessions.limits))
+    const connection = new Connection(
+      owner, transport, session.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes
+    )
     connection.place = live.push(connection) - 1
-    let previous: Previous | undefined
-    if (request.resume === 'malformed') {
-      previous = { sessionId: '', reason: 'unknown' }
-    } else if (request.resume !== undefined) {
-      const { lastSeq } = request.resume
-      const answer = manager.resume({ ...request.resume, userId, ...(labels === undefined ? {} : { labels }) })
-      if (answer.ok) {
-        welcomeBack(connection, answer.session, lastSeq)
-        return connection
-      }
-      previous = answer.previous
-    }
-    try {
-      welcome(connection, manager.open(userId, request.profile, request), previous)
-    } catch (error) {
-      // Quotas are asked before the upgrade; this is the race, or a resume that was refused (P-33).
-      if (!(error instanceof HoldfastError)) throw error
-      leave(connection, error.code === 'USER_QUOTA' ? CLOSE.quota : CLOSE.overloaded, limits.heartbeatMs + HEARTBEAT_GRACE_MS)
-    }
+    if (entrance.mayAttach(entry)) greet(connection, entry)
+    else goodbye(connection, session.ended ? CLOSE.unknownSession : CLOSE.replaced)
     return connection
   }
 
-  function welcome (connection: Connection, session: SessionRecord, previous: Previous | undefined): void {
+  function greet (connection: Connection, { session, lastSeen, resumeToken, previous }: Entry): void {
     connection.session = session
-    const { resumeToken } = manager.attach(session, connection, null)
-    const former = previous === undefined ? '' : `,"previous":${JSON.stringify(previous)}`
-    sender.sendText(connection, `{"type":"session_created","payload":{${introduction(session, resumeToken)}${former}}}`)
-  }
-
-  function welcomeBack (connection: Connection, session: SessionRecord, lastSeen: Seq): void {
-    connection.session = session
-    const { replay, gap, lastSeq, resumeToken } = manager.attach(session, connection, lastSeen)
+    const { replay, gap, lastSeq } = sessions.attach(session, connection, lastSeen)
+    if (lastSeen === null) {
+      sender.sendText(connection, greeting.created(session, resumeToken, previous))
+      return
+    }
     connection.sentSeq = replay === null ? lastSeq : replay.from - 1
     connection.liveAfterSeq = lastSeq
-    sender.sendText(connection, `{"type":"session_resumed","payload":{${introduction(session, resumeToken)},` +
-      `"lastCommand":${watermarkOf(session)},"replay":${JSON.stringify(replay)},"gap":${JSON.stringify(gap)}}}`)
-  }
-
-  /** The members that both first frames share. Printed by hand around the part that is the same for every connection: a deploy prints thousands. */
-  function introduction (session: SessionRecord, resumeToken: string | null): string {
-    const isFull = session.profile === 'full'
-    return `"sessionId":${JSON.stringify(session.id)},"userId":${JSON.stringify(session.userId)},"protocol":"${isFull ? SUBPROTOCOL : 'basic'}",` +
-      (isFull ? `"resumeToken":${resumeToken === null ? 'null' : `"${resumeToken}"`},"resumeWindowMs":${manager.limits.resumeWindowMs},` : '') +
-      terms + `${session.maxOutputBytes}}`
+    const lastCommand = session.log === null ? 0 : resumePoint(session.log)
+    sender.sendText(connection, greeting.resumed(session, resumeToken, { lastCommand, replay, gap }))
   }
 
   function receive (connection: Connection, data: Buffer, isBinary: boolean): void {
@@ -212,7 +185,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     if (session === null || connection.closed) return
     if (connection.unheard) {
       connection.unheard = false
-      manager.confirmAttach(session)
+      sessions.confirmAttach(session)
     }
     // P-7, and P-6 for everything else that is no frame.
     const frame = isBinary ? 'Binary messages are not spoken here.' : readClientFrame(data)
@@ -227,13 +200,13 @@ export function createGateway (options: GatewayOptions): Gateway {
     }
     const ack = ackOf(frame)
     if (ack !== undefined) connection.unprobedBytes = 0
-    if (ack !== undefined && connection.profile === 'full' && !manager.delivery.acknowledge(session, ack)) {
+    if (ack !== undefined && connection.profile === 'full' && !sessions.delivery.acknowledge(session, ack)) {
       sender.sendText(connection, errorFrame('BAD_ACK'))
       leave(connection, CLOSE.badFrame)
       return
     }
     if ('command' in frame) command(connection, session, frame, now)
-    else if (frame.type === 'end') manager.end(session, 'ended_by_client')
+    else if (frame.type === 'end') void sessions.end(session, 'ended_by_client')
     else if (frame.type === 'ping') sender.sendPong(connection)
   }
 
@@ -272,7 +245,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     const { session } = connection
     if (session === null) return
     connection.session = null
-    manager.detach(session, connection, reason, end)
+    sessions.detach(session, connection, reason, end)
   }
 
   /** P-51: an output that its client does not take must not keep what is behind it for ever. */
@@ -280,7 +253,7 @@ export function createGateway (options: GatewayOptions): Gateway {
     const isRefusal = REFUSING_CODES.has(code)
     // A line that was too slow to take it all says nothing about the output.
     const isSuspicious = code === 1006 && transport.bufferedBytes === 0 && clock.now() - sentAt < LOST_AFTER_SENDING_MS
-    if (isRefusal || isSuspicious) manager.delivery.suspect(session, isRefusal, sentSeq)
+    if (isRefusal || isSuspicious) sessions.delivery.suspect(session, isRefusal, sentSeq)
   }
 
   /**

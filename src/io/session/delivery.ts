@@ -5,7 +5,7 @@
 // the oldest outputs, but never one that an attached connection has yet to send: that connection is too slow, and goes first (P-26).
 
 import { MAX_JSON_BYTES } from '../json.js'
-import type { Log, MaybePromise, Millis, Output, Seq, UserId } from '../types.js'
+import type { Log, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { MAX_SEQ_BYTES, frameBytes, substituteOf } from '../protocol/codec.js'
 import { LARGE_OUTPUT_BYTES, MAX_LOST_DELIVERIES, MAX_REFUSED_DELIVERIES } from '../protocol/frames.js'
@@ -14,7 +14,6 @@ import { lastSeqOf, type SessionRecord } from './record.js'
 import {
   acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt, type ReplayLog
 } from './replay-log.js'
-import type { SessionStore } from './former-store.js'
 
 export interface DeliveryLimits {
   outboxMessages: number
@@ -29,7 +28,8 @@ export function largestOutputBytes ({ outboxBytes }: { readonly outboxBytes: num
 }
 
 export interface DeliveryOptions {
-  store: SessionStore
+  /** Has the store keep the record, then wakes the connection. */
+  commit: (session: SessionRecord) => void
   log: Log
   limits: DeliveryLimits
   /** Ends the attached connection; the session is kept if it can be. */
@@ -65,8 +65,8 @@ export interface Delivery {
   releaseSent(session: SessionRecord, seq: Seq): void
   /** The session ended: its outputs are no longer held. */
   discard(session: SessionRecord): void
-  /** Has the store keep the record as it is now, then wakes the connection. */
-  commit(session: SessionRecord): void
+  /** Counts what a session holds that the store gave back. */
+  adopt(session: SessionRecord): void
   /** Bytes of outputs held over all sessions. */
   readonly heldBytes: number
   readonly outputs: number
@@ -74,7 +74,7 @@ export interface Delivery {
 }
 
 export function createDelivery (options: DeliveryOptions): Delivery {
-  const { store, log, limits, dismiss, yieldTurn, now } = options
+  const { commit, log, limits, dismiss, yieldTurn, now } = options
   const fanOuts = createFanOuts({ append: offer, yieldTurn, now })
   let heldBytes = 0
   let outputs = 0
@@ -98,34 +98,6 @@ export function createDelivery (options: DeliveryOptions): Delivery {
       if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) dismiss(session, CLOSE.slowConsumer)
       if (session.ended) return
     }
-  }
-
-  function commit (session: SessionRecord): void {
-    let kept: MaybePromise<void>
-    try {
-      kept = store.commit(session)
-    } catch (error) {
-      // A store that throws is a store that rejects (S-8).
-      kept = Promise.reject(error)
-    }
-    if (kept === undefined) {
-      session.keptSeq = lastSeqOf(session)
-      session.connection?.wake()
-    } else {
-      sendWhenKept(session, kept)
-    }
-  }
-
-  function sendWhenKept (session: SessionRecord, kept: Promise<void>): void {
-    const seq = lastSeqOf(session)
-    kept.then(() => {
-      if (session.keptSeq < seq) session.keptSeq = seq
-      session.connection?.wake()
-    }, error => {
-      // What was not kept must not be seen. The client comes back and is told what there is.
-      log.error({ err: error, sid: session.id }, 'session store refused a commit')
-      dismiss(session, CLOSE.internal)
-    })
   }
 
   function isTooLarge ({ maxOutputBytes }: SessionRecord, output: Output, seq: Seq): boolean {
@@ -158,7 +130,6 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     get heldBytes () { return heldBytes },
     get outputs () { return outputs },
     get dropped () { return dropped },
-    commit,
 
     append (session, output, at) {
       fanOuts.catchUp(session, at)
@@ -220,6 +191,10 @@ export function createDelivery (options: DeliveryOptions): Delivery {
 
     releaseSent (session, seq) {
       if (session.log !== null) heldBytes -= releaseThrough(session.log, seq)
+    },
+
+    adopt (session) {
+      if (session.log !== null) heldBytes += session.log.bytes
     },
 
     discard (session) {

@@ -61,6 +61,10 @@ export interface Directory {
   all(): Iterable<SessionRecord>
   count(): number
   remove(record: SessionRecord, tombstone: KeptTombstone): void
+  /** Takes the record out, without a tombstone: the session lives on elsewhere. */
+  drop(record: SessionRecord): void
+  /** Remembers a session that ended in a former life of this node. */
+  bury(tombstone: KeptTombstone): void
   tombstone(id: SessionId): KeptTombstone | undefined
   /** @throws INVALID_CURSOR */
   list(query: DirectoryQuery): DirectoryPage
@@ -111,6 +115,16 @@ export function createDirectory (options: DirectoryOptions): Directory {
     if (block.length === 0) blocks.splice(b, 1)
   }
 
+  function drop (record: SessionRecord): boolean {
+    if (byId.get(record.id) !== record) return false
+    byId.delete(record.id)
+    const ofUser = byUser.get(record.userId)
+    ofUser?.delete(record)
+    if (ofUser?.size === 0) byUser.delete(record.userId)
+    unlist(record)
+    return true
+  }
+
   return {
     add (record) {
       record.ordinal = ++lastOrdinal
@@ -130,14 +144,11 @@ export function createDirectory (options: DirectoryOptions): Directory {
     count: () => byId.size,
 
     remove (record, tombstone) {
-      if (byId.get(record.id) !== record) return
-      byId.delete(record.id)
-      const ofUser = byUser.get(record.userId)
-      ofUser?.delete(record)
-      if (ofUser?.size === 0) byUser.delete(record.userId)
-      unlist(record)
-      bury(tombstone)
+      if (drop(record)) bury(tombstone)
     },
+
+    drop,
+    bury,
 
     tombstone (id) {
       const found = tombstones.get(id)

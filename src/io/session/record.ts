@@ -1,11 +1,13 @@
-// The record of one session: everything its owner node knows of it. Plain data, shared by reference between the manager, the
-// directory that finds it, the store that keeps it, and the gateway, which reads what to send. Fields that a quiet session does not need are null until first used.
-// Operators and handlers never see a record: they get views (manager.ts) and handles (dispatcher).
+// The record of one session: everything its owner node knows of it. Plain data, shared by reference between those who act on it:
+// the runtime (life), delivery (outputs), committer (what is kept), admission (commands), and the gateway, which reads what to
+// send. Fields that a quiet session does not need are null until first used. Operators and handlers never see a record: they get
+// views (view.ts) and handles (dispatcher).
 
 import type { JsonObject, Millis, Profile, Seq, SessionId, UserId } from '../types.js'
 import type { CloseCode } from '../protocol/close-codes.js'
 import type { DetachedItem } from './detached.js'
 import type { ReplayLog } from './replay-log.js'
+import type { Fence, OpenCommand } from './store.js'
 import type { WheelItem } from './timing-wheel.js'
 
 /** The attached connection as far as the session is concerned. */
@@ -27,8 +29,32 @@ export interface CallState {
   /** Accepted and not yet answered. */
   readonly inFlight: number
   isRunning(id: number): boolean
+  /** The numbered ones, for a store that keeps what has begun. */
+  open(): OpenCommand[]
   /** The session ended: aborts the signals; what comes later is discarded. */
   abandon(): void
+}
+
+/** What the committer keeps per session; null where nothing is committed. */
+export interface JournalState {
+  /** Known to the store since it was created there; -1 before. */
+  fence: Fence
+  /** Highest seq that the store has. */
+  storedSeq: Seq
+  /** Counts what is to be kept, and what of it is kept. */
+  version: number
+  keptVersion: number
+  isRunning: boolean
+  /** In the list for the end of this turn, or in that of those to try again. */
+  isListed: boolean
+  contextChanged: boolean
+  accessChanged: boolean
+  waiters: JournalWaiter[] | null
+}
+
+export interface JournalWaiter {
+  readonly version: number
+  readonly settle: (isKept: boolean) => void
 }
 
 export interface SessionRecord extends WheelItem, DetachedItem {
@@ -39,14 +65,14 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   readonly createdAt: Millis
   /** Creation order on this node; the keyset of listings. */
   ordinal: number
-  /** Identity of one life of the log; a store that cannot prove continuity changes it. */
-  readonly epoch: string
+  /** Continuity of the numbering; a store that cannot prove it gives another one. */
+  readonly generation: string
   ended: boolean
   /** Whether its client has ever sent a frame; until then there is no sign that the client learned of it (P-36b). */
   heard: boolean
   /** Monotonic, whole ms: an accepted command or a dispatched output (P-40). */
   lastActiveAt: Millis
-  /** Monotonic; -1 while attached, and for a session that never was. */
+  /** Monotonic; NEVER while attached, and for a session that never was. */
   detachedAt: Millis
   /** Count of lifecycle events. */
   revision: number
@@ -60,11 +86,14 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   log: ReplayLog | null
   /** Highest seq the store has kept; nothing above it leaves the node. */
   keptSeq: Seq
+  journal: JournalState | null
   calls: CallState | null
   /** Largest output it is given (P-50): the server's limit, or less if the client of its latest connection asked for less. */
   maxOutputBytes: number
   /** The latest fan-out it was given, or that came before it (fan-out.ts). */
   fanOut: number
+  /** Count of handshakes that were given the session; only the latest may attach. */
+  claims: number
   /** SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28). */
   tokenHash: string | null
   previousTokenHash: string | null
@@ -75,6 +104,65 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   rateRefusals: number
   /** Handle given to command handlers, made for the first command. */
   handle: object | null
+}
+
+/** No time at all; below every time that a session restored after 24 days may have. A whole number, which V8 keeps in the record itself. */
+export const NEVER: Millis = -2_147_483_648
+
+export interface NewRecord {
+  id: SessionId
+  userId: UserId
+  profile: Profile
+  createdAt: Millis
+  generation: string
+  now: Millis
+  context: JsonObject
+  contextBytes: number
+  labels: JsonObject
+  journal: JournalState | null
+  maxOutputBytes: number
+  fanOut: number
+}
+
+/** The one place that makes records, so that all have one hidden class. */
+export function createRecord (from: NewRecord): SessionRecord {
+  return {
+    id: from.id,
+    userId: from.userId,
+    profile: from.profile,
+    createdAt: from.createdAt,
+    ordinal: 0,
+    generation: from.generation,
+    ended: false,
+    heard: false,
+    lastActiveAt: from.now,
+    detachedAt: NEVER,
+    revision: 0,
+    context: from.context,
+    contextBytes: from.contextBytes,
+    labels: from.labels,
+    connection: null,
+    log: null,
+    keptSeq: 0,
+    journal: from.journal,
+    calls: null,
+    maxOutputBytes: from.maxOutputBytes,
+    fanOut: from.fanOut,
+    claims: 0,
+    tokenHash: null,
+    previousTokenHash: null,
+    rateCredit: -1,
+    rateFilledAt: from.now,
+    rateRefusals: 0,
+    handle: null,
+    wheelNext: null,
+    wheelPrevious: null,
+    wheelBucket: -1,
+    detachedNext: null,
+    detachedPrevious: null,
+    userDetachedNext: null,
+    userDetachedPrevious: null
+  }
 }
 
 /** Highest seq given. */

@@ -26,12 +26,27 @@ export interface ReplayLog {
   /** What the end of the last connection counts for, and the highest seq that it was sent; judged at the next resume. */
   suspicion: number
   suspectedTo: Seq
+  /** Commands that had begun when their node died, and that may be executed again when they are sent again; null if there are none. */
+  reopened: Set<number> | null
 }
 
 const SMALLEST_RING = 4
 
 export function createReplayLog (): ReplayLog {
-  return { ring: new Array<Output | undefined>(SMALLEST_RING).fill(undefined), head: 0, count: 0, bytes: 0, lastSeq: 0, ackedSeq: 0, dropped: 0, watermark: 0, strikes: 0, suspicion: 0, suspectedTo: 0 }
+  return {
+    ring: new Array<Output | undefined>(SMALLEST_RING).fill(undefined),
+    head: 0,
+    count: 0,
+    bytes: 0,
+    lastSeq: 0,
+    ackedSeq: 0,
+    dropped: 0,
+    watermark: 0,
+    strikes: 0,
+    suspicion: 0,
+    suspectedTo: 0,
+    reopened: null
+  }
 }
 
 /** Seq of the oldest output held; `lastSeq + 1` if none is. */
@@ -142,4 +157,11 @@ export function findAnswer (log: ReplayLog, id: number): Seq {
     if (log.ring[(log.head + i) & (log.ring.length - 1)]?.commandId === id) return firstSeq(log) + i
   }
   return 0
+}
+
+/** What a client that comes back need not send again: everything up to this number (P-31). */
+export function resumePoint ({ reopened, watermark }: ReplayLog): number {
+  let point = watermark
+  if (reopened !== null) for (const id of reopened) point = Math.min(point, id - 1)
+  return point
 }

@@ -2,7 +2,7 @@
 // now, so that a system clock which was set does not make a session look older or newer than it is.
 
 import type { Clock, Millis, Session, SessionView } from '../types.js'
-import { lastSeqOf, watermarkOf, type SessionRecord } from './record.js'
+import { lastSeqOf, NEVER, watermarkOf, type SessionRecord } from './record.js'
 
 /** The session as the founding note has it. */
 export function snapshotOf (session: SessionRecord, toWall: WallTime): Session {
@@ -35,7 +35,7 @@ export function viewOf (session: SessionRecord, toWall: WallTime): SessionView {
     lastCommand: watermarkOf(session),
     inFlight: session.calls === null ? 0 : session.calls.inFlight,
     dropped: log === null ? 0 : log.dropped,
-    detachedAt: session.detachedAt === -1 ? null : toWall(session.detachedAt)
+    detachedAt: session.detachedAt === NEVER ? null : toWall(session.detachedAt)
   }
 }
 

@@ -3,7 +3,7 @@ import t from 'tap'
 import { admit } from '../../../src/io/dispatcher/admission.js'
 import type { CallState, SessionRecord } from '../../../src/io/session/record.js'
 import { acknowledge, append, createReplayLog } from '../../../src/io/session/replay-log.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { buildOutput, buildRecord, createDomain } from '../../helpers/domain.js'
 
 const LIMITS = { commandsPerSecond: 10, maxInFlight: 3 }
@@ -14,7 +14,7 @@ function codeOf (session: SessionRecord, id: number | string | undefined, now = 
 }
 
 function callsOf (running: number[]): CallState {
-  return { inFlight: running.length, isRunning: id => running.includes(id), abandon () {} }
+  return { inFlight: running.length, isRunning: id => running.includes(id), open: () => [], abandon () {} }
 }
 
 t.test('P-11 a numbered command is accepted only as watermark + 1, and the watermark moves to it', async t => {

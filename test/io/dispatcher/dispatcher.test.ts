@@ -9,7 +9,7 @@ import { DURATION_BOUNDS_MS } from '../../../src/io/dispatcher/stats.js'
 import { mergePatch } from '../../../src/io/session/context.js'
 import { commandError, ERRORS, HoldfastError } from '../../../src/io/errors.js'
 import type { JsonObject } from '../../../src/io/types.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { createDomain, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
 
 type Handler = (context: CommandContext<unknown>) => unknown
@@ -444,7 +444,7 @@ t.test('a handler sees its session live', async t => {
   world.clock.advance(5)
   const frames = await answersOf(world, ({ session, id, payload }) => {
     t.equal(session.send('hello', { n: 1 }), 1)
-    return [session.id, session.userId, typeof session.epoch, session.createdAt, session.lastActivityAt, session.context, id, payload]
+    return [session.id, session.userId, typeof session.generation, session.createdAt, session.lastActivityAt, session.context, id, payload]
   })
   t.strictSame(frames, [
     { seq: 1, type: 'message', event: 'hello', payload: { n: 1 } },
@@ -556,7 +556,7 @@ t.test('the core executes what no handler here answers: messages in order, then 
   const world = createWorld({ core })
   world.peer.send({ command: 'core.it', id: 1, payload: { x: 1 } })
   t.match(core.requests, [{
-    key: `${world.peer.welcome.sessionId}.s1.1`,
+    key: `${world.peer.welcome.sessionId}.life-one.1`,
     id: 1,
     command: 'core.it',
     payload: { x: 1 },

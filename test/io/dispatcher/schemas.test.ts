@@ -188,9 +188,9 @@ t.test('events', async t => {
   })
 
   t.test('with what is not a schema are refused', async t => {
-    const { manager, clock, log } = createDomain()
+    const { manager, sessions, clock, log } = createDomain()
     const limits = { commandsPerSecond: 1, maxInFlight: 1, commandTimeoutMs: 1 }
-    t.throws(() => createDispatcher({ manager, clock, log, limits, defer: () => {}, events: { a: {} } }), { code: 'PLUGIN_MISUSED', message: /event "a"/ })
+    t.throws(() => createDispatcher({ sessions: { ...sessions, send: manager.send }, clock, log, limits, defer: () => {}, events: { a: {} } }), { code: 'PLUGIN_MISUSED', message: /event "a"/ })
   })
 })
 

@@ -5,7 +5,7 @@ import type { Writable } from 'node:stream'
 import { PROBE, PROBE_BYTES, outputFrame, textFrame } from '../../../src/io/gateway/frame-writer.js'
 import { messageOutput, toBytes } from '../../../src/io/protocol/codec.js'
 import type { ByteString } from '../../../src/io/types.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { buildOutput, decodeFrames } from '../../helpers/domain.js'
 
 // Exported by ws 8, not in its types.

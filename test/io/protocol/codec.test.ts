@@ -6,7 +6,7 @@ import {
   errorFrame, errorOutput, firstProblem, frameBytes, goodbyeFrame, messageOutput, readClientFrame, readFrameId, refusalFrame, resultOutput, substituteOf
 } from '../../../src/io/protocol/codec.js'
 import { MAX_DEPTH } from '../../../src/io/json.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 
 const read = (text: string): ReturnType<typeof readClientFrame> => readClientFrame(Buffer.from(text))
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { readHandshake } from '../../../src/io/protocol/handshake.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 
 t.test('P-2 no offer is the basic profile, an offer with holdfast.v1 the full one, any other is refused', async t => {
   t.strictSame(readHandshake(undefined), {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { createDomain, type Domain, type Peer } from '../../helpers/domain.js'
 
 const MANY = 300

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
+import { createSessionRuntime } from '../../../src/io/session/runtime.js'
 import { createSessionManager } from '../../../src/io/session/manager.js'
 import type { LifecycleEvent } from '../../../src/io/types.js'
 import { createMemoryStore } from '../../../src/stores/memory.js'
@@ -129,15 +130,16 @@ t.test('operators see all there is of a session, and no token', async t => {
 t.test('revisions go on rising while nobody listens', async t => {
   const clock = createManualClock()
   const turn: (() => void)[] = []
-  const manager = createSessionManager({
+  const manager = createSessionManager(createSessionRuntime({
     store: createMemoryStore(),
     clock,
     log: createRecordingLog(),
     limits: LIMITS,
-    createId: randomUUID,
+    createId: () => randomUUID(),
+    generation: randomUUID(),
     defer: callback => { turn.push(callback) },
     yieldTurn: setImmediate
-  })
+  }), setImmediate)
   const { id } = manager.createSession('ann')
   t.equal(turn.length, 0, 'nobody listens, so nothing is told')
   t.equal(manager.peekSession(id)?.revision, 1)
@@ -162,11 +164,11 @@ t.test('a tombstone tells the reason and the note, and no token', async t => {
 })
 
 t.test('G6 no more sessions than maxSessions, and an end makes room', async t => {
-  const { manager } = createDomain({ session: { maxSessions: 2 } })
+  const { manager, sessions } = createDomain({ session: { maxSessions: 2 } })
   const { id } = manager.createSession('ann')
   manager.createSession('bob')
   t.throws(() => manager.createSession('cid'), { code: 'SERVER_FULL', retryAfterMs: 5000 })
-  t.throws(() => manager.checkQuota('cid'), { code: 'SERVER_FULL' })
+  t.throws(() => sessions.quota.check('cid'), { code: 'SERVER_FULL' })
   manager.terminateSession(id)
   t.doesNotThrow(() => manager.createSession('cid'))
   t.equal(manager.countSessions().total, 2)
@@ -572,11 +574,11 @@ t.test('one million sessions: pages, touches and purges cost what they give, not
   const million = 1_000_000
   let removed = 0
   const domain = createDomain({ session: { maxSessions: million, idleTimeoutMs: HOUR, maxSessionsPerUser: 1 }, unlimitedUserId: 'ann' })
-  const { manager, clock, store } = domain
-  const remove = store.remove
-  store.remove = (record, tombstone) => {
+  const { manager, clock, sessions: { directory } } = domain
+  const remove = directory.remove
+  directory.remove = (record, tombstone) => {
     removed++
-    return remove(record, tombstone)
+    remove(record, tombstone)
   }
   domain.events.push = () => 0
   const ids: string[] = []

@@ -4,7 +4,7 @@ import {
   accept, acknowledge, append, createReplayLog, dropOldest, findAnswer, firstSeq, outputAt, placeOf, planReplay, releaseThrough, type ReplayLog
 } from '../../../src/io/session/replay-log.js'
 import type { Output } from '../../../src/io/types.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { buildOutput } from '../../helpers/domain.js'
 
 /** The same thing with nothing clever in it: every output ever given, and what became of it. */

@@ -244,15 +244,14 @@ t.test('P-33 a holder is told the reason with the token before the last one too,
   t.equal(domain.resume(peer.welcome, 0).welcome.previous?.reason, 'ended_by_operator')
 })
 
-t.test('P-33 a refused resume by a user at the quota is closed with 4429, by a full server with 4104', async t => {
+t.test('P-33 P-54 a refused resume by a user at the quota, or on a full server, is refused before the upgrade', async t => {
+  const resume = { sessionId: 'nobody', token: 'x', lastSeq: 0 }
   const quota = createDomain({ session: { maxSessionsPerUser: 1 } })
   quota.connect()
-  const refused = quota.connect({ resume: { sessionId: 'nobody', token: 'x', lastSeq: 0 } })
-  t.strictSame(refused.take(), [{ type: 'goodbye', payload: { code: 4429, reason: 'quota', action: 'stop', retryAfterMs: 35_000 } }])
-  t.strictSame(refused.transport.closed, { code: 4429, reason: 'quota' })
+  t.throws(() => quota.connect({ resume }), { code: 'USER_QUOTA' })
   const full = createDomain({ session: { maxSessions: 1 } })
   full.connect()
-  t.strictSame(full.connect({ userId: 'bob' }).take(), [{ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 35_000 } }])
+  t.throws(() => full.connect({ userId: 'bob', resume }), { code: 'SERVER_FULL' })
   for (const domain of [quota, full]) t.equal(domain.manager.countSessions().total, 1)
 })
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { createTimingWheel, type TimingWheel, type WheelItem } from '../../../src/io/session/timing-wheel.js'
-import { FUZZ_SEED } from '../../contract/session-store.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 
 interface Item extends WheelItem { name: number, deadline: number, filed: boolean, filedAt: number }
 

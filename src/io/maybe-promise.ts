@@ -1,5 +1,11 @@
 // Values that may be promises: what is there at once goes on in the same turn.
 
+import type { MaybePromise } from './types.js'
+
+export function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
+  return isThenable(value)
+}
+
 export function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

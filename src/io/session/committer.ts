@@ -1,0 +1,279 @@
+// Has the store keep what happens to sessions, and lets outputs go when they are kept (S-2). At the end of a turn each changed
+// session gives one batch; while it is on its way, what comes meanwhile joins the next. So a hundred outputs are one write, and a
+// store that is slow gets larger writes and not more of them.
+//
+// Where nothing survives, everything counts as kept at once, and the store is asked nothing: no batch, no promise, no state. So it
+// is for sessions of the basic profile, which nobody can resume; a shared store learns of their beginning and their end.
+//
+// Invariants: one batch of a session at a time; batches follow one another without a hole in their seqs; a waiter is settled once,
+// also when its session ends or is lost.
+
+import type { Log, MaybePromise } from '../types.js'
+import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
+import { accessOf, outputsAfter, progressOf, toStored, type ConvertTime } from './stored.js'
+import type { CommitBatch, CommitResult, CreateResult, EndResult, Fence, SessionStore, StoredTombstone } from './store.js'
+
+export interface CommitterOptions {
+  store: SessionStore
+  log: Log
+  toWall: ConvertTime
+  /** Runs a callback after the present turn and before other events. */
+  defer: (callback: () => void) => void
+  /** The session is another node's now, or the store has lost it. */
+  onLost: (session: SessionRecord, result: 'fenced' | 'missing') => void
+}
+
+export interface Committer {
+  /** The state of a new session's journal; null for one that is not committed. `fence` is -1 until `create` has answered. */
+  journalFor(profile: SessionRecord['profile'], fence: Fence, storedSeq: number): JournalState | null
+  /** Has the store keep a new session. Undefined when it is kept, else why it is not; then it has to be ended. */
+  create(session: SessionRecord): MaybePromise<Exclude<CreateResult, object> | undefined>
+  /** Has the store keep the record as it is at the end of this turn, then wakes the connection. */
+  commit(session: SessionRecord): void
+  /** Undefined when everything until now is kept; else a promise of whether it was, false if the session was lost or ended. */
+  whenKept(session: SessionRecord): Promise<boolean> | undefined
+  contextChanged(session: SessionRecord): void
+  accessChanged(session: SessionRecord): void
+  /** Has the store forget an ended session. What it could not be told is tried again by `retry`. */
+  end(session: SessionRecord, tombstone: StoredTombstone): MaybePromise<EndResult>
+  /** Tries again what the store could not keep; called every now and then. */
+  retry(): void
+  /** Resolves when everything until now has been answered, kept or not. */
+  whenIdle(): Promise<void>
+  /** Whether a command may be executed: what follows of it could not be kept otherwise (P-16). */
+  readonly isAvailable: boolean
+  /** Writes that wait for the store to come back. */
+  readonly backlog: number
+}
+
+/** While the store is away: enough to notice that it is back, and no burden on it. */
+const PROBES_WHILE_AWAY = 1
+const RETRIES_PER_CALL = 1024
+
+interface EarlyEnd { readonly tombstone: StoredTombstone, readonly resolve: (result: EndResult) => void }
+
+interface Burial { readonly id: string, readonly fence: Fence, readonly tombstone: StoredTombstone }
+
+export function createCommitter (options: CommitterOptions): Committer {
+  const { store, log, toWall, defer, onLost } = options
+  const { survives, shared } = store.traits
+  let changed: SessionRecord[] = []
+  let failed: SessionRecord[] = []
+  const burials: Burial[] = []
+  /** Ended before the store had answered that it knows them. */
+  const earlyEnds = new Map<JournalState, EarlyEnd>()
+  let unanswered = 0
+  const idle: (() => void)[] = []
+
+  function flush (): void {
+    const sessions = changed
+    changed = []
+    for (const session of sessions) {
+      const journal = session.journal as JournalState
+      journal.isListed = false
+      start(session, journal)
+    }
+    checkIdle()
+  }
+
+  function start (session: SessionRecord, journal: JournalState): void {
+    if (journal.isRunning || journal.isListed || journal.fence < 0 || session.ended || journal.keptVersion === journal.version) return
+    const { version } = journal
+    const batch = createBatch(session, journal)
+    journal.isRunning = true
+    unanswered++
+    journal.contextChanged = journal.accessChanged = false
+    store.commit(batch).then(result => settle(session, journal, batch, version, result), error => {
+      // S-8 is broken; whether it was kept is unknown, as after any lost answer.
+      log.error({ err: error, sid: session.id }, 'session store rejected a commit')
+      settle(session, journal, batch, version, 'unavailable')
+    })
+  }
+
+  function createBatch (session: SessionRecord, journal: JournalState): CommitBatch {
+    return {
+      id: session.id,
+      fence: journal.fence,
+      prevSeq: journal.storedSeq,
+      outputs: outputsAfter(session, journal.storedSeq),
+      progress: progressOf(session, toWall),
+      ...(journal.contextChanged ? { context: session.context } : {}),
+      ...(journal.accessChanged ? { access: accessOf(session) } : {})
+    }
+  }
+
+  function settle (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
+    journal.isRunning = false
+    apply(session, journal, batch, version, result)
+    answered()
+  }
+
+  function answered (): void {
+    unanswered--
+    checkIdle()
+  }
+
+  function checkIdle (): void {
+    if (unanswered > 0 || changed.length > 0) return
+    for (const callback of idle.splice(0)) callback()
+  }
+
+  function apply (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
+    if (session.ended) return
+    if (result === 'kept') {
+      journal.storedSeq = batch.progress.lastSeq
+      journal.keptVersion = version
+      session.keptSeq = Math.max(session.keptSeq, batch.progress.lastSeq)
+      session.connection?.wake()
+      settleWaiters(journal, version, true)
+      start(session, journal)
+      return
+    }
+    // Not known to be kept: they go with the next batch, whatever else that has.
+    journal.contextChanged ||= batch.context !== undefined
+    journal.accessChanged ||= batch.access !== undefined
+    if (result === 'fenced' || result === 'missing') {
+      onLost(session, result)
+    } else if (result === 'unavailable') {
+      journal.isListed = true
+      failed.push(session)
+    } else {
+      log.warn({ sid: session.id, storedSeq: result.gap, prevSeq: batch.prevSeq }, 'session store has lost outputs, sending them again')
+      journal.storedSeq = Math.min(result.gap, lastSeqOf(session))
+      start(session, journal)
+    }
+  }
+
+  function retryCommits (count: number): void {
+    const sessions = failed
+    failed = []
+    for (let i = 0; i < sessions.length; i++) {
+      const session = sessions[i] as SessionRecord
+      if (i >= count) {
+        failed.push(session)
+        continue
+      }
+      const journal = session.journal as JournalState
+      journal.isListed = false
+      start(session, journal)
+    }
+  }
+
+  async function bury (burial: Burial): Promise<EndResult> {
+    const { id, fence, tombstone } = burial
+    unanswered++
+    const answer = await Promise.resolve(store.end(id, fence, tombstone)).catch((error: unknown): EndResult => {
+      log.error({ err: error, sid: id }, 'session store rejected an end')
+      return 'unavailable'
+    })
+    if (answer === 'unavailable') burials.push(burial)
+    answered()
+    return answer
+  }
+
+  function created (session: SessionRecord, journal: JournalState, answer: CreateResult): void {
+    const isKept = typeof answer === 'object'
+    if (isKept) journal.fence = answer.fence
+    const ended = earlyEnds.get(journal)
+    if (ended === undefined) {
+      if (isKept) start(session, journal)
+      return
+    }
+    earlyEnds.delete(journal)
+    if (isKept) void bury({ id: session.id, fence: journal.fence, tombstone: ended.tombstone }).then(ended.resolve)
+    else ended.resolve('missing')
+  }
+
+  return {
+    get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
+    get backlog () { return failed.length + burials.length },
+
+    journalFor (profile, fence, storedSeq) {
+      if (survives === 'nothing' || (profile === 'basic' && !shared)) return null
+      return {
+        fence,
+        storedSeq,
+        version: 0,
+        keptVersion: 0,
+        isRunning: false,
+        isListed: false,
+        contextChanged: false,
+        accessChanged: false,
+        waiters: null
+      }
+    },
+
+    create (session) {
+      const { journal } = session
+      if (journal === null) return undefined
+      unanswered++
+      return Promise.resolve(store.create(toStored(session, toWall))).catch((error: unknown): CreateResult => {
+        log.error({ err: error, sid: session.id }, 'session store rejected a session')
+        return 'unavailable'
+      }).then(answer => {
+        created(session, journal, answer)
+        answered()
+        return typeof answer === 'object' ? undefined : answer
+      })
+    },
+
+    commit (session) {
+      const { journal } = session
+      if (journal === null || session.profile === 'basic') {
+        session.keptSeq = lastSeqOf(session)
+        session.connection?.wake()
+        return
+      }
+      journal.version++
+      if (journal.isRunning || journal.isListed) return
+      journal.isListed = true
+      if (changed.push(session) === 1) defer(flush)
+    },
+
+    whenKept ({ journal, ended }) {
+      if (journal === null || journal.keptVersion === journal.version) return undefined
+      if (ended) return Promise.resolve(false)
+      return new Promise(resolve => { (journal.waiters ??= []).push({ version: journal.version, settle: resolve }) })
+    },
+
+    contextChanged ({ journal }) {
+      if (journal !== null) journal.contextChanged = true
+    },
+
+    accessChanged ({ journal }) {
+      if (journal !== null) journal.accessChanged = true
+    },
+
+    end ({ journal, id }, tombstone) {
+      if (journal === null) return 'ended'
+      settleWaiters(journal, Infinity, false)
+      if (journal.fence >= 0) return bury({ id, fence: journal.fence, tombstone })
+      return new Promise(resolve => { earlyEnds.set(journal, { tombstone, resolve }) })
+    },
+
+    whenIdle () {
+      return new Promise(resolve => {
+        idle.push(resolve)
+        defer(checkIdle)
+      })
+    },
+
+    retry () {
+      if (failed.length === 0 && burials.length === 0) return
+      const count = store.health() === 'ok' ? RETRIES_PER_CALL : PROBES_WHILE_AWAY
+      retryCommits(count)
+      const due = burials.splice(0, count)
+      for (const burial of due) void bury(burial)
+    }
+  }
+}
+
+/** Settles what waits for a version up to this one. */
+function settleWaiters (journal: JournalState, version: number, isKept: boolean): void {
+  const { waiters } = journal
+  if (waiters === null) return
+  const due = waiters.filter(waiter => waiter.version <= version)
+  const rest = waiters.filter(waiter => waiter.version > version)
+  journal.waiters = rest.length === 0 ? null : rest
+  for (const waiter of due) waiter.settle(isKept)
+}

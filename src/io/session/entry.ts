@@ -1,0 +1,148 @@
+// What a handshake is given: a new session, or the one that its client comes back to (P-27 to P-36). It is decided, and kept by
+// the store, before the upgrade, so that a refusal is an HTTP answer and a client is never told of a session, or of a token, that
+// a crash would forget. The connection attaches afterwards, in one turn.
+//
+// Between the two the session is detached: it may be ended, or be given to a later handshake of the same client. `mayAttach`
+// tells; the latest handshake wins.
+
+import { CLOSE } from '../protocol/close-codes.js'
+import type { ResumeOffer } from '../protocol/handshake.js'
+import { HoldfastError } from '../errors.js'
+import { isPromise } from '../maybe-promise.js'
+import type { EndReason, JsonObject, MaybePromise, Profile, Seq, SessionId, UserId } from '../types.js'
+import { NOTHING } from './context.js'
+import { lastSeqOf, watermarkOf, type SessionRecord } from './record.js'
+import { hashResumeToken, sameHash } from './resume-token.js'
+import type { SessionRuntime } from './runtime.js'
+
+export interface EntryRequest {
+  profile: Profile
+  userId: UserId
+  /** What the credentials say of the user; frozen. They replace those of a session that is resumed. */
+  labels?: JsonObject
+  /** What a new session starts with; a session that is resumed keeps its own. */
+  context?: JsonObject
+  resume?: ResumeOffer | 'malformed'
+}
+
+/** The session that a resume was refused for (P-33). */
+export interface Previous {
+  readonly sessionId: SessionId
+  readonly reason: EndReason | 'unknown'
+  readonly lastCommand?: number
+}
+
+export interface Entry {
+  readonly session: SessionRecord
+  /** Highest seq that the client has; null for a new session. */
+  readonly lastSeen: Seq | null
+  /** Null where the session cannot be resumed: basic profile, or a resume window of 0. */
+  readonly resumeToken: string | null
+  /** Of a resume that was refused. */
+  readonly previous: Previous | undefined
+  /** Which of the handshakes with this session it is. */
+  readonly claim: number
+}
+
+export interface Entrance {
+  /**
+   * Gives a handshake its session. At once where nothing has to be waited for.
+   *
+   * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE, STORE_UNAVAILABLE  also as a rejection; nothing is left behind
+   */
+  enter(request: EntryRequest): MaybePromise<Entry>
+  /** Whether the session of this entry still waits for it. */
+  mayAttach(entry: Entry): boolean
+}
+
+/** What a client is told when the store is away. It may be back the next moment. */
+const STORE_RETRY_MS = 1000
+
+export function createEntrance (runtime: SessionRuntime): Entrance {
+  const { directory, committer, expiry, totals } = runtime
+
+  function unavailable (): HoldfastError {
+    return new HoldfastError('STORE_UNAVAILABLE', { retryAfterMs: STORE_RETRY_MS })
+  }
+
+  function open (request: EntryRequest, previous: Previous | undefined): MaybePromise<Entry> {
+    const { userId, profile } = request
+    const session = runtime.open(userId, profile, request)
+    const entry = prepare(session, null, previous)
+    const kept = committer.create(session)
+    if (!isPromise(kept)) return entry
+    return kept.then(problem => {
+      if (problem === undefined) return entry
+      void runtime.end(session, problem === 'user_quota' ? 'quota' : 'state_lost')
+      if (problem === 'user_quota') throw new HoldfastError('USER_QUOTA')
+      if (problem === 'full') throw new HoldfastError('SERVER_FULL', { retryAfterMs: STORE_RETRY_MS })
+      throw unavailable()
+    })
+  }
+
+  function prepare (session: SessionRecord, lastSeen: Seq | null, previous: Previous | undefined): Entry {
+    const resumeToken = runtime.rotateToken(session)
+    runtime.expect(session)
+    return { session, lastSeen, resumeToken, previous, claim: session.claims }
+  }
+
+  /** What a refused client is told depends on whether it holds the token of the session that was (P-33). */
+  function refuse ({ sessionId }: ResumeOffer, userId: UserId, hash: string): Previous {
+    totals.resumeRefused++
+    const tombstone = directory.tombstone(sessionId)
+    return tombstone !== undefined && holds(hash, userId, tombstone)
+      ? { sessionId, reason: tombstone.reason, lastCommand: tombstone.lastCommand }
+      : { sessionId, reason: 'unknown' }
+  }
+
+  function resume (request: EntryRequest, offer: ResumeOffer): MaybePromise<Entry> {
+    const { sessionId, token, lastSeq } = offer
+    const { userId } = request
+    const session = directory.get(sessionId)
+    const hash = hashResumeToken(token)
+    if (session === undefined || !holds(hash, userId, session)) return open(request, refuse(offer, userId, hash))
+    // A client that has seen more than there is means lost state (P-34).
+    const isStale = expiry.isStale(session)
+    if (isStale || lastSeq > lastSeqOf(session)) {
+      totals.resumeRefused++
+      const reason = isStale ? expiry.staleReason(session) : 'state_lost'
+      void runtime.end(session, reason)
+      return open(request, { sessionId, reason, lastCommand: watermarkOf(session) })
+    }
+    return takeUp(request, session, hash, lastSeq)
+  }
+
+  function takeUp (request: EntryRequest, session: SessionRecord, hash: string, lastSeq: Seq): MaybePromise<Entry> {
+    // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
+    session.previousTokenHash = hash
+    runtime.dismiss(session, CLOSE.replaced)
+    session.labels = request.labels ?? NOTHING
+    totals.resumed++
+    const entry = prepare(session, lastSeq, undefined)
+    committer.commit(session)
+    const kept = committer.whenKept(session)
+    if (kept === undefined) return entry
+    return kept.then(isKept => {
+      if (isKept) return entry
+      // It ended meanwhile: what a later resume would be told.
+      return open(request, refuse({ sessionId: session.id, token: '', lastSeq }, request.userId, hash))
+    })
+  }
+
+  return {
+    enter (request) {
+      if (!committer.isAvailable) throw unavailable()
+      const { resume: offer } = request
+      if (offer === undefined) return open(request, undefined)
+      return offer === 'malformed' ? open(request, { sessionId: '', reason: 'unknown' }) : resume(request, offer)
+    },
+
+    mayAttach: ({ session, claim }) => !session.ended && session.claims === claim
+  }
+}
+
+function holds (
+  hash: string, userId: UserId, kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }
+): boolean {
+  return kept.userId === userId && (sameHash(hash, kept.tokenHash) || sameHash(hash, kept.previousTokenHash))
+}

@@ -1,0 +1,119 @@
+// Between a live record and what a store keeps of it. Stored forms hold wall-clock times, since monotonic ones mean nothing to
+// another process, and nothing of this node: no connection, no running calls, no places in lists.
+
+import type { Millis, Seq } from '../types.js'
+import { createRecord, lastSeqOf, NEVER, watermarkOf, type JournalState, type SessionRecord } from './record.js'
+import { append, createReplayLog, firstSeq, outputAt, type ReplayLog } from './replay-log.js'
+import type {
+  Fence, OpenCommand, StoredAccess, StoredOutput, StoredProgress, StoredSession, WallMillis
+} from './store.js'
+
+/** Converts a monotonic time into wall-clock time, or back. */
+export type ConvertTime = (time: Millis) => Millis
+
+export function toStored (session: SessionRecord, toWall: ConvertTime): StoredSession {
+  const progress = progressOf(session, toWall)
+  return {
+    id: session.id,
+    userId: session.userId,
+    profile: session.profile,
+    createdAt: session.createdAt,
+    generation: session.generation,
+    context: session.context,
+    access: accessOf(session),
+    progress,
+    outputs: outputsAfter(session, progress.releasedSeq)
+  }
+}
+
+export function progressOf (session: SessionRecord, toWall: ConvertTime): StoredProgress {
+  const { log } = session
+  return {
+    lastSeq: lastSeqOf(session),
+    releasedSeq: log === null ? 0 : firstSeq(log) - 1,
+    ackedSeq: log === null ? 0 : log.ackedSeq,
+    dropped: log === null ? 0 : log.dropped,
+    watermark: watermarkOf(session),
+    open: openCommands(session),
+    revision: session.revision,
+    lastActiveAt: toWall(session.lastActiveAt),
+    detachedAt: session.detachedAt === NEVER ? null : toWall(session.detachedAt),
+    heard: session.heard
+  }
+}
+
+const NONE: readonly OpenCommand[] = Object.freeze([])
+
+function openCommands ({ calls, log }: SessionRecord): readonly OpenCommand[] {
+  const reopened = log?.reopened
+  if (reopened == null) return calls === null ? NONE : calls.open()
+  return [...reopened].map((id): OpenCommand => ({ id, idempotent: true })).concat(calls === null ? [] : calls.open())
+}
+
+export function accessOf ({ labels, tokenHash, previousTokenHash }: SessionRecord): StoredAccess {
+  return { labels, tokenHash, previousTokenHash }
+}
+
+/** The outputs held above a seq. */
+export function outputsAfter (session: SessionRecord, seq: Seq): StoredOutput[] {
+  const outputs: StoredOutput[] = []
+  const { log } = session
+  if (log === null) return outputs
+  for (let at = Math.max(seq + 1, firstSeq(log)); at <= log.lastSeq; at++) {
+    const output = outputAt(log, at)
+    if (output !== undefined) outputs.push(output)
+  }
+  return outputs
+}
+
+export interface RevivalOptions {
+  fromWall: (time: WallMillis) => Millis
+  now: Millis
+  maxOutputBytes: number
+  contextBytes: (context: StoredSession['context']) => number
+  journal: (fence: Fence, storedSeq: Seq) => JournalState | null
+}
+
+/**
+ * A record out of what was kept. Commands that may be executed again are open to be sent again; those that may not are left to
+ * the caller, who answers them (`stored.progress.open`).
+ */
+export function revive (stored: StoredSession, fence: Fence, options: RevivalOptions): SessionRecord {
+  const { progress, access } = stored
+  const record = createRecord({
+    id: stored.id,
+    userId: stored.userId,
+    profile: stored.profile,
+    createdAt: stored.createdAt,
+    generation: stored.generation,
+    now: Math.max(NEVER + 1, options.fromWall(progress.lastActiveAt)),
+    context: stored.context,
+    contextBytes: options.contextBytes(stored.context),
+    labels: access.labels,
+    journal: options.journal(fence, progress.lastSeq),
+    maxOutputBytes: options.maxOutputBytes,
+    fanOut: 0
+  })
+  record.rateFilledAt = options.now
+  record.heard = progress.heard
+  record.revision = progress.revision
+  record.tokenHash = access.tokenHash
+  record.previousTokenHash = access.previousTokenHash
+  record.keptSeq = progress.lastSeq
+  // Its connection went with the process that had it.
+  record.detachedAt = progress.detachedAt === null ? options.now : Math.max(NEVER + 1, options.fromWall(progress.detachedAt))
+  if (progress.lastSeq > 0 || progress.watermark > 0) record.log = reviveLog(stored)
+  return record
+}
+
+function reviveLog ({ progress, outputs }: StoredSession): ReplayLog {
+  const log = createReplayLog()
+  log.lastSeq = progress.releasedSeq
+  for (const { tail, commandId } of outputs) append(log, { tail, bytes: tail.length, commandId })
+  log.ackedSeq = progress.ackedSeq
+  log.dropped = progress.dropped
+  log.watermark = progress.watermark
+  const again = progress.open.filter(({ idempotent }) => idempotent).map(({ id }) => id)
+  if (again.length > 0) log.reopened = new Set(again)
+  return log
+}
