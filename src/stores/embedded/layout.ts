@@ -25,7 +25,8 @@ export const FORMAT = 1
 
 export const FORMAT_KEY = 'm!format'
 export const OPENINGS_KEY = 'm!openings'
-/** Everything of sessions, and everything of tombstones, as ranges: from, up to. */
+/** Ranges of keys: from, up to. */
+export const EVERYTHING = ['', '\u{7f}'] as const
 export const SESSIONS = ['s!', 's"'] as const
 export const TOMBSTONES = ['t!', 't"'] as const
 

@@ -5,8 +5,8 @@ import type { StoredSession, StoredTombstone } from '../../io/session/store.js'
 import type { Millis, SessionId } from '../../io/types.js'
 import type { Journal } from './journal.js'
 import {
-  assemble, createAssembler, FORMAT, FORMAT_KEY, OPENINGS_KEY, placeOf, putEnd, readTombstone, SESSIONS, sessionRange,
-  tombstoneKey, TOMBSTONES, type Place, type ReadSession
+  assemble, createAssembler, EVERYTHING, FORMAT, FORMAT_KEY, OPENINGS_KEY, placeOf, putEnd, readTombstone, SESSIONS,
+  sessionRange, tombstoneKey, TOMBSTONES, type Place, type ReadSession
 } from './layout.js'
 
 /** Turns a journal of one layout into one of the next, in a group of its own. */
@@ -61,6 +61,9 @@ async function putSync (journal: Journal, key: string, text: string): Promise<vo
   await group.write(true)
 }
 
+/** Bytes of deleted records that nobody minds. */
+const COMPACT_ABOVE = 16 * 1024 * 1024
+
 export interface Reader {
   restore(session: StoredSession): void
   bury(tombstone: StoredTombstone): void
@@ -78,6 +81,7 @@ export interface ReadingLimits {
  * too old leaves the journal: nobody would ever delete it.
  */
 export async function readEverything (journal: Journal, reader: Reader, limits: ReadingLimits): Promise<void> {
+  let living = 0
   const damaged: { read: ReadSession, problem: string }[] = []
   const assembler = createAssembler(read => {
     const result = assemble(read)
@@ -85,7 +89,10 @@ export async function readEverything (journal: Journal, reader: Reader, limits: 
     else damaged.push({ read, problem: result.problem })
   })
   for await (const entries of journal.read(...SESSIONS)) {
-    for (const [key, text] of entries) assembler.take(key, text)
+    for (const [key, text] of entries) {
+      living += key.length + text.length
+      assembler.take(key, text)
+    }
   }
   assembler.finish()
 
@@ -110,6 +117,9 @@ export async function readEverything (journal: Journal, reader: Reader, limits: 
   for (const { id } of tombstones.slice(0, tooMany)) group.delete(tombstoneKey(id))
   for (const tombstone of tombstones.slice(tooMany)) reader.bury(tombstone)
   if (group.operations > 0) await group.write(false)
+  // What was deleted takes space until LevelDB comes past it. This is the quiet moment to do it all
+  // at once; nobody waits for it, and a failure shows in the next write.
+  if (await journal.sizeOf(...EVERYTHING) > COMPACT_ABOVE + 2 * living) journal.compact(...EVERYTHING).catch(() => {})
 }
 
 function readable (text: string): StoredTombstone | undefined {
