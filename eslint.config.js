@@ -31,7 +31,8 @@ export default [
   imports('src/io/types.ts', { allowed: [] }),
   imports('src/io/errors.ts', { allowed: ['\\./types\\.js'] }),
   imports('src/io/maybe-promise.ts', { allowed: ['\\./types\\.js'] }),
-  imports('src/io/json.ts', { allowed: ['secure-json-parse'] }),
+  imports('src/io/json.ts', { allowed: ['secure-json-parse', '\\./json-number\\.js'] }),
+  imports('src/io/json-number.ts', { allowed: [] }),
   imports('src/io/names/*.ts', { allowed: ['ipaddr\\.js', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/protocol/*.ts', {
     allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./names/[\\w-]+\\.js']

@@ -8,23 +8,21 @@
 // contexts and the typed client hold numbers as doubles, so the change would only happen one step further on.
 
 import { scan as refusePrototypeKeys } from 'secure-json-parse'
+import { SAFE_LITERAL_LENGTH, isKept } from './json-number.js'
 
 /**
  * Most bytes of JSON that are parsed or printed in one piece, so that no message, body, answer,
  * context or page holds the event loop for longer than 50 ms. A mebibyte of records takes about
- * 10 ms to read; of texts that are made to be slow, such as one object of a hundred thousand
- * members, about the whole. Limits of more stop the start: options are bounded by it.
+ * 10 ms to read. Limits of more stop the start: options are bounded by it.
  */
 export const MAX_JSON_BYTES = 1_048_576
 /** Arrays and objects inside one another, in what a peer sends (P-6). */
 export const MAX_DEPTH = 32
-/** Every double is told from its neighbours by so many significant digits. */
-const MAX_FRACTION_DIGITS = 17
 /**
- * How far a double may lie from the text that stands for it, in hundredths of that text's last digit. Half a unit is the nearest double. The rest is for
- * printers that miss the nearest 17th digit by a hair (Grisu2 in common C++ libraries, Java before 19); their text names the double all the same.
+ * Members, arrays and objects of one text, in what a peer sends (P-6). Plain elements of arrays are not counted: a
+ * mebibyte of them is cheap. What takes time is to make objects whose keys were never seen together.
  */
-const MAX_ROUNDING_PERCENT = 52n
+export const MAX_MEMBERS = 65_536
 const MAX_PATH_CHARACTERS = 120
 
 /** What is wrong with a text. The message is a sentence without its full stop; it names a member and quotes no value. */
@@ -45,86 +43,198 @@ export class JsonError extends Error {
  * The value is exactly what the text says, but for the order of members and the sign of -0; a fraction or a number with an exponent arrives as the double that
  * its digits, 17 at most, stand for.
  *
- * @throws JsonError  no JSON; nested deeper than 32; a key that JavaScript programs trip over; a key twice in one object; a number that would change
+ * @param bytes the same text in UTF-8, where the caller has it
+ * @throws JsonError  no JSON; nested deeper than 32; too many members; a key that JavaScript programs trip over; a key
+ *                    twice in one object; a number that would change
  */
-export function parseJson (text: string): unknown {
-  const json = text.charCodeAt(0) === 0xFEFF ? text.slice(1) : text
+export function parseJson (text: string, bytes: Buffer = Buffer.from(text)): unknown {
+  return text.charCodeAt(0) === BYTE_ORDER_MARK ? parseUnmarked(text.slice(1), bytes.subarray(MARK_BYTES)) : parseUnmarked(text, bytes)
+}
+
+function parseUnmarked (text: string, bytes: Buffer): unknown {
+  const suspicions = scan(text, bytes)
+  // Both before the parser, which would take its time.
+  if ((suspicions & TOO_DEEP) !== 0) throw new JsonError('', `is nested deeper than ${MAX_DEPTH}`)
+  if (found.members + found.containers > MAX_MEMBERS) throw new JsonError('', `has more than ${MAX_MEMBERS} ${COUNTED}`)
   let value: unknown
   try {
-    value = JSON.parse(json)
+    value = JSON.parse(text)
   } catch {
     // The parser's own message quotes the text.
     throw new JsonError('', 'is not JSON')
   }
-  if (typeof value !== 'object' || value === null) {
-    if (countMembers(json) === CHANGED) throw faultOf(json)
-    return value
-  }
-  const members = weigh(value, MAX_DEPTH)
-  if (members < 0) throw new JsonError('', `is nested deeper than ${MAX_DEPTH}`)
+  if (suspicions !== 0) refuse(text, value, suspicions)
+  return value
+}
+
+const COUNTED = 'members, arrays and objects'
+const BYTE_ORDER_MARK = 0xFEFF
+const MARK_BYTES = 3
+
+/** Looks closely at a text that the scan could not clear. @throws JsonError */
+function refuse (text: string, value: unknown, suspicions: number): void {
+  if ((suspicions & NUMBER_CHANGED) !== 0) throw faultOf(text)
+  if (typeof value !== 'object' || value === null) return
   // Of two equal keys the parser kept one, so the text has more members than the value.
-  if (countMembers(json) !== members) throw faultOf(json)
-  // Neither key can be there, in whatever spelling, without one of these two strings; nearly every text is spared the walk.
-  if (json.includes('proto') || json.includes('\\u')) {
+  if ((suspicions & MAYBE_TWICE) !== 0 && found.members !== countMembers(value)) throw faultOf(text)
+  // Neither key can be there, in whatever spelling, without one of these two strings.
+  if ((suspicions & MAYBE_FORBIDDEN) !== 0 && (text.includes('proto') || text.includes('\\u'))) {
     try {
       refusePrototypeKeys(value)
     } catch {
       throw new JsonError('', 'has a forbidden key')
     }
   }
-  return value
 }
 
-/** How many members all objects of a value have together; below 0 if it is nested too deep. Looks no deeper, so it cannot exhaust the stack. */
-function weigh (value: object, levels: number): number {
-  if (levels === 0) return -Infinity
+/** How many members all objects of a value have together. */
+function countMembers (value: object): number {
   let members = 0
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
       const member: unknown = value[i]
-      if (typeof member === 'object' && member !== null) members += weigh(member, levels - 1)
+      if (typeof member === 'object' && member !== null) members += countMembers(member)
     }
   } else {
     for (const key in value) {
       members++
       const member = (value as Record<string, unknown>)[key]
-      if (typeof member === 'object' && member !== null) members += weigh(member, levels - 1)
+      if (typeof member === 'object' && member !== null) members += countMembers(member)
     }
   }
   return members
 }
 
-const QUOTE = 0x22
-const COLON = 0x3A
-const BACKSLASH = 0x5C
-/** A literal of so many characters has no more digits than every double keeps. */
-const SAFE_LITERAL_LENGTH = 15
-/** Of `countMembers`: a number of the text would change. */
-const CHANGED = -1
+/**
+ * Whether a value has more members, arrays and objects than `most`. It looks at no more of it than that, and no deeper than
+ * a peer can reach, so a cycle is left to the printer. A `toJSON` is not asked.
+ */
+export function hasMoreMembers (value: unknown, most: number): boolean {
+  return countUpTo(value, most, MAX_DEPTH) > most
+}
 
-/** Counts the members of all objects in a valid JSON text, in one pass; CHANGED if a number in it would not stay what it is. */
-function countMembers (json: string): number {
-  let members = 0
-  for (let at = 0; at < json.length; at++) {
-    const character = json.charCodeAt(at)
-    if (character === QUOTE) {
-      at = endOfText(json, at)
-    } else if (character === COLON) {
-      members++
-    } else if (isDigit(character)) {
-      // A sign was passed over already: it changes nothing.
-      let hasExponent = false
-      let end = at + 1
-      for (; end < json.length; end++) {
-        const next = json.charCodeAt(end)
-        if (isExponent(next)) hasExponent = true
-        else if (!isOfMantissa(next)) break
-      }
-      if ((hasExponent || end - at > SAFE_LITERAL_LENGTH) && !isKept(json.slice(at, end))) return CHANGED
-      at = end - 1
+function countUpTo (value: unknown, most: number, levels: number): number {
+  if (typeof value !== 'object' || value === null || levels === 0) return 0
+  let count = 1
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length && count <= most; i++) count += countUpTo(value[i], most - count, levels - 1)
+  } else {
+    for (const key in value) {
+      if (++count > most) break
+      count += countUpTo((value as Record<string, unknown>)[key], most - count, levels - 1)
     }
   }
-  return members
+  return count
+}
+
+const QUOTE = 0x22
+const POINT = 0x2E
+const ZERO = 0x30
+const NINE = 0x39
+const COLON = 0x3A
+const OPEN_ARRAY = 0x5B
+const BACKSLASH = 0x5C
+const CLOSE_ARRAY = 0x5D
+const OPEN_OBJECT = 0x7B
+const CLOSE_OBJECT = 0x7D
+/** Longer strings are searched for their end, which costs as much as looking at so many characters. */
+const SHORT_STRING = 16
+
+// What a scan suspects.
+const TOO_DEEP = 1
+const NUMBER_CHANGED = 2
+const MAYBE_TWICE = 4
+const MAYBE_FORBIDDEN = 8
+
+/** What the latest scan counted: members of all objects, and arrays and objects. */
+const found = { members: 0, containers: 0 }
+/** For each open array and object around the one that is scanned: a bit for each key so far, by `traitOf`. */
+const outerKeys = new Int32Array(MAX_DEPTH + 1)
+
+/**
+ * Looks once at a text, and tells what may be wrong with it. Nothing has to be valid; of a text that is, nothing wrong is
+ * missed. A deep text is not scanned to its end.
+ *
+ * On bytes, which cost half of what characters cost. Every byte of a character beyond ASCII is above all that matter here.
+ *
+ * @param bytes the same text, in UTF-8
+ */
+function scan (text: string, bytes: Buffer): number {
+  const hasEscapes = text.includes('\\')
+  // An escape may spell a key in another way.
+  let suspicions = hasEscapes ? MAYBE_TWICE | MAYBE_FORBIDDEN : 0
+  const isAscii = text.length === bytes.length
+  const { length } = bytes
+  let members = 0
+  let containers = 0
+  let depth = 0
+  let keys = 0
+  let start = 0
+  let end = 0
+  for (let at = 0; at < length; at++) {
+    const byte = bytes[at] as number
+    if (byte === QUOTE) {
+      start = at + 1
+      if (hasEscapes) {
+        at = endOfEscaped(bytes, start)
+      } else {
+        const far = Math.min(start + SHORT_STRING, length)
+        do at++; while (at < far && bytes[at] !== QUOTE)
+        if (at >= far) at = isAscii ? text.indexOf('"', at) : bytes.indexOf(QUOTE, at)
+        if (at === -1) break
+      }
+      end = at
+    } else if (byte < ZERO) {
+      // Commas, spaces, signs: the most frequent of what stands between strings.
+    } else if (byte <= NINE) {
+      // A sign was passed over already: it changes nothing.
+      let next = at + 1
+      while (isOfMantissa(bytes[next] as number)) next++
+      const hasExponent = isExponent(bytes[next] as number)
+      if (hasExponent) next = endOfExponent(bytes, next)
+      const isSafe = !hasExponent && next - at <= SAFE_LITERAL_LENGTH
+      if (!isSafe && !isKept(bytes.toString('latin1', at, next))) suspicions |= NUMBER_CHANGED
+      at = next - 1
+    } else if (byte === COLON) {
+      members++
+      const trait = 1 << traitOf(bytes, start, end)
+      if ((keys & trait) !== 0) suspicions |= MAYBE_TWICE
+      keys |= trait
+      if (end - start === FORBIDDEN_LENGTH) suspicions |= MAYBE_FORBIDDEN
+    } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
+      containers++
+      outerKeys[depth++] = keys
+      keys = 0
+      if (depth > MAX_DEPTH) return TOO_DEEP
+    } else if ((byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) && depth > 0) {
+      keys = outerKeys[--depth] as number
+    }
+  }
+  found.members = members
+  found.containers = containers
+  return suspicions
+}
+
+/** Of `__proto__` and of `prototype`, without which a `constructor` is harmless. */
+const FORBIDDEN_LENGTH = 9
+
+/** Equal keys have the same; most others another one. The shift that it is for takes the lowest five bits. */
+function traitOf (bytes: Buffer, start: number, end: number): number {
+  return (bytes[start] as number) * 31 + (bytes[end - 1] as number) * 7 + end - start
+}
+
+/** Index of the quote that ends a string, or of the end of the text. */
+function endOfEscaped (bytes: Buffer, start: number): number {
+  let at = start
+  while (at < bytes.length && bytes[at] !== QUOTE) at += bytes[at] === BACKSLASH ? 2 : 1
+  return at
+}
+
+/** Index behind an exponent that starts at `start`. */
+function endOfExponent (bytes: Buffer, start: number): number {
+  let end = start + 1
+  while (isExponent(bytes[end] as number) || isDigit(bytes[end] as number)) end++
+  return end
 }
 
 /** Index of the quote that ends the string that starts at `start`. */
@@ -139,7 +249,7 @@ function endOfText (json: string, start: number): number {
 }
 
 function isDigit (character: number): boolean {
-  return character >= 0x30 && character <= 0x39
+  return character >= ZERO && character <= NINE
 }
 
 /** e and E, and the signs that only stand behind them in a number. */
@@ -148,58 +258,7 @@ function isExponent (character: number): boolean {
 }
 
 function isOfMantissa (character: number): boolean {
-  return isDigit(character) || character === 0x2E
-}
-
-/**
- * Whether a number, carried as a double, is still the one that was written. An integer has to keep its value. A fraction, or what has an exponent, is taken for the
- * text of a double, so it has to name one: 0.1, 1e23, 0.30000000000000004 and C's 0.10000000000000001 do; 1e400, 1e-400, 0.12345678901234567890 and
- * 999999999999999.99 do not.
- */
-function isKept (literal: string): boolean {
-  const value = Number(literal)
-  const printed = String(value)
-  if (printed === literal) return true
-  if (!Number.isFinite(value)) return false
-  // The usual other spellings, without the cost of taking digits apart: up to 15 digits, however they
-  // are written, name one double far from either end of the range; and C's %.17g.
-  if (isFarFromEnds(value) && mantissaLength(literal) <= SAFE_LITERAL_LENGTH) return true
-  if (literal.includes('.') && value.toPrecision(MAX_FRACTION_DIGITS) === literal) return true
-  const wanted = readDecimal(literal)
-  const carried = readDecimal(printed)
-  if (wanted.digits === carried.digits && wanted.exponent === carried.exponent) return true
-  if (!/[.eE]/.test(literal) || wanted.digits.length > MAX_FRACTION_DIGITS || value === 0) return false
-  // The same double with three digits more than any text of one has.
-  const exact = readDecimal(value.toPrecision(MAX_FRACTION_DIGITS + 3))
-  const low = Math.min(wanted.exponent, exact.exponent)
-  const unit = 10n ** BigInt(wanted.exponent - low)
-  const distance = BigInt(wanted.digits) * unit - BigInt(exact.digits) * 10n ** BigInt(exact.exponent - low)
-  return (distance < 0n ? -distance : distance) * 100n <= unit * MAX_ROUNDING_PERCENT
-}
-
-/** Whether doubles around it are as dense as they are anywhere. */
-function isFarFromEnds (value: number): boolean {
-  const magnitude = Math.abs(value)
-  return magnitude > 1e-300 && magnitude < 1e300
-}
-
-/** Characters before the exponent. */
-function mantissaLength (literal: string): number {
-  const end = literal.search(/[eE]/)
-  return end === -1 ? literal.length : end
-}
-
-/** `digits` × 10^`exponent`, without a zero at either end; zero is '' and 0. The sign is left out. */
-function readDecimal (literal: string): { digits: string, exponent: number } {
-  const [mantissa = '', power = '0'] = (literal.startsWith('-') ? literal.slice(1) : literal).toLowerCase().split('e')
-  const [whole = '', fraction = ''] = mantissa.split('.')
-  const all = whole + fraction
-  let start = 0
-  while (all[start] === '0') start++
-  let end = all.length
-  while (end > start && all[end - 1] === '0') end--
-  if (start === end) return { digits: '', exponent: 0 }
-  return { digits: all.slice(start, end), exponent: Number(power) - fraction.length + all.length - end }
+  return isDigit(character) || character === POINT
 }
 
 const CHANGED_NUMBER = 'is a number that would be changed on its way; send it as a string'

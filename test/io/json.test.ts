@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { JsonError, MAX_DEPTH, parseJson, printJson } from '../../src/io/json.js'
+import { isKept } from '../../src/io/json-number.js'
+import { JsonError, MAX_DEPTH, MAX_MEMBERS, hasMoreMembers, parseJson, printJson } from '../../src/io/json.js'
 import { FUZZ_SEED } from '../helpers/fuzz-seed.js'
 
 /** What is wrong with a text, or undefined. */
@@ -94,6 +95,54 @@ t.test('P-6 looks no deeper than the bound, however deep the text is', async t =
     t.equal(faultIn(nest(MAX_DEPTH + 1)), 'the text is nested deeper than 32')
     t.type(faultIn(nest(100_000)), 'string')
   }
+})
+
+t.test('P-6 counts members, arrays and objects, and not what is in strings or plain in arrays', async t => {
+  const most = (member: string, each: number): string => `[${Array<string>((MAX_MEMBERS - 1) / each | 0).fill(member).join()}`
+  for (const [member, each] of [['{"a":0}', 2], ['[]', 1], ['{"a":{"b":[]}}', 5]] as const) {
+    t.equal(faultIn(`${most(member, each)},0,"{\\"[:"]`), undefined, member)
+    t.equal(faultIn(`${most(member, each)},${member}]`), 'the text has more than 65536 members, arrays and objects', member)
+  }
+  t.equal(faultIn(`[${'0,'.repeat(2 * MAX_MEMBERS)}0]`), undefined)
+  t.equal(faultIn(`{${'"a":0,'.repeat(MAX_MEMBERS)}`), 'the text has more than 65536 members, arrays and objects',
+    'before the parser has looked at it')
+})
+
+t.test('a value is counted no further than it has to be', async t => {
+  const value = { a: [1, { b: null }, []], c: 'x' }
+  t.notOk(hasMoreMembers(value, 7))
+  t.ok(hasMoreMembers(value, 6))
+  t.notOk(hasMoreMembers('text', 0))
+  const guarded = { first: [], second: [], get third () { throw new Error('looked too far') } }
+  t.ok(hasMoreMembers(guarded, 2))
+})
+
+/** What `parseJson` was before it looked at bytes: it compared the number of members in text and value. */
+function isFaultyByCounting (text: string): boolean {
+  const count = (value: unknown): number => typeof value !== 'object' || value === null
+    ? 0
+    : Object.values(value).reduce<number>((sum, member) => sum + count(member), Array.isArray(value) ? 0 : Object.keys(value).length)
+  const bare = text.replace(/"(?:[^"\\]|\\.)*"/g, '""')
+  const hasChanged = (bare.match(/\d[\d.eE+-]*/g) ?? []).some(literal => !isKept(literal))
+  return hasChanged || (bare.match(/:/g) ?? []).length !== count(JSON.parse(text))
+}
+
+t.test('P-6 finds by its one look at the bytes what counting members twice found', async t => {
+  t.comment(`seed ${FUZZ_SEED}`)
+  // Few keys, so that many are there twice; some that look alike to whoever compares ends and lengths.
+  const key = fc.constantFrom('""', '"a"', '"\\u0061"', '"axb"', '"ayb"', '"é"', '"e\u0301"', '"\\""', '"\\\\"', '"a:"', `"${'k'.repeat(15)}"`, `"${'k'.repeat(16)}"`, `"${'k'.repeat(17)}"`, '"nine char"')
+  const leaf = fc.oneof(key, fc.constantFrom('0', '-1', '1.5e3', '1e400', '9007199254740993', '12345678901234567', '0.1', '123456789012.25', 'null', 'true', '[]', '{}', '"-1e400"'))
+  const node = fc.letrec(tie => ({
+    node: fc.oneof({ maxDepth: 4 }, leaf, fc.array(tie('node') as fc.Arbitrary<string>, { maxLength: 3 }).map(all => `[${all.join(', ')}]`),
+      fc.array(fc.tuple(key, tie('node') as fc.Arbitrary<string>), { maxLength: 4 }).map(all => `{${all.map(([name, value]) => `${name}: ${value}`).join()}}`))
+  })).node as fc.Arbitrary<string>
+  let faulty = 0
+  fc.assert(fc.property(node, text => {
+    const isFaulty = isFaultyByCounting(text)
+    faulty += Number(isFaulty)
+    return (faultIn(text) !== undefined) === isFaulty
+  }), { ...seeded, numRuns: 5000 })
+  t.ok(faulty > 100, `${faulty} of 5000 texts were faulty`)
 })
 
 t.test('P-6 a fault names no more of a path than fits into a frame', async t => {

@@ -27,7 +27,8 @@ function fill (member: string): string {
 const TEXTS: Record<string, string> = {
   'one text': JSON.stringify('x'.repeat(MAX_JSON_BYTES - 2)),
   'a text of escapes': JSON.stringify('"'.repeat(MAX_JSON_BYTES / 2 - 1)),
-  records: fill('{"id":12345,"name":"Alice Example","tags":["a","b"],"ok":true}'),
+  // As many members as a context may have.
+  records: fill(`{"id":12345,"title":"Review of contract 12345","author":"Alice Example","note":"${'x'.repeat(100)}","score":0.5}`),
   'small texts': fill('"a"'),
   integers: fill('0'),
   doubles: fill('0.30000000000000004'),

@@ -36,7 +36,7 @@ function compileClosed<T extends TObject> (schema: T): (value: object) => value 
 export function readClientFrame (data: Buffer): ClientFrame | string {
   let value: unknown
   try {
-    value = parseJson(data.toString())
+    value = parseJson(data.toString(), data)
   } catch (error) {
     return `The frame is malformed: ${(error as JsonError).message}.`
   }
