@@ -297,12 +297,13 @@ export const OPTIONS = {
     unit: 'bytes',
     default: 64 * KIB,
     what: 'The context of one session, as JSON.',
-    hit: '`CONTEXT_TOO_LARGE`',
+    hit: '`CONTEXT_TOO_LARGE`, as for more than 32,768 members, arrays and objects',
     tune: 'Keep references in the context in place of documents before raising it.'
   }),
   outboxMessages: option({
     env: 'HOLDFAST_OUTBOX_MESSAGES',
-    schema: whole(1, 1_000_000),
+    // A resume that asks for smaller outputs looks at each of them, at about a microsecond, in one turn.
+    schema: whole(1, 32_768),
     unit: 'messages',
     default: 1000,
     what: 'Outputs one session holds until they are acknowledged. Bounds what an absent client costs.',

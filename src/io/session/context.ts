@@ -5,13 +5,19 @@
 // store's back, and what is kept is what a store would give back.
 
 import { HoldfastError } from '../errors.js'
-import { printJson } from '../json.js'
+import { hasMoreMembers, printJson } from '../json.js'
 import type { JsonObject, JsonValue } from '../types.js'
 
 export const NOTHING: JsonObject = Object.freeze({})
 export const EMPTY: KeptContext = { context: NOTHING, bytes: 2 }
 /** They are read with every command and shown in every listing: roles and a tenant, not documents. */
 export const MAX_LABELS_BYTES = 4096
+
+/**
+ * Members, arrays and objects of a context. It is printed, read again and frozen in one turn, so it has half of what
+ * a text may have that is only read.
+ */
+export const MAX_CONTEXT_MEMBERS = 32_768
 
 /** A context with what it takes as JSON. */
 export interface KeptContext { readonly context: JsonObject, readonly bytes: number }
@@ -22,6 +28,11 @@ export interface KeptContext { readonly context: JsonObject, readonly bytes: num
  * @throws CONTEXT_TOO_LARGE  and TypeError for what is not a plain object of JSON
  */
 export function readContext (value: unknown, maxBytes: number): KeptContext {
+  if (hasMoreMembers(value, MAX_CONTEXT_MEMBERS)) {
+    throw new HoldfastError('CONTEXT_TOO_LARGE', {
+      message: `The session context would have more than ${MAX_CONTEXT_MEMBERS} members, arrays and objects.`
+    })
+  }
   return readObject(value, 'a session context', maxBytes, () => new HoldfastError('CONTEXT_TOO_LARGE', {
     message: `The session context would exceed ${maxBytes} bytes.`
   }))
