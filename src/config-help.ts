@@ -5,11 +5,12 @@ import { rangeOf } from './config.js'
 import { flagOf, OPTION_KEYS, optionOf, type OptionKey } from './config-options.js'
 
 const USAGE = `Usage: holdfast [flags]
+       holdfast store check|stats|export <directory>
 
 Runs a Holdfast server. Flags beat the environment, the environment beats .env in the
 working directory, .env beats the defaults. Lists are separated by commas.
 
-  --help           print this
+  --help           print this; \`holdfast store --help\`: the commands on data directories
   --version        print the version
   --print-config   print the configuration that would be used, secrets masked
 `

@@ -28,6 +28,7 @@ const OTHER_EVENTS = ['beforeExit', 'SIGHUP', 'SIGQUIT', 'SIGILL', 'SIGTRAP', 'S
 const { version } = createRequire(import.meta.url)('holdfast/package.json') as { version: string }
 
 async function main (argv: string[]): Promise<void> {
+  if (argv[0] === 'store') return await inspectStore(argv.slice(1))
   const action = readAction(argv)
   if (action === 'help') return print(renderHelp())
   if (action === 'version') return print(`${version}\n`)
@@ -49,6 +50,16 @@ async function main (argv: string[]): Promise<void> {
   installShutdown(app, config)
   await app.listen({ host: config.host, port: config.port })
   if (onTerminal) print(banner(app.server.address() as AddressInfo, config))
+}
+
+/** What is printed may be longer than a pipe takes at once, and its reader may have seen enough. */
+async function inspectStore (argv: string[]): Promise<void> {
+  const { runStoreCommand } = await import('./store-command.js')
+  const writeTo = (stream: NodeJS.WriteStream) => (text: string) => new Promise<void>((resolve, reject) => {
+    stream.write(text, error => { error ? reject(error) : resolve() })
+  })
+  process.stdout.on('error', () => { process.exit(1) })
+  process.exitCode = await runStoreCommand(argv, { out: writeTo(process.stdout), error: writeTo(process.stderr) })
 }
 
 function print (text: string): void {
@@ -107,6 +118,7 @@ function explain (error: unknown): string {
     const problems = error.message.split('\n')
     return `The configuration is not valid:\n${problems.map(problem => `  - ${problem}`).join('\n')}\nSee --help, or docs/operations.md.`
   }
+  if (error instanceof HoldfastError && error.code === 'STORE_UNAVAILABLE') return error.message
   const { code, address, port } = error as { code?: string, address?: string, port?: number }
   if (code === 'EADDRINUSE') return `Port ${port} on ${address} is taken by another program; choose another one with PORT or --port.`
   if (code === 'EACCES') return `Port ${port} on ${address} may not be opened by this user; choose one above 1023 with PORT or --port.`

@@ -77,6 +77,12 @@ t.test('prints the configuration in force, .env included, with secrets masked', 
   t.match(stdout, /^HOLDFAST_ADMIN_TOKEN=\*+$/m)
 })
 
+t.test('looks into data directories', async t => {
+  const { code, stderr } = await run(t, ['store', 'check', 'nowhere'])
+  t.match({ code, stderr }, { code: 1, stderr: 'nowhere holds no data of an embedded store.\n' })
+  t.match(await run(t, ['store', '--help']), { code: 0, stdout: /^Usage: holdfast store check/ })
+})
+
 t.test('refuses a bad configuration with every problem, without a stack, and exits 1', async t => {
   const { code, stdout, stderr } = await run(t, [], { HOLDFAST_TYPO: '1', HOLDFAST_MAX_IN_FLIGHT: '0', HOST: '0.0.0.0' })
   t.equal(code, 1)
