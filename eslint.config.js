@@ -37,7 +37,7 @@ export default [
   imports('src/io/protocol/*.ts', {
     allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./names/[\\w-]+\\.js']
   }),
-  imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
+  imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./session/[\\w-]+\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']

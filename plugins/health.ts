@@ -25,7 +25,7 @@ const Live = Type.Object({ status: Type.Literal('ok') }, { description: 'It live
 const Ready = Type.Object({ status: Type.Literal('ready') }, { description: 'It takes clients.' })
 const NotReady = Type.Object({
   status: Type.Literal('not_ready'),
-  reasons: Type.Array(Type.String({ description: 'draining, under_pressure, or the name of a check that failed.' }), { minItems: 1 })
+  reasons: Type.Array(Type.String({ description: 'draining, store_unavailable, under_pressure, or the name of a check that failed.' }), { minItems: 1 })
 }, { description: 'It takes no clients; the reasons say why.' })
 
 export default fp<HealthOptions>(async function health (fastify, options) {
@@ -59,6 +59,7 @@ export default fp<HealthOptions>(async function health (fastify, options) {
     reply.header('cache-control', 'no-store')
     const reasons: string[] = []
     if (fastify.gateway.draining) reasons.push('draining')
+    if (!fastify.sessionInternals.sessions.committer.isAvailable) reasons.push('store_unavailable')
     if (fastify.hasDecorator('isUnderPressure') && fastify.isUnderPressure()) reasons.push('under_pressure')
     reasons.push(...await failedChecks(checks, checkTimeoutMs))
     if (reasons.length === 0) return { status: 'ready' as const }

@@ -2,8 +2,11 @@
 // store. Decides nothing: the life of sessions is src/io/session/manager.ts.
 
 import { randomUUID } from 'node:crypto'
+import { setImmediate as yieldTurn, setTimeout as delay } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
+import { createLocalOperations } from '../src/io/operators/local.js'
+import type { SessionOperations } from '../src/io/operators/operations.js'
 import { createEntrance, type Entrance } from '../src/io/session/entry.js'
 import { createSessionManager, type SessionManager } from '../src/io/session/manager.js'
 import { restoreSessions } from '../src/io/session/restore.js'
@@ -27,6 +30,7 @@ declare module 'fastify' {
 export interface SessionInternals {
   readonly sessions: SessionRuntime
   readonly entrance: Entrance
+  readonly operations: SessionOperations
   readonly store: SessionStore
 }
 
@@ -51,6 +55,9 @@ const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
   unlimitedUserId: aText('a user id'),
   clock: aClock
 }
+
+/** A wait that does not keep the process alive. */
+const waitFor = (ms: number): Promise<unknown> => delay(ms, undefined, { ref: false })
 
 export default fp<SessionManagerPluginOptions>(async function sessionManager (fastify, options) {
   if (fastify.hasDecorator('sessionManager')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
@@ -107,7 +114,8 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   sweep.unref()
 
   fastify.decorate('sessionManager', manager)
-  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions), store })
+  const operations = createLocalOperations({ sessions, manager, delay: waitFor, yieldTurn })
+  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions), operations, store })
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
     if (pending !== undefined) clearImmediate(pending)

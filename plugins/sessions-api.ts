@@ -1,12 +1,11 @@
-// REST for operators, one session at a time: list, inspect, end, detach, write to. Translates requests into calls of the session manager and its answers
-// into JSON; who may ask is decided by operator-auth, what is true by src/io/session/manager.ts. Reading never counts as
-// activity, and no answer holds a token. Each change is logged with the session's id; payloads never are.
+// REST for operators, one session at a time: list, inspect, end, detach, write to. Translates requests into operations
+// (src/io/operators) and their answers into JSON; who may ask is decided by operator-auth. Reading never counts as activity, and no answer holds a token. Each change is logged with the session's id; payloads never are.
 
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
-import type { ListQuery, SessionManager } from '../src/io/session/manager.js'
-import { mergePatch } from '../src/io/session/context.js'
+import type { SessionOperations } from '../src/io/operators/operations.js'
+import type { ListQuery } from '../src/io/session/manager.js'
 import type { JsonObject, Seq, SessionId, SessionView } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
@@ -31,7 +30,8 @@ const ListQueryString = Type.Object({
 }, { additionalProperties: false })
 
 export default fp(async function sessionsApi (fastify) {
-  const manager = fastify.sessionManager
+  const { operations } = fastify.sessionInternals
+  const { totals } = fastify.sessionManager
   const keys = fastify.idempotencyKeys
   const scope = prepareRestScope(fastify)
 
@@ -50,13 +50,13 @@ export default fp(async function sessionsApi (fastify) {
     if (idleFor !== undefined) wanted.idleForMs = idleFor * 1000
     if (createdBefore !== undefined) wanted.createdBefore = readTime('createdBefore', createdBefore)
     if (createdAfter !== undefined) wanted.createdAfter = readTime('createdAfter', createdAfter)
-    const page = manager.listSessions(wanted)
+    const page = await operations.list(wanted)
     return { data: page.data.map(toSessionJson), nextCursor: page.nextCursor }
   })
 
   scope.get('/sessions/stats', {
     schema: { summary: 'Counts sessions', tags: ['sessions'], querystring: NoQuery, response: { 200: StatsAnswer, ...errorAnswers() } }
-  }, async () => ({ ...manager.countSessions(), totals: manager.totals }))
+  }, async () => ({ ...await operations.count(), totals }))
 
   scope.get('/sessions/:id', {
     schema: {
@@ -68,9 +68,7 @@ export default fp(async function sessionsApi (fastify) {
       response: { 200: SessionAnswer, ...errorAnswers(404, 410) }
     }
   }, async ({ params: { id } }) => {
-    const view = manager.peekSession(id)
-    if (view === undefined) throw absent(manager, id)
-    return toSessionJson(view)
+    return toSessionJson(await present(operations, id))
   })
 
   scope.delete('/sessions/:id', {
@@ -83,7 +81,7 @@ export default fp(async function sessionsApi (fastify) {
       response: { 204: DoneAnswer, ...errorAnswers(404) }
     }
   }, async ({ params: { id }, query: { reason }, log }, reply) => {
-    if (!manager.terminateSession(id, 'ended_by_operator', reason)) throw new HoldfastError('SESSION_NOT_FOUND')
+    if (!await operations.terminate(id, reason)) throw new HoldfastError('SESSION_NOT_FOUND')
     log.info({ sid: id, note: reason }, 'session ended by operator')
     return reply.code(204).send(null)
   })
@@ -98,8 +96,8 @@ export default fp(async function sessionsApi (fastify) {
       response: { 204: DoneAnswer, ...errorAnswers(404, 409, 410) }
     }
   }, async ({ params: { id }, log }, reply) => {
-    if (manager.peekSession(id) === undefined) throw absent(manager, id)
-    if (!manager.detachSession(id)) throw new HoldfastError('NOT_ATTACHED')
+    await present(operations, id)
+    if (!await operations.detach(id)) throw new HoldfastError('NOT_ATTACHED')
     log.info({ sid: id }, 'session detached by operator')
     return reply.code(204).send(null)
   })
@@ -115,14 +113,14 @@ export default fp(async function sessionsApi (fastify) {
       response: { 200: SessionAnswer, ...errorAnswers(404, 410, 413) }
     }
   }, async ({ params: { id }, body, log }) => {
-    if (manager.peekSession(id) === undefined) throw absent(manager, id)
-    manager.updateContext(id, context => mergePatch(context, body))
+    await present(operations, id)
+    const view = await operations.patchContext(id, body)
     log.info({ sid: id }, 'session context changed by operator')
-    return toSessionJson(manager.peekSession(id) as SessionView)
+    return toSessionJson(view)
   })
 
   scope.post('/sessions/:id/messages', {
-    bodyLimit: bodyLimitOf(manager),
+    bodyLimit: bodyLimitOf(fastify.sessionManager),
     schema: {
       summary: 'Sends a message to a session',
       description: 'It becomes an output with a seq of its own and waits in the outbox while no connection is attached (P-23).',
@@ -133,10 +131,10 @@ export default fp(async function sessionsApi (fastify) {
       body: MessageBody,
       response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 409, 410, 413, 422) }
     }
-  }, (request, reply) => sendOnce(keys, request, reply, () => {
+  }, (request, reply) => sendOnce(keys, request, reply, async () => {
     const { params: { id }, body: { event, payload = null } } = request
-    if (manager.peekSession(id) === undefined) throw absent(manager, id)
-    const { seq } = manager.send({ sessionId: id }, event, payload)
+    await present(operations, id)
+    const { seq } = await operations.send({ sessionId: id }, event, payload)
     return { seq: seq as Seq }
   }))
 }, {
@@ -147,10 +145,11 @@ export default fp(async function sessionsApi (fastify) {
   decorators: { fastify: ['sessionManager', 'operatorOnly', 'idempotencyKeys'] }
 })
 
-/** Why there is no such session. */
-function absent (manager: SessionManager, id: SessionId): HoldfastError {
-  const tombstone = manager.tombstoneOf(id)
-  if (tombstone === undefined) return new HoldfastError('SESSION_NOT_FOUND')
-  const { reason, endedAt, note } = tombstone
-  return new HoldfastError('SESSION_ENDED', { details: { reason, endedAt: toIso(endedAt), ...(note === undefined ? {} : { note }) } })
+/** @throws SESSION_NOT_FOUND, SESSION_ENDED  with what operators may know of its end */
+async function present (operations: SessionOperations, id: SessionId): Promise<SessionView> {
+  const found = await operations.find(id)
+  if (found === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
+  if ('view' in found) return found.view
+  const { reason, endedAt, note } = found.tombstone
+  throw new HoldfastError('SESSION_ENDED', { details: { reason, endedAt: toIso(endedAt), ...(note === undefined ? {} : { note }) } })
 }

@@ -5,11 +5,9 @@
 // `/users/:userId/messages` becomes `/messages`, and `/sessions/:id/messages` becomes `/sessions/messages`. So the broadcast has a path that does not end as
 // those do, and nothing is ever sent on the paths they shrink to.
 
-import { setImmediate } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
-import { MAX_JSON_BYTES } from '../src/io/json.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
@@ -21,7 +19,7 @@ const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { descr
 const SentAnswer = Type.Object({ sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' })
 
 export default fp(async function usersApi (fastify) {
-  const manager = fastify.sessionManager
+  const { operations } = fastify.sessionInternals
   const keys = fastify.idempotencyKeys
   const scope = prepareRestScope(fastify)
 
@@ -36,16 +34,7 @@ export default fp(async function usersApi (fastify) {
     }
   }, async ({ params, query: { limit = DEFAULT_PAGE, cursor } }) => {
     const userId = readUserId('path', params.userId)
-    let page = manager.listSessions({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
-    // A step looks at a bounded number of sessions, whosever they are; other events go between two of them.
-    while (page.nextCursor !== null && !page.isFull) {
-      await setImmediate()
-      const { data, contextBytes, nextCursor } = page
-      const step = manager.listSessions({
-        userId, limit: limit - data.length, maxContextBytes: MAX_JSON_BYTES - contextBytes, cursor: nextCursor
-      })
-      page = { ...step, data: [...data, ...step.data], contextBytes: contextBytes + step.contextBytes }
-    }
+    const page = await operations.list({ userId, limit, ...(cursor === undefined ? {} : { cursor }) })
     return { data: page.data.map(toSessionJson), nextCursor: page.nextCursor }
   })
 
@@ -60,13 +49,13 @@ export default fp(async function usersApi (fastify) {
     }
   }, async ({ params, query: { except, reason }, log }) => {
     const userId = readUserId('path', params.userId)
-    const ended = await manager.terminateUser(userId, except, reason)
+    const ended = await operations.terminateUser(userId, except, reason)
     log.info({ userId, except, note: reason, ended }, 'sessions of user ended by operator')
     return { ended }
   })
 
   scope.post('/users/:userId/messages', {
-    bodyLimit: bodyLimitOf(manager),
+    bodyLimit: bodyLimitOf(fastify.sessionManager),
     schema: {
       summary: 'Sends a message to every session of a user',
       tags: ['messages'],
@@ -76,14 +65,14 @@ export default fp(async function usersApi (fastify) {
       body: MessageBody,
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     }
-  }, (request, reply) => sendOnce(keys, request, reply, () => {
+  }, (request, reply) => sendOnce(keys, request, reply, async () => {
     const { params, body: { event, payload = null } } = request
-    const { sessions } = manager.send({ userId: readUserId('path', params.userId) }, event, payload)
+    const { sessions } = await operations.send({ userId: readUserId('path', params.userId) }, event, payload)
     return { sessions }
   }))
 
   scope.post('/broadcast', {
-    bodyLimit: bodyLimitOf(manager),
+    bodyLimit: bodyLimitOf(fastify.sessionManager),
     schema: {
       summary: 'Sends a message to every session',
       tags: ['messages'],
@@ -92,9 +81,9 @@ export default fp(async function usersApi (fastify) {
       body: MessageBody,
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     }
-  }, (request, reply) => sendOnce(keys, request, reply, () => {
+  }, (request, reply) => sendOnce(keys, request, reply, async () => {
     const { body: { event, payload = null }, log } = request
-    const { sessions } = manager.send({ all: true }, event, payload)
+    const { sessions } = await operations.send({ all: true }, event, payload)
     log.info({ sessions }, 'message sent to every session by operator')
     return { sessions }
   }))

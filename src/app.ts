@@ -33,6 +33,7 @@ import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
+import { createStore } from './stores/create.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -58,6 +59,8 @@ export const PLACEHOLDER_USER = 'human_reviewer_1'
 const REQUEST_TIMEOUT_MS = 30_000
 /** How often Node looks for connections that overstay; its own default lets them stay 30 s longer. */
 const TIMEOUT_CHECK_MS = 500
+/** A million sessions are read in a quarter of it. */
+const STORE_OPENING_MS = 300_000
 /** Room for the members around the payload of a message sent over REST. */
 const BODY_MARGIN_BYTES = 16 * 1024
 
@@ -87,7 +90,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(sessionManager, {
     limits: limits.sessions,
     clock,
-    ...(overrides.store === undefined ? {} : { store: overrides.store }),
+    store: overrides.store ?? createStore(config, storeHooks(app)),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
   const core = overrides.core ?? await createCore(config, app, clock)
@@ -140,6 +143,8 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     },
     logController: createRequestLog(),
     trustProxy: config.trustProxy.length === 0 ? false : createAddressMatcher(config.trustProxy),
+    // A large journal takes seconds to read, and a store that is away gives up by itself.
+    pluginTimeout: STORE_OPENING_MS,
     bodyLimit: largestOutputBytes(config) + BODY_MARGIN_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     http: { headersTimeout: toMs(config.handshakeSeconds), connectionsCheckingInterval: TIMEOUT_CHECK_MS },
@@ -148,6 +153,14 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
   })
+}
+
+/** What a start with many sessions says, and what one finds that cannot be read. */
+function storeHooks ({ log }: FastifyInstance): NonNullable<Parameters<typeof createStore>[1]> {
+  return {
+    onProgress: sessions => { log.info({ sessions }, 'session store is being read') },
+    onDamaged: problem => { log.error({ err: new Error(problem) }, 'session store has a session that cannot be read') }
+  }
 }
 
 function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Clock): JwtAuthenticator {

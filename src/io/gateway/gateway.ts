@@ -345,7 +345,8 @@ const REFUSALS: Readonly<Record<string, CloseCode>> = {
   USER_QUOTA: CLOSE.quota,
   SERVER_FULL: CLOSE.overloaded,
   DRAINING: CLOSE.draining,
-  AUTH_UNAVAILABLE: CLOSE.authUnavailable
+  AUTH_UNAVAILABLE: CLOSE.authUnavailable,
+  STORE_UNAVAILABLE: CLOSE.storeUnavailable
 }
 
 /** A quota is no fault of the client: it may come back, as HTTP says by Retry-After. Undefined: what the code says. */

@@ -21,6 +21,7 @@ export const CLOSE = {
   heartbeatMissed: { code: 4103, reason: 'heartbeat_missed' },
   overloaded: { code: 4104, reason: 'overloaded' },
   authUnavailable: { code: 4105, reason: 'auth_unavailable' },
+  storeUnavailable: { code: 4106, reason: 'store_unavailable' },
   draining: { code: 4200, reason: 'draining' },
   credentialsExpired: { code: 4202, reason: 'credentials_expired' },
   detached: { code: 4203, reason: 'detached_by_operator' },

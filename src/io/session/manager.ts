@@ -7,7 +7,7 @@ import { userIdProblem } from '../names/ids.js'
 import { CLOSE } from '../protocol/close-codes.js'
 import { frameBytes, messageOutput } from '../protocol/codec.js'
 import type {
-  EndReason, JsonObject, JsonValue, LifecycleEvent, Millis, Output, Seq, Session, SessionId, SessionState, SessionView, Target,
+  EndReason, JsonObject, JsonValue, LifecycleEvent, MaybePromise, Millis, Output, Seq, Session, SessionId, SessionState, SessionView, Target,
   Tombstone, UserId
 } from '../types.js'
 import { largestOutputBytes } from './delivery.js'
@@ -15,6 +15,7 @@ import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
 import { createResumeToken, hashResumeToken } from './resume-token.js'
 import type { SessionLimits, SessionRuntime, SessionSeed, SessionTotals } from './runtime.js'
+import type { EndResult } from './store.js'
 import { snapshotOf, viewOf } from './view.js'
 
 export interface ListQuery {
@@ -180,20 +181,30 @@ export function createSessionManager (runtime: SessionRuntime, yieldTurn: YieldT
     },
 
     async terminateUser (userId, except, note) {
-      // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
-      if (except !== undefined && directory.get(except)?.userId !== userId) {
-        throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
-      }
-      let ended = 0
-      for (const [i, session] of [...directory.ofUser(userId)].entries()) {
-        if (i > 0 && i % ENDS_PER_TURN === 0) await new Promise<void>(resolve => { yieldTurn(resolve) })
-        if (session.id === except || session.ended) continue
-        void runtime.end(session, 'ended_by_operator', note)
-        ended++
-      }
-      return ended
+      const next = (): Promise<void> => new Promise(resolve => { yieldTurn(resolve) })
+      return (await endSessionsOfUser(runtime, next, userId, except, note)).length
     }
   }
+}
+
+/**
+ * Ends the sessions that a user has now, in slices; resolves with the answers of the store.
+ *
+ * @throws SESSION_NOT_FOUND  `except` is not a session of the user; nothing was ended
+ */
+export async function endSessionsOfUser (
+  { directory, end }: SessionRuntime, yieldTurn: () => Promise<unknown>, userId: UserId, except?: SessionId, note?: string
+): Promise<EndResult[]> {
+  // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
+  if (except !== undefined && directory.get(except)?.userId !== userId) {
+    throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
+  }
+  const results: MaybePromise<EndResult>[] = []
+  for (const [i, session] of [...directory.ofUser(userId)].entries()) {
+    if (i > 0 && i % ENDS_PER_TURN === 0) await yieldTurn()
+    if (session.id !== except && !session.ended) results.push(end(session, 'ended_by_operator', note))
+  }
+  return await Promise.all(results)
 }
 
 type Reading = Pick<SessionManager, 'peekSession' | 'tombstoneOf' | 'listSessions' | 'countSessions'>

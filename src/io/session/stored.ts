@@ -66,6 +66,9 @@ export function outputsAfter (session: SessionRecord, seq: Seq): StoredOutput[] 
   return outputs
 }
 
+/** Events that were told and not kept before a crash: an attach or a detach each come with a commit. */
+const UNKEPT_REVISIONS = 2
+
 export interface RevivalOptions {
   fromWall: (time: WallMillis) => Millis
   now: Millis
@@ -96,7 +99,7 @@ export function revive (stored: StoredSession, fence: Fence, options: RevivalOpt
   })
   record.rateFilledAt = options.now
   record.heard = progress.heard
-  record.revision = progress.revision
+  record.revision = progress.revision + UNKEPT_REVISIONS
   record.tokenHash = access.tokenHash
   record.previousTokenHash = access.previousTokenHash
   record.keptSeq = progress.lastSeq
