@@ -337,3 +337,10 @@ t.test('P-47 goes on with fresh credentials when the old ones expire, and says s
   await isLive(page)
   t.equal(await sessionIdOf(page), before)
 })
+
+t.test('a page of an origin that is not allowed sees no more than that the server cannot be reached', async t => {
+  const site = await createSite(t, browser, { env: { HOLDFAST_ALLOWED_ORIGINS: 'https://other.example' } })
+  const page = await site.open()
+  await shows(page, 'notes.some(({ on }) => on === "detached")')
+  t.match(last(await notesOf(page), 'detached'), { reason: 'unreachable' })
+})
