@@ -28,6 +28,11 @@ export interface ClientHistory {
   readonly executions: ReadonlyMap<number, number> | undefined
   /** Outputs other than answers that the server was made to send; with their seq where the server told it. */
   readonly produced: readonly { readonly mark: string, readonly seq: number | undefined }[]
+  /**
+   * The server was killed on the way: a command that had begun then is answered OUTCOME_UNKNOWN, whether
+   * it was executed or not, and what would have come along with its answer does not come.
+   */
+  readonly serverDies?: boolean
 }
 
 export interface Verdict {
@@ -158,7 +163,9 @@ function onOutput (track: Track, verdict: Verdict, event: Extract<ClientEvent, {
 }
 
 function checkEnd (history: ClientHistory, track: Track, verdict: Verdict, problem: (sentence: string) => void): void {
-  const { commands, executions, finalSeq, produced } = history
+  const { commands, executions, finalSeq } = history
+  const unknown = history.serverDies === true ? commandsOfUnknownOutcome(track) : new Set<number>()
+  const produced = history.produced.filter(({ mark }) => !unknown.has(Number(/^along-\d+-(\d+)-/.exec(mark)?.[1])))
   const inGap = (seq: number) => track.gaps.some(({ from, to }) => seq >= from && seq <= to)
   const lose = (sentence: string) => { verdict.lost++; problem(sentence) }
   for (const seq of track.missing) lose(`output ${seq} never came`)
@@ -172,7 +179,7 @@ function checkEnd (history: ClientHistory, track: Track, verdict: Verdict, probl
       verdict.doubled++
       problem(`command ${id} was answered ${seqs.size} times, in outputs ${[...seqs].join(', ')}`)
     }
-    if (executions !== undefined && runs === undefined) lose(`command ${id} was not executed`)
+    if (executions !== undefined && runs === undefined && !unknown.has(id)) lose(`command ${id} was not executed`)
     if (runs !== undefined && runs > 1) {
       verdict.doubled++
       problem(`command ${id} was executed ${runs} times`)
@@ -193,6 +200,11 @@ function checkEnd (history: ClientHistory, track: Track, verdict: Verdict, probl
   if (finalSeq !== undefined && finalSeq !== commands + produced.length + 1) {
     problem(`${finalSeq} outputs were numbered, ${commands + produced.length + 1} were due`)
   }
+}
+
+function commandsOfUnknownOutcome ({ answers, contents }: Track): Set<number> {
+  const isUnknown = (seq: number) => contents.get(seq)?.endsWith(' OUTCOME_UNKNOWN') === true
+  return new Set([...answers].filter(([, seqs]) => [...seqs].some(isUnknown)).map(([id]) => id))
 }
 
 export function addVerdicts (verdicts: readonly Verdict[]): Verdict {

@@ -12,6 +12,9 @@ export interface ChaosOptions {
   limitSeconds: number
   /** The core loses answers, answers late and says 503, and remembers no command. */
   coreFaults: boolean
+  /** How often the server is killed, and what kills it and starts it again at the same address. */
+  kills?: number
+  killCommand?: string
 }
 
 export interface KitOptions {
@@ -71,6 +74,8 @@ const TABLE: readonly (readonly [name: string, value: string | undefined, help: 
   ['seed', 'number', 'chaos: repeats the plan of an earlier run'],
   ['limit-seconds', 'number', 'chaos: when to give up; default 300'],
   ['core-faults', undefined, 'chaos: the core loses answers, answers late, says 503, and remembers no command'],
+  ['kill-command', 'shell', 'chaos: what kills the server without warning, starts it again and waits for it; needs a store that survives'],
+  ['kills', 'number', 'chaos: how often; default 10 with a --kill-command'],
   ['help', undefined, 'print this']
 ]
 
@@ -128,13 +133,15 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
   }
   if (text('command-timeout-ms') !== undefined) options.commandTimeoutMs = count('command-timeout-ms', 0, 1)
   if (values['chaos'] === true) {
+    const killCommand = text('kill-command')
     options.chaos = {
       clients: count('clients', 200, 1),
       commands: count('commands', 20_000, 1),
       cuts: count('cuts', 5000, 0),
       seed: count('seed', Math.floor(Math.random() * 1_000_000_000), 0),
       limitSeconds: count('limit-seconds', 300, 1),
-      coreFaults: values['core-faults'] === true
+      coreFaults: values['core-faults'] === true,
+      ...(killCommand === undefined ? {} : { killCommand, kills: count('kills', 10, 1) })
     }
   }
   return options

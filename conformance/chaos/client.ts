@@ -11,6 +11,8 @@ import { LATE_MS, type ClientPlan, type CoreFault } from './plan.js'
 /** Commands sent and not answered at a time. */
 const WINDOW = 4
 /** A connection on which nothing comes for this time is left, as a user would reload; a ping is due long before (P-43). */
+/** Between two tries of a server that does not listen. */
+const RECONNECT_MS = 50
 const STUCK_MS = 40_000
 
 export interface ChaosClient {
@@ -21,6 +23,8 @@ export interface ChaosClient {
   readonly stuck: number
   /** Handshakes answered with a status other than 101. */
   readonly refusedHandshakes: number
+  /** Answers that say so. */
+  unknownOutcomes(): number
   /** Where it stands, in words. */
   state(): string
   /** Settles when everything was answered, the last output came and the session was ended. */
@@ -76,7 +80,10 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     const protocols = ['holdfast.v1', ...(sessionId === undefined ? [] : [`resume.${sessionId}.${token}.${offered}`])]
     const result = await upgrade(lane.url, { protocols, headers: parts.headers, timeoutMs: parts.timeoutMs }).catch(() => undefined)
     if (result?.link === undefined) {
-      if (result !== undefined) {
+      if (result === undefined) {
+        // Nobody listens: it was killed, and comes back.
+        await pause(RECONNECT_MS)
+      } else {
         refusedHandshakes++
         await pause(1000 * Math.min(5, Number(result.answer.headers.get('retry-after') ?? 0.2)))
       }
@@ -237,6 +244,7 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     get finalSeq () { return finalSeq },
     get sessionId () { return sessionId },
     get stuck () { return stuck },
+    unknownOutcomes: () => events.filter((event) => event.kind === 'output' && event.mark.endsWith(' OUTCOME_UNKNOWN')).length,
     get refusedHandshakes () { return refusedHandshakes },
     stop () {
       stopped = true

@@ -8,6 +8,7 @@ import { startCore, type Core } from '../core.js'
 import { credentials } from '../kit.js'
 import type { ChaosOptions, KitOptions } from '../options.js'
 import { createProxy, type Lane } from '../proxy.js'
+import { startKiller } from './killer.js'
 import { createChaosClient, markOf, type ChaosClient } from './client.js'
 import { isAnswered, planChaos, type ClientPlan, type CoreFault } from './plan.js'
 
@@ -43,10 +44,12 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
     const players = await Promise.all(planChaos(chaos).map((plan) => createPlayer(plan)))
     const progress = options.verbose ? setInterval(() => process.stderr.write(`${showProgress(players)}\n`), 5000) : undefined
     const limit = setTimeout(() => { for (const { client } of players) client.stop() }, chaos.limitSeconds * 1000)
+    const killer = chaos.killCommand === undefined ? undefined : startKiller(chaos.killCommand, chaos.kills ?? 10)
     await Promise.all(players.map(({ client }) => client.run()))
+    const kills = await killer?.stop() ?? 0
     clearTimeout(limit)
     clearInterval(progress)
-    return report(core, chaos, players, performance.now() - startedAt, delays.max / 1e6)
+    return report(core, chaos, players, { tookMs: performance.now() - startedAt, delayMs: delays.max / 1e6, kills })
   } finally {
     await proxy.close()
     await core?.close()
@@ -144,23 +147,27 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
   }
 }
 
-function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], tookMs: number, delayMs: number): ChaosReport {
+interface Run { tookMs: number, delayMs: number, kills: number }
+
+function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills }: Run): ChaosReport {
   const counted = core !== undefined
   const verdict = addVerdicts(players.map(({ plan, client, produced, executions }) => checkHistory({
-    client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced
+    client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced, serverDies: kills > 0
   })))
   const troubles = players.flatMap((player) => player.troubles)
   const sum = (of: (player: Player) => number) => players.reduce((total, player) => total + of(player), 0)
   const broken = sum(({ lane }) => lane.broken)
   const executions = sum((player) => [...player.executions.values()].reduce((total, runs) => total + runs, 0))
   const stuck = sum(({ client }) => client.stuck)
-  const problems = [...verdict.problems, ...troubles, ...players.flatMap(checkUnknown)]
+  const problems = [...verdict.problems, ...troubles, ...players.flatMap((player) => checkUnknown(player, kills > 0))]
+  if (kills < (chaos.kills ?? 0)) problems.push(`the server was killed ${kills} times, not ${chaos.kills}: give it more commands`)
   if (broken < chaos.cuts) problems.push(`only ${broken} of ${chaos.cuts} connections were broken`)
   if (stuck > 0) problems.push(`${stuck} connections went silent and had to be left`)
   const lines = [
     `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit itself ${Math.round(delayMs)} ms`,
     `commands ${chaos.commands}, executions ${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
     `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
+    ...(kills > 0 ? [`server killed ${kills} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`] : []),
     ...(chaos.coreFaults ? [`faults of the core: ${countFaults(players)}`] : []),
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,
     `lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}`,
@@ -178,12 +185,13 @@ function countFaults (players: readonly Player[]): string {
 }
 
 /** A command whose answer the core lost is OUTCOME_UNKNOWN, and no other one is. */
-function checkUnknown ({ plan, client }: Player): string[] {
+function checkUnknown ({ plan, client }: Player, serverDies: boolean): string[] {
   const problems: string[] = []
   for (const event of client.events) {
     if (event.kind !== 'output' || event.id === undefined) continue
     const fault = plan.commands[event.id - 1]?.fault ?? 'none'
     const isUnknown = event.mark.endsWith(' OUTCOME_UNKNOWN')
+    if (isUnknown && serverDies) continue
     if (isUnknown === isAnswered(fault)) problems.push(`client ${plan.client}: command ${event.id} (${fault}) was answered ${event.mark}`)
   }
   return problems
