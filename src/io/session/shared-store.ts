@@ -9,6 +9,9 @@
 // S-11 `claim` of a session that another node owns asks that node to release it first, and takes it
 //      after `handOffMs` at the latest: a client with a valid token outranks an owner that does not
 //      answer. Nobody is asked for a wrong token.
+//      A node may not have noticed that it lost a session. So a token that its own record does not
+//      know is put to `claim` before the client is told `unknown`; where the claim succeeds, the
+//      record of the lost ownership is `evicted` first.
 // S-12 A claim whose `lastSeen` is above the session's highest seq ends the session as `state_lost`
 //      (P-34). An output that a client has seen is never numbered again.
 // S-13 `release` keeps the last batch and gives the ownership up, in one step. A release that is

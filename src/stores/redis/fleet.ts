@@ -108,10 +108,10 @@ export function createFleet (node: RedisNode, bus: Bus, options: FleetOptions): 
     await bus.rename(former).catch(() => {})
   }
 
-  async function orphan (id: SessionId, of: NodeId): Promise<void> {
+  async function orphan (id: SessionId, of: NodeId, call = ''): Promise<void> {
     const reply = await gate.call('orphan', layout.sessionKeys(id, of), [
       id, of, String(limits.resumeWindowMs), String(limits.idleTimeoutMs), String(limits.unheardWindowMs),
-      String(limits.outboxMessages), String(limits.outboxBytes), String(limits.tombstoneMs)
+      String(limits.outboxMessages), String(limits.outboxBytes), String(limits.tombstoneMs), call
     ])
     const [word, stone] = (reply ?? []) as Reply[]
     if (textOf(word) === 'orphaned') stats.orphaned++
@@ -144,13 +144,13 @@ export function createFleet (node: RedisNode, bus: Bus, options: FleetOptions): 
     await Promise.all(ids.map(id => expire(node, id, '')))
   }
 
-  async function giveUpDoubtful (): Promise<void> {
+  async function undoDoubtful (): Promise<void> {
     const now = clock.now()
-    const ids = [...node.doubtful.keys()]
-    for (const [id, until] of node.doubtful) {
-      if (until <= now) node.doubtful.delete(id)
+    const doubtful = [...node.doubtful]
+    for (const [call, { until }] of doubtful) {
+      if (until <= now) node.doubtful.delete(call)
     }
-    await Promise.all(ids.map(id => orphan(id, node.id)))
+    await Promise.all(doubtful.map(([call, { id }]) => orphan(id, node.id, String(call))))
   }
 
   /** Partition after partition, as many as the time since the last call asks for. */
@@ -208,7 +208,7 @@ export function createFleet (node: RedisNode, bus: Bus, options: FleetOptions): 
     }
     await orphanDead()
     await expireDue()
-    await giveUpDoubtful()
+    await undoDoubtful()
     await touch()
   }
 

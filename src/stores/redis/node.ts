@@ -58,13 +58,16 @@ export interface RedisNode {
   readonly clock: Clock
   readonly scheduler: Scheduler
   readonly stats: StoreStats
+  /** Number of the latest call that gives a session to this node. */
+  lastCall: number
   /** What this node owns, as far as it knows. */
   readonly owned: Map<SessionId, Fence>
   /**
-   * Sessions that a call without an answer may have given to this node, by the time until which
-   * they are looked after. Without that nobody would know of them while this node lives.
+   * Calls without an answer that may have given a session to this node, by their number. They are
+   * undone for a while; else nobody would know of the session while this node lives. The number is
+   * kept with the session, so that undoing one call, however late, never undoes the next one.
    */
-  readonly doubtful: Map<SessionId, Millis>
+  readonly doubtful: Map<number, { readonly id: SessionId, readonly until: Millis }>
   readonly unlimitedUserId: UserId | undefined
   /** Whether the lease of a node is not over, as far as is known. */
   isAlive(node: NodeId): boolean
@@ -76,11 +79,9 @@ export interface RedisNode {
 const MAX_DOUBTFUL = 10_000
 const DOUBTFUL_MS = 60_000
 
-export function doubt (node: RedisNode, id: SessionId): void {
-  if (node.owned.has(id)) return
-  node.doubtful.delete(id)
-  node.doubtful.set(id, node.clock.now() + DOUBTFUL_MS)
-  if (node.doubtful.size > MAX_DOUBTFUL) node.doubtful.delete(node.doubtful.keys().next().value as SessionId)
+export function doubt (node: RedisNode, id: SessionId, call: number): void {
+  node.doubtful.set(call, { id, until: node.clock.now() + DOUBTFUL_MS })
+  if (node.doubtful.size > MAX_DOUBTFUL) node.doubtful.delete(node.doubtful.keys().next().value as number)
 }
 
 /** The node has lost a session, or has given it up. */

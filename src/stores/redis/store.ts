@@ -34,6 +34,8 @@ export interface RedisStoreOptions {
   readonly partitions?: number
   /** Name of this node for people; a random part is added. Default `node`. */
   readonly nodeName?: string
+  /** Gives a name to each life of this node; default: `nodeName` and a random part. */
+  readonly createNodeId?: () => NodeId
   /** What this node says of itself to the others. */
   readonly describe?: () => JsonObject
   /** A call without an answer for so long is `unavailable`; default 2,000. */
@@ -72,7 +74,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
   if (!Number.isInteger(Math.log2(partitions)) || partitions > MAX_PARTITIONS) {
     throw new TypeError(`The number of partitions must be a power of two up to ${MAX_PARTITIONS}.`)
   }
-  const newNodeId = (): NodeId => `${nodeName}-${randomBytes(5).toString('hex')}`
+  const newNodeId = options.createNodeId ?? (() => `${nodeName}-${randomBytes(5).toString('hex')}`)
   let hooks = NO_HOOKS
   let isOpen = false
   let keeps = false
@@ -114,6 +116,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     clock,
     scheduler,
     stats: createStats(),
+    lastCall: 0,
     owned: new Map(),
     doubtful: new Map(),
     unlimitedUserId: options.unlimitedUserId,

@@ -85,8 +85,9 @@ export function createWrites (node: RedisNode, bus: Bus): Writes {
     async create (session) {
       const { id, userId, progress } = session
       const self = node.id
+      const call = ++node.lastCall
       const fields = fieldsOf(progress, session.context, session.access)
-      fields.push('p', session.profile, 'g', session.generation)
+      fields.push('p', session.profile, 'g', session.generation, 'n', String(call))
       const limit = userId === node.unlimitedUserId ? 0 : limits.maxSessionsPerUser
       const args: Argument[] = [
         self, id, userId, String(limit), String(session.createdAt), String(progress.lastSeq),
@@ -97,12 +98,11 @@ export function createWrites (node: RedisNode, bus: Bus): Writes {
         if (textOf(word) === 'created' && node.id === self) {
           const fence = Number(textOf(detail))
           node.owned.set(id, fence)
-          node.doubtful.delete(id)
           return { fence }
         }
         if (textOf(word) === 'exists') return 'exists'
         if (textOf(word) !== 'user_quota') {
-          doubt(node, id)
+          doubt(node, id, call)
           return 'unavailable'
         }
         const candidate = textOf(detail)

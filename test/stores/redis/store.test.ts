@@ -4,9 +4,11 @@
 import t from 'tap'
 import type { Test } from 'tap'
 import type { ClaimedSession, ClaimRequest } from '../../../src/io/session/shared-store.js'
+import { connectRedis } from '../../../src/stores/redis/ioredis.js'
+import type { RedisPort } from '../../../src/stores/redis/redis-port.js'
 import { needsRedis, startRedis, type RedisServer } from '../../helpers/redis.js'
 import {
-  batchOf, createdIn, PROGRESS, sessionOf, startNode, TEST_LIMITS, type TestNode
+  addressOf, batchOf, createdIn, PROGRESS, sessionOf, startNode, TEST_LIMITS, type TestNode
 } from '../../helpers/redis-node.js'
 
 const DEADLINE = { keepForMs: 60_000, reason: 'resume_window' } as const
@@ -242,6 +244,43 @@ t.test('redis store', needsRedis(), async t => {
     await Promise.all(nodes.map(({ store }) => store.tick()))
     const ended = nodes.flatMap(node => node.ended.map(({ tombstone }) => `${tombstone.id} ${tombstone.reason}`))
     t.same(ended.sort(), [`${one.session.id} idle`, `${two.session.id} resume_window`].sort())
+  })
+
+  t.test('a claim without an answer is undone, and however late that is, not the next one', async t => {
+    const [a] = await fleet(t as Test, 1) as [TestNode]
+    const losing = connectRedis(addressOf(server.url))
+    let losses = 1
+    const port: RedisPort = {
+      ...losing,
+      run: (script, keys, args) => losing.run(script, keys, args).then(reply => {
+        if (script.name === 'claim' && losses-- > 0) throw new Error('Connection is closed.')
+        return reply
+      })
+    }
+    const b = await startNode(t as Test, server.url, { prefix: `test${prefixes}`, port })
+    const one = await createdIn(a)
+    const two = await createdIn(a)
+    for (const { session, fence } of [one, two]) await a.store.release(batchOf(session.id, fence, 0, []), DEADLINE)
+    t.equal(await b.store.claim(claimOf(one.session.id)), 'unavailable')
+    t.match(await a.store.find(one.session.id), { owner: b.store.nodeId }, 'it took effect')
+    losses = 1
+    t.equal(await b.store.claim(claimOf(two.session.id)), 'unavailable')
+    const { fence } = await claimed(b, claimOf(two.session.id))
+    await b.store.tick()
+    t.match(await a.store.find(one.session.id), { owner: null })
+    t.equal(await b.store.commit(batchOf(two.session.id, fence, 0, ['a'])), 'kept')
+  })
+
+  t.test('a node that has not noticed a loss drops its record before it has the session again', async t => {
+    const [a, b] = await fleet(t as Test, 2, { handOffMs: 20 }) as [TestNode, TestNode]
+    const { session: { id }, fence } = await createdIn(a)
+    const second = await claimed(b, claimOf(id))
+    await b.store.release(batchOf(id, second.fence, 0, []), DEADLINE)
+    a.evicted.length = 0
+    const third = await claimed(a, claimOf(id, { tokenHash: 'hash-2', nextTokenHash: 'hash-3' }))
+    t.ok(third.fence > fence)
+    t.ok(a.evicted.every(each => each.id === id && each.fence === fence))
+    t.equal(await a.store.commit(batchOf(id, third.fence, 0, ['a'])), 'kept')
   })
 
   t.test('S-15 a push is an output of an ownerless session, bounded as its outbox is', async t => {

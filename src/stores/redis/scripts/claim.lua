@@ -2,7 +2,7 @@
 -- node, KEYS[11] of the former one.
 -- ARGV: 1 sid, 2 node, 3 user, 4 hash of the token, 5 hash of the next one, 6 highest seq of the
 --       client, 7 labels, 8 owner and 9 fence that the caller expects, 10 most outputs, 11 most
---       bytes of them, 12 ms to keep a tombstone
+--       bytes of them, 12 ms to keep a tombstone, 13 the node's number of this call
 -- The answer: 'claimed', fence, former owner, head, long values, outputs | 'unknown' | 'owned',
 --             owner, fence | 'ended', tombstone, and '1' where this call has ended it
 local sid, node, user, hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -34,7 +34,8 @@ if owner ~= '' then settle(numbers, nil, tonumber(ARGV[10]), tonumber(ARGV[11]))
 local fence = text(math.max(tonumber(head[2]) + 1, at))
 put({
   'o', node, 'f', fence, 'th', ARGV[5], 'pt', hash, 'l', ARGV[7], 'da', '', 'dl', '', 'er', '', 'ib', '0', 'iy', '0',
-  'ls', text(numbers.ls), 'rs', text(numbers.rs), 'ob', text(numbers.ob), 'dr', text(numbers.dr), 'at', text(at)
+  'n', ARGV[13], 'at', text(at), 'ls', text(numbers.ls), 'rs', text(numbers.rs), 'ob', text(numbers.ob),
+  'dr', text(numbers.dr)
 }, head[11])
 redis.call('ZREM', KEYS[9], sid)
 if owner ~= '' then redis.call('SREM', KEYS[11], sid) end

@@ -1,11 +1,12 @@
 -- A node has died, or does not know a session that it owns: nobody owns the session from now on.
 -- KEYS[10] is the set of that node.
 -- ARGV: 1 sid, 2 that node, 3 resume window, 4 idle timeout, 5 window of a session that its client
---       may not know,
---       6 most outputs, 7 most bytes of them, 8 ms to keep a tombstone
+--       may not know, 6 most outputs, 7 most bytes of them, 8 ms to keep a tombstone,
+--       9 the node's number of the call to undo, or ''
 -- The answer: 'orphaned' | 'ended', tombstone | 'not_theirs'
 local sid, node = ARGV[1], ARGV[2]
-local head = redis.call('HMGET', KEYS[1], 'o', 'p', 'ls', 'rs', 'ob', 'dr', 'at', 'he', 'wm', 'da')
+local head = redis.call('HMGET', KEYS[1], 'o', 'p', 'ls', 'rs', 'ob', 'dr', 'at', 'he', 'wm', 'da', 'n')
+if head[1] == node and ARGV[9] ~= '' and head[11] ~= ARGV[9] then return { 'not_theirs' } end
 if head[1] ~= node then
   redis.call('SREM', KEYS[10], sid)
   return { 'not_theirs' }
