@@ -12,6 +12,8 @@ export interface FaultyJournal extends Journal {
   release(): void
   /** Times that it was opened. */
   readonly openings: number
+  /** Whether each write so far was to go to the disk itself. */
+  readonly syncs: readonly boolean[]
 }
 
 export function createFaultyJournal (inner: Journal): FaultyJournal {
@@ -19,6 +21,7 @@ export function createFaultyJournal (inner: Journal): FaultyJournal {
   let held: Promise<void> | undefined
   let release = (): void => {}
   let openings = 0
+  const syncs: boolean[] = []
 
   function check (when: 'before' | 'after'): void {
     if (failing?.when === when) throw failing.error
@@ -31,6 +34,7 @@ export function createFaultyJournal (inner: Journal): FaultyJournal {
       put: (key, text) => group.put(key, text),
       delete: key => group.delete(key),
       async write (sync) {
+        syncs.push(sync)
         await held
         check('before')
         await group.write(sync)
@@ -41,6 +45,7 @@ export function createFaultyJournal (inner: Journal): FaultyJournal {
 
   return {
     ...inner,
+    syncs,
     get openings () { return openings },
     fail (error, when = 'before') { failing = { error, when } },
     mend () { failing = undefined },

@@ -64,6 +64,11 @@ export function goneMessage (directory: string): string {
     'be lost. Restore it if there is a backup, and start the server again.'
 }
 
+export function takenMessage (directory: string): string {
+  return `Another process has used the data directory ${directory} while this one could not write to it. ` +
+    'End one of the two, and start the other again.'
+}
+
 export function stalledMessage (directory: string, seconds: number): string {
   return `The disk of ${directory} has not answered a write for ${seconds} s. The store goes on by itself when it does.`
 }

@@ -5,7 +5,7 @@
 import { HoldfastError } from '../../io/errors.js'
 import type { StoreHealth } from '../../io/session/store.js'
 import type { Millis } from '../../io/types.js'
-import { describeFault, goneMessage, stalledMessage, type Fault } from './faults.js'
+import { describeFault, goneMessage, stalledMessage, takenMessage, type Fault } from './faults.js'
 import type { Group, Journal } from './journal.js'
 import { prove, wasOpenedBy } from './opening.js'
 import { countWrite, type StatsCounters } from './stats.js'
@@ -104,7 +104,7 @@ export function createKeeper (deps: KeeperDeps): Keeper {
 
   async function tryAgain (): Promise<Fault | undefined> {
     await journal.open('again')
-    if (!await wasOpenedBy(journal, openings)) return { kind: 'ends', message: goneMessage(directory) }
+    if (!await wasOpenedBy(journal, openings)) return { kind: 'ends', message: takenMessage(directory) }
     await deps.reread()
     await prove(journal)
     return undefined
