@@ -249,6 +249,7 @@ export const REASONS: Readonly<Record<number, string>> = {
   4103: 'heartbeat_missed',
   4104: 'overloaded',
   4105: 'auth_unavailable',
+  4106: 'store_unavailable',
   4200: 'draining',
   4202: 'credentials_expired',
   4203: 'detached_by_operator',

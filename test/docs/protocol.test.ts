@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { RULES } from '../../conformance/check.js'
+import { REASONS } from '../../conformance/peer.js'
 import { ERRORS } from '../../src/io/errors.js'
 import { MAX_DEPTH } from '../../src/io/json.js'
 import { CLOSE, closeAction } from '../../src/io/protocol/close-codes.js'
@@ -54,6 +55,10 @@ t.test('every rule is cited by the code that keeps it', async t => {
 
 t.test('the conformance suite names the same rules', async t => {
   t.same(Object.keys(RULES), [...rules.keys()])
+})
+
+t.test('the conformance suite names the same close codes and reasons', async t => {
+  t.same(REASONS, Object.fromEntries(Object.values(CLOSE).map(({ code, reason }) => [code, reason])))
 })
 
 t.test('section 10 lists every close code with its reason and action, and nothing else', async t => {
