@@ -2,21 +2,23 @@
 // profile of docs/protocol.md. No dependencies at run time, and no built-ins of any runtime.
 //
 // This file joins the parts and decides nothing. session-machine.ts says what to do about an event;
-// its effects are carried out by link.ts (the connection), command-queue.ts (the commands) and
-// environment.ts (page, storage, lock, timers). What the application is to hear waits in `news`
-// until everything has been done, so a handler finds the final state, may call whatever it likes,
-// and hears of that afterwards.
+// its effects are carried out by link.ts (the connection), command-queue.ts (the commands),
+// vault.ts (storage and lock) and news.ts (what the application hears).
 
 import type { CommandMap, EventMap } from '../io/dispatcher/command.js'
 import type { ConnectOptions, Session, SessionEvents } from './api.js'
-import { createCommandQueue, outcomeOf, type Outcome } from './command-queue.js'
+import { DETACH_CODE } from './bounds.js'
+import { outcomeOf, type Outcome } from './command-frame.js'
+import { createCommandQueue } from './command-queue.js'
+import { watchPage, type Page, type SocketConstructor } from './environment.js'
+import { createLink } from './link.js'
+import { createNews } from './news.js'
+import { transition } from './session-machine.js'
 import {
-  createTimers, createVault, tabPersistence, watchPage, type Page, type SocketConstructor, type Timing
-} from './environment.js'
-import { createLink, DETACH_CODE } from './link.js'
-import {
-  createTransition, INITIAL_STATE, type ServerFrame, type SessionEvent, type SessionPort
-} from './session-machine.js'
+  INITIAL_STATE, type ServerFrame, type SessionEvent, type SessionPort, type SessionState
+} from './session-state.js'
+import { createTimers } from './timers.js'
+import { createVault, tabPersistence } from './vault.js'
 
 export { CommandError } from './api.js'
 export type * from './api.js'
@@ -25,8 +27,6 @@ export type { CommandMap, EventMap } from '../io/dispatcher/command.js'
 export type {
   AbortSignalLike, Page, Persistence, SavedCommand, SavedSession, SocketConstructor, SocketLike, Timing
 } from './environment.js'
-
-type Handler = (...args: never[]) => void
 
 /**
  * Starts a session, or goes on with the one that is saved, and keeps it connected until `close()`
@@ -41,68 +41,25 @@ type Handler = (...args: never[]) => void
 export function connect<C extends CommandMap = CommandMap, E extends EventMap = EventMap> (
   url: string, options: ConnectOptions = {}
 ): Session<C, E> {
-  const page = options.page ?? globalThis as Page
-  const Socket = options.WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket
+  const {
+    token, timeoutMs, maxOutputBytes, renew = true, maxAttempts = Infinity, maxQueue = 1000, page = globalThis as Page,
+    WebSocket: Socket = (globalThis as { WebSocket?: SocketConstructor }).WebSocket,
+    now = () => performance.now(), wall = Date.now, random = Math.random,
+    setTimeout: later = (run, ms) => setTimeout(run, ms),
+    clearTimeout: cancel = handle => clearTimeout(handle as number),
+    persistence = tabPersistence(page, options.persistenceKey ?? `holdfast:${url}`)
+  } = options
   if (Socket === undefined) throw new TypeError('This runtime has no WebSocket; pass one as options.WebSocket.')
-  const timing: Timing = {
-    now: options.now ?? (() => performance.now()),
-    wall: options.wall ?? Date.now,
-    setTimeout: options.setTimeout ?? ((run, ms) => setTimeout(run, ms)),
-    clearTimeout: options.clearTimeout ?? (handle => clearTimeout(handle as number)),
-    random: options.random ?? Math.random
-  }
-  const { token, maxOutputBytes } = options
-
-  // What the application hears
-
-  const handlers = new Map<string, Set<Handler>>()
-  const news: Array<() => void> = []
-  let isTelling = false
-
-  /** A handler that throws keeps neither the others nor the session from going on. */
-  function call (key: string, ...args: unknown[]): void {
-    for (const handler of [...handlers.get(key) ?? []]) {
-      try {
-        handler(...args as never[])
-      } catch (cause) {
-        if (key !== 'on error') tell('error', { code: 'HANDLER_FAILED', message: `A handler failed: ${key}`, cause })
-      }
-    }
-  }
-
-  function add (key: string, handler: Handler): () => void {
-    // Wrapped, so that a handler registered twice is called twice and removed once.
-    const own: Handler = (...args) => handler(...args)
-    const set = handlers.get(key) ?? new Set()
-    handlers.set(key, set.add(own))
-    return () => { set.delete(own) }
-  }
-
-  function tell<K extends keyof SessionEvents> (type: K, event: SessionEvents[K]): void {
-    news.push(() => call(`on ${type}`, event))
-  }
-
-  function publish (): void {
-    if (isTelling || isActing) return
-    isTelling = true
-    for (let next = news.shift(); next !== undefined; next = news.shift()) next()
-    isTelling = false
-  }
-
-  // What happens
-
-  const transition = createTransition({
-    renew: options.renew !== false,
-    maxAttempts: options.maxAttempts ?? Infinity,
-    hasStaticToken: typeof token === 'string'
-  })
+  const timing = { now, wall, random, setTimeout: later, clearTimeout: cancel }
+  const timers = createTimers(timing)
+  const news = createNews()
   const events: SessionEvent[] = []
-  let state = INITIAL_STATE
+  let state: SessionState = { ...INITIAL_STATE, renew, maxAttempts, random, hasStaticToken: typeof token === 'string' }
   let isActing = false
 
   /**
-   * Events of one turn are taken one after another, each with all its effects. @throws what a
-   * malformed frame makes the machine throw
+   * Events of one turn are taken one after another, each with all its effects. Throws what a
+   * malformed frame makes the machine throw.
    */
   function dispatch (...event: SessionEvent): void {
     events.push(event)
@@ -110,35 +67,33 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     isActing = true
     try {
       for (let next = events.shift(); next !== undefined; next = events.shift()) {
-        const isOffline = page.navigator?.onLine === false
-        const result = transition(state, next, { now: timing.now(), random: timing.random, isOffline })
-        state = result.state
-        for (const [name, ...args] of result.effects) (port[name] as (...args: unknown[]) => void)(...args)
+        state = transition(state, next, { now: now(), isOffline: page.navigator?.onLine === false })
+        for (const [name, ...args] of state.effects) (port[name] as (...args: unknown[]) => void)(...args)
       }
     } finally {
       isActing = false
     }
-    publish()
+    news.publish()
   }
 
-  // The parts
+  /** Tells what no event of the machine tells. */
+  function announce<K extends keyof SessionEvents> (type: K, event: SessionEvents[K]): void {
+    news.tell(type, event)
+    if (!isActing) news.publish()
+  }
 
-  const timers = createTimers(timing)
-  const queue = createCommandQueue({
-    timing,
-    timers,
-    maxQueue: options.maxQueue ?? 1000,
-    timeoutMs: options.timeoutMs,
-    transmit: heads => dispatch('transmit', heads),
-    orphan
-  })
+  function orphan (id: number, command: string | undefined, outcome: Outcome): void {
+    // The next `connect()` hears of what this one leaves.
+    if (outcome.error?.code !== 'DISPOSED') announce('orphanResult', { id, command, ...outcome })
+  }
+
+  const queue = createCommandQueue({ now, timers, maxQueue, timeoutMs, orphan, emit: dispatch })
   const link = createLink({
     url,
     Socket,
     timing,
     timers,
     token: () => typeof token === 'function' ? token() : token,
-    identified: subject => dispatch('token', subject),
     entries () {
       const { sessionId, resumeToken, lastSeq } = state
       return [
@@ -150,70 +105,35 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
       dispatch('frame', frame as ServerFrame)
       queue.flush()
     },
-    lost: loss => dispatch('lost', loss),
-    failed: (reason, cause) => dispatch('failed', reason, cause)
+    emit: dispatch
   })
-  const persistence = options.persistence === false
-    ? undefined
-    : options.persistence ?? tabPersistence(page, options.persistenceKey ?? `holdfast:${url}`)
-  const vault = createVault(
-    persistence,
-    page.navigator?.locks,
-    timers,
-    (message, cause) => {
-      tell('error', { code: 'PERSISTENCE_FAILED', message, cause })
-      publish()
-    }
-  )
-  let loads = 0
-  const unwatch = watchPage(page, { wake: isSure => dispatch('wake', isSure), hide: () => dispatch('hide') })
-
-  function orphan (id: number, command: string | undefined, outcome: Outcome): void {
-    // The next `connect()` hears of what this one leaves.
-    if (outcome.error?.code !== 'DISPOSED') tell('orphanResult', { id, command, ...outcome })
-    publish()
-  }
+  const vault = createVault(persistence || undefined, page.navigator?.locks, timers, dispatch, (message, cause) => {
+    announce('error', { code: 'PERSISTENCE_FAILED', message, cause })
+  })
+  const unwatch = watchPage(page, dispatch)
 
   const port: SessionPort = {
+    ...timers,
+    ...news,
+    ...vault,
     ...queue,
     ...link,
-    disarm: timers.disarm,
     arm: (event, ms) => timers.arm(event, ms, () => dispatch(event)),
-    load () {
-      const mine = ++loads
-      void vault.load().then(({ saved, isFree }) => { if (mine === loads) dispatch('loaded', saved, isFree) })
-    },
     save () {
       const { sessionId, userId, resumeToken, lastSeq } = state
       if (resumeToken === undefined) return
       vault.save({ sessionId: sessionId!, userId: userId!, resumeToken, lastSeq, commands: queue.saved() })
     },
-    forget (isReplaced) {
-      // A session that was taken over lives on. Where its new holder saves to the same place, that
-      // is now theirs; what is this tab's alone must not take the session back at the next reload.
-      if (!isReplaced || persistence?.isShared !== true) vault.clear()
-    },
-    claim: vault.claim,
-    release () {
-      loads++
-      vault.release()
-    },
-    flow: queue.open,
     answer (frame, isNew) {
       const { id } = frame
       if (id !== undefined && !queue.answer(id, frame) && isNew) orphan(id, undefined, outcomeOf(frame, ''))
     },
-    refuse (id, retryAfterMs, expected) {
-      if (!queue.refuse(id, retryAfterMs, expected)) dispatch('stateLost')
-    },
-    blame () {
-      if (queue.isSending()) dispatch('blamed')
-    },
-    endCommands: queue.end,
-    tell,
     deliver (event, payload, seq) {
-      tell('message', { event, payload, seq })
-      news.push(() => call(`event ${event}`, payload, seq), () => dispatch('handled', seq))
+      news.tell('message', { event, payload, seq })
+      news.post(() => {
+        news.call(`event ${event}`, payload, seq)
+        dispatch('handled', seq)
+      })
     },
     leave () {
       link.close(DETACH_CODE)
@@ -225,15 +145,13 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
 
   dispatch('start')
 
-  const send = (command: string, payload?: unknown, sendOptions?: object): Promise<unknown> =>
-    queue.send(command, payload, sendOptions)
   return {
     get state () { return state.phase },
     get sessionId () { return state.sessionId },
     get userId () { return state.userId },
-    send: send as Session<C, E>['send'],
-    onMessage: (event, handler) => add(`event ${event}`, handler),
-    on: (type, handler) => add(`on ${type}`, handler),
+    send: queue.send as Session<C, E>['send'],
+    onMessage: (event, handler) => news.on(`event ${event}`, handler),
+    on: (type, handler) => news.on(`on ${type}`, handler),
     connect: () => dispatch('connect'),
     detach: () => dispatch('detach'),
     close: () => dispatch('close'),

@@ -2,10 +2,11 @@
 
 import t from 'tap'
 import fc from 'fast-check'
-import { createTransition, INITIAL_STATE, type Effect, type SessionEvent, type SessionState } from '../../src/client/session-machine.js'
+import { transition } from '../../src/client/session-machine.js'
+import { INITIAL_STATE, type SessionEvent, type SessionState } from '../../src/client/session-state.js'
 import { SESSION } from './world.js'
 
-const SETTINGS = { renew: true, maxAttempts: Infinity, hasStaticToken: false }
+const SETTINGS = { renew: true, maxAttempts: Infinity, hasStaticToken: false, random: () => 0.5 }
 const saved = { sessionId: 's1', userId: 'ann', resumeToken: 't9', lastSeq: 3, commands: [] }
 const resumed = { ...SESSION, lastCommand: 0, replay: null, gap: null }
 
@@ -31,33 +32,32 @@ const anyEvent: fc.Arbitrary<SessionEvent> = fc.oneof(
 )
 
 t.test('every transition is pure, and none leaves the session where nothing would go on', async t => {
-  const transition = createTransition(SETTINGS)
   fc.assert(fc.property(fc.array(anyEvent, { maxLength: 60 }), fc.boolean(), (events, isOffline) => {
-    let state: SessionState = INITIAL_STATE
+    let state: SessionState = { ...INITIAL_STATE, ...SETTINGS }
     let isArmed = false
-    const context = { now: 1_000, random: () => 0.5, isOffline }
+    const context = { now: 1_000, isOffline }
     for (const event of [['start'] as SessionEvent, ...events]) {
       Object.freeze(state)
-      let result: { state: SessionState, effects: readonly Effect[] }
+      let next: SessionState
       try {
-        result = transition(state, event, context)
+        next = transition(state, event, context)
       } catch {
         // A frame that is not shaped as it should be: the link gives the connection up.
-        result = transition(state, ['lost', { code: 4900, reason: 'malformed_frame', action: 'resume_later' }], context)
+        next = transition(state, ['lost', { code: 4900, reason: 'malformed_frame', action: 'resume_later' }], context)
       }
       if (event[0] !== 'frame') {
         const again = transition(state, event, context)
-        if (JSON.stringify(again) !== JSON.stringify(result)) throw new Error('the same event gives something else')
+        if (JSON.stringify(again) !== JSON.stringify(next)) throw new Error('the same event gives something else')
       }
-      const { effects } = result
+      const { effects } = next
       if (state.phase === 'ended' && effects.some(([name]) => ['open', 'tell', 'arm', 'save'].includes(name))) throw new Error(`${event[0]} wakes what has ended`)
       for (const [name, ...args] of effects) {
         if (name === 'arm' && args[0] === 'retry') isArmed = true
         if (name === 'leave' || (name === 'disarm' && args[0] === 'retry')) isArmed = false
       }
-      state = result.state
+      state = next
       const isIdle = state.phase === 'detached' && !isArmed
-      if (isIdle && !state.isHeld && state.told?.retryInMs !== null) throw new Error(`${event[0]} leaves a promise of an attempt that does not come`)
+      if (isIdle && !state.isPaused && state.told?.retryInMs !== null) throw new Error(`${event[0]} leaves a promise of an attempt that does not come`)
       if (state.ackedSeq > state.lastSeq && state.phase === 'live') throw new Error('acknowledges what was not handled')
     }
   }), { numRuns: 2_000 })
