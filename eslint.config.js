@@ -56,7 +56,7 @@ export default [
   }),
   imports('src/stores/redis/ioredis.ts', { allowed: ['ioredis', '\\./[\\w-]+\\.js'] }),
   imports('src/stores/*.ts', {
-    allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./embedded/store\\.js'],
+    allowed: ['\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./(embedded|redis)/store\\.js', '\\./redis/(ioredis|url)\\.js', '\\.\\./system-clock\\.js'],
     types: ['\\.\\./io/session/(directory|record)\\.js']
   }),
   imports('src/stores/embedded/*.ts', {
@@ -93,7 +93,8 @@ export default [
   // The process. Only server.ts reads the environment and writes to the terminal.
   imports('src/config*.ts', {
     allowed: [
-      'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/(errors|json|names/\\w+)\\.js'
+      'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js', '\\./io/(errors|json|names/\\w+)\\.js',
+      '\\./stores/redis/url\\.js'
     ]
   }),
   {

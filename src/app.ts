@@ -33,7 +33,7 @@ import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
-import { createStore } from './stores/create.js'
+import { createStore, type StoreSurroundings } from './stores/create.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -90,7 +90,9 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(sessionManager, {
     limits: limits.sessions,
     clock,
-    store: overrides.store ?? createStore(config, storeHooks(app)),
+    store: overrides.store ?? createStore(config, {
+      ...storeHooks(app), clock, log: app.log, ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
+    }),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
   const core = overrides.core ?? await createCore(config, app, clock)
@@ -156,7 +158,7 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
 }
 
 /** What a start with many sessions says, and what one finds that cannot be read. */
-function storeHooks ({ log }: FastifyInstance): NonNullable<Parameters<typeof createStore>[1]> {
+function storeHooks ({ log }: FastifyInstance): StoreSurroundings {
   return {
     onProgress: sessions => { log.info({ sessions }, 'session store is being read') },
     onDamaged: problem => { log.error({ err: new Error(problem) }, 'session store has a session that cannot be read') }

@@ -6,6 +6,7 @@
 import { Type, type Static, type TSchema } from 'typebox'
 import { MAX_JSON_BYTES } from './io/json.js'
 import { canonicalRange, proxyRangeProblem, withoutBrackets } from './io/names/address.js'
+import { MAX_PARTITIONS, readRedisUrl } from './stores/redis/url.js'
 import { canonicalOriginEntry, originEntryProblem } from './io/names/origin.js'
 
 export interface Option<S extends TSchema = TSchema, D = unknown> {
@@ -16,7 +17,7 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   /** Undefined: not set. */
   readonly default: D
   /** For numbers. */
-  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'per second' | 'per minute'
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'partitions' | 'per second' | 'per minute'
   /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
   readonly secret?: true
   /** What it decides, or which failure or attack it bounds. */
@@ -190,10 +191,11 @@ export const OPTIONS = {
   }),
   store: option({
     env: 'HOLDFAST_STORE',
-    schema: Type.Enum(['memory', 'embedded']),
+    schema: Type.Enum(['memory', 'embedded', 'redis']),
     default: 'memory',
     what: 'Where sessions are kept. `memory`: sessions outlive connections, not the process. `embedded`: they also ' +
-      'outlive the process, in HOLDFAST_DATA_DIR; setting that is enough.'
+      'outlive the process, in HOLDFAST_DATA_DIR; setting that is enough. `redis`: they also outlive any one node, in ' +
+      'HOLDFAST_REDIS_URL; setting that is enough.'
   }),
   dataDir: option({
     env: 'HOLDFAST_DATA_DIR',
@@ -209,6 +211,41 @@ export const OPTIONS = {
     what: 'What an answered command survives with the embedded store. `process`: the death of the process. `disk`: ' +
       'also that of the host; each group of writes then waits for the disk.',
     tune: 'Set to `disk` where a power failure must not cost the last seconds.'
+  }),
+  redisUrl: option({
+    env: 'HOLDFAST_REDIS_URL',
+    schema: text(),
+    default: undefined,
+    secret: true,
+    what: 'Redis (7.0 or later) or Valkey (7.2 or later) of the redis store: `redis://user:password@host:6379/0`, ' +
+      '`rediss://` with TLS, `redis+cluster://host:6379,host:6379`, `redis+sentinel://host:26379,host:26379/primary`.',
+    hit: 'the server does not start, and says why; for a Redis that fails later `STORE_UNAVAILABLE` until it is back',
+    problem: (url: string) => {
+      const address = readRedisUrl(url)
+      return 'problem' in address ? address.problem : undefined
+    }
+  }),
+  redisPrefix: option({
+    env: 'HOLDFAST_REDIS_PREFIX',
+    schema: Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9._:-]+$' }),
+    default: 'holdfast',
+    what: 'In front of every key in Redis. The same on all nodes of a deployment; another one for each deployment.'
+  }),
+  redisPartitions: option({
+    env: 'HOLDFAST_REDIS_PARTITIONS',
+    schema: whole(1, MAX_PARTITIONS),
+    default: 256,
+    unit: 'partitions',
+    what: 'Parts that sessions are spread over, a power of two. Fixed by the first node that starts with a prefix.',
+    hit: 'a node with another number does not start',
+    tune: 'Set to 1024 for a Redis cluster of more than eight primaries, before the first start.',
+    problem: (count: number) => Number.isInteger(Math.log2(count)) ? undefined : 'it is not a power of two'
+  }),
+  nodeName: option({
+    env: 'HOLDFAST_NODE_NAME',
+    schema: Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9._-]+$' }),
+    default: 'node',
+    what: 'Name of this node for people, with the redis store; a random part is added at each start.'
   }),
   sessionTimeoutSeconds: option({
     env: 'HOLDFAST_SESSION_TIMEOUT_SECONDS',

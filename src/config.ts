@@ -37,8 +37,6 @@ type Draft = { [K in OptionKey]?: unknown }
 
 const ACTIONS: readonly Action[] = ['help', 'version', 'print-config']
 const PREFIX = 'HOLDFAST_'
-/** Names of product plans that mean something only with other stores. */
-const OTHER_STORES = ['redis']
 
 /** The first of `--help`, `--version` and `--print-config` that is given, or `serve`. */
 export function readAction (argv: readonly string[]): Action {
@@ -95,10 +93,10 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
 }
 
 function complete (draft: Draft, given: Map<OptionKey, Given>): Config {
-  const isEmbedded = draft.dataDir !== undefined && !given.has('store')
+  const implied = draft.redisUrl !== undefined ? 'redis' : draft.dataDir !== undefined ? 'embedded' : draft.store
   return Object.freeze({
     ...draft,
-    store: isEmbedded ? 'embedded' : draft.store,
+    store: given.has('store') ? draft.store : implied,
     resumeWindowSeconds: draft.resumeWindowSeconds ?? draft.sessionTimeoutSeconds
   }) as Config
 }
@@ -150,9 +148,8 @@ function readValue (key: OptionKey, { text, place }: Given, problems: string[]):
   const row = optionOf(key)
   const shown = row.secret ? 'the value' : JSON.stringify(text)
   const value = parseValue(row, text)
-  const specific = key === 'store' && OTHER_STORES.includes(text) ? 'this version has the memory and the embedded store' : undefined
   if (value === undefined || !Value.Check(row.schema, value)) {
-    problems.push(`${place}: ${shown} is not possible; ${specific ?? `it takes ${rangeOf(row)}`}.`)
+    problems.push(`${place}: ${shown} is not possible; it takes ${rangeOf(row)}.`)
     return row.default
   }
   const wrong = row.problem?.(value as never)
@@ -200,6 +197,11 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   const ofCore: OptionKey[] = ['coreSecret', 'coreTimeoutSeconds', 'coreIdempotent', 'lifecycleEvents']
   needs(ofCore, coreUrl !== undefined, 'HOLDFAST_CORE_URL')
   needs(['dataDir', 'durability'], config.store === 'embedded', 'HOLDFAST_STORE=embedded')
+  const ofRedis: OptionKey[] = ['redisUrl', 'redisPrefix', 'redisPartitions', 'nodeName']
+  needs(ofRedis, config.store === 'redis', 'HOLDFAST_STORE=redis')
+  if (config.store === 'redis' && config.redisUrl === undefined) {
+    problems.push('HOLDFAST_STORE is redis, which keeps sessions in a Redis or Valkey: set HOLDFAST_REDIS_URL.')
+  }
   if (config.store === 'embedded' && config.dataDir === undefined) {
     problems.push('HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.')
   }

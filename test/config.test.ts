@@ -88,7 +88,7 @@ t.test('keeps a detached session as long as a session may be idle unless told ot
 t.test('lists every problem at once', async t => {
   const problems = problemsOf({
     dotenv: 'HOLDFAST_OUTBOX_BYTES=many',
-    env: { PORT: '70000', HOLDFAST_SESION_TIMEOUT_SECONDS: '5', HOLDFAST_STORE: 'redis', HOST: '0.0.0.0' },
+    env: { PORT: '70000', HOLDFAST_SESION_TIMEOUT_SECONDS: '5', HOLDFAST_STORE: 'mongo', HOST: '0.0.0.0' },
     argv: ['--max-in-flght', '3', 'stray', '--heartbeat-seconds']
   })
   t.equal(problems.length, 8)
@@ -98,7 +98,7 @@ t.test('lists every problem at once', async t => {
   t.match(problems.join('\n'), /--max-in-flght is no flag; did you mean --max-in-flight\?/)
   t.match(problems.join('\n'), /"stray" on the command line is no flag/)
   t.match(problems.join('\n'), /--heartbeat-seconds needs a value/)
-  t.match(problems.join('\n'), /this version has the memory and the embedded store/)
+  t.match(problems.join('\n'), /one of memory, embedded, redis/)
   t.match(problems.join('\n'), /set HOLDFAST_ADMIN_TOKEN/)
 })
 
@@ -118,7 +118,7 @@ t.test('takes the ends of every range and nothing beyond', async t => {
     const { minimum, maximum } = schema as { minimum?: number, maximum?: number }
     if (minimum === undefined || maximum === undefined) continue
     // The core's URL makes the core's options count; the other two are held against each other.
-    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
+    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(key === 'redisPartitions' ? { HOLDFAST_REDIS_URL: 'redis://h' } : {}), HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
     t.same(problemsOf({ env: { ...beside, [env]: String(minimum) } }), [], `${env}=${minimum}`)
     t.same(problemsOf({ env: { ...beside, [env]: String(maximum) } }), [], `${env}=${maximum}`)
     t.equal(problemsOf({ env: { ...beside, [env]: String(maximum + 1) } }).length, 1, `${env}=${maximum + 1}`)
@@ -282,7 +282,22 @@ t.test('a data directory alone asks for the embedded store', async t => {
   t.match(configWith({ dataDir: 'data', durability: 'disk' }), { store: 'embedded', durability: 'disk' })
 })
 
+t.test('a URL of Redis alone asks for the redis store', async t => {
+  const config = load({ env: { HOLDFAST_REDIS_URL: 'redis://127.0.0.1' } })
+  t.match(config, { store: 'redis', redisPrefix: 'holdfast', redisPartitions: 256, nodeName: 'node' })
+  t.notMatch(renderConfig(load({ env: { HOLDFAST_REDIS_URL: 'redis://:hunter2@127.0.0.1' } })), /hunter2/)
+})
+
 t.test('refuses what cannot be meant of stores', async t => {
+  t.same(problemsOf({ env: { HOLDFAST_STORE: 'redis' } }), [
+    'HOLDFAST_STORE is redis, which keeps sessions in a Redis or Valkey: set HOLDFAST_REDIS_URL.'
+  ])
+  t.same(problemsOf({ env: { HOLDFAST_REDIS_URL: 'redis://h', HOLDFAST_DATA_DIR: 'data' } }), [
+    'HOLDFAST_DATA_DIR has no effect without HOLDFAST_STORE=embedded.'
+  ])
+  t.match(problemsOf({ env: { HOLDFAST_REDIS_URL: 'http://h' } }), [/redis:\/\//])
+  t.match(problemsOf({ env: { HOLDFAST_REDIS_URL: 'redis://h', HOLDFAST_REDIS_PARTITIONS: '100' } }), [/power of two/])
+  t.same(problemsOf({ env: { HOLDFAST_NODE_NAME: 'a' } }), ['HOLDFAST_NODE_NAME has no effect without HOLDFAST_STORE=redis.'])
   t.same(problemsOf({ env: { HOLDFAST_STORE: 'embedded' } }), [
     'HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.'
   ])

@@ -58,6 +58,7 @@ export async function startNode (t: Test, url: string, options: Partial<RedisSto
     log,
     limits: TEST_LIMITS,
     partitions: 16,
+    tickMs: 0,
     ...options
   })
   const node: TestNode = {

@@ -74,6 +74,7 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       tombstoneMs: 1e9
     },
     partitions: 2,
+    tickMs: 0,
     createNodeId: () => `${name}-${++lives}`,
     commandTimeoutMs: 600,
     handOffMs: 400,

@@ -24,3 +24,12 @@ t.test('a data directory: embedded, with the durability that was asked for', asy
   t.ok(existsSync(join(directory, 'journal', 'CURRENT')))
   await store.close()
 })
+
+t.test('a URL of Redis: redis, and nothing is connected before it is opened', async t => {
+  const store = storeOf({ HOLDFAST_REDIS_URL: 'redis://127.0.0.1:1' })
+  t.same(store.traits, { survives: 'node', shared: true })
+  t.equal(store.health(), 'degraded')
+  t.match(store.newId?.('ann'), /^[a-z2-7]{28}$/)
+  await t.rejects(store.open({ restore () {}, bury () {}, healthChanged () {} }))
+  await store.close()
+})

@@ -24,7 +24,6 @@ import type { Argument, Reply } from './redis-port.js'
 
 /** Changes with the names of keys and fields. A node refuses to start on another one. */
 export const LAYOUT = '1'
-export const MAX_PARTITIONS = 1024
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
 const RANDOM_CHARACTERS = 26

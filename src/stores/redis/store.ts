@@ -11,10 +11,11 @@ import { createBus } from './bus.js'
 import { createClaims } from './claims.js'
 import { createFleet } from './fleet.js'
 import { createGate } from './gate.js'
-import { createLayout, LAYOUT, MAX_PARTITIONS, textOf } from './layout.js'
+import { createLayout, LAYOUT, textOf } from './layout.js'
 import { createListing } from './listing.js'
 import { createStats, type RedisNode, type StoreLimits, type StoreStats } from './node.js'
 import type { RedisPort, Reply, Scheduler } from './redis-port.js'
+import { MAX_PARTITIONS } from './url.js'
 import { createWrites } from './writes.js'
 
 export interface RedisStoreOptions {
@@ -49,6 +50,8 @@ export interface RedisStoreOptions {
   readonly leaseMs?: Millis
   /** Each owned session is looked after once in that time; default 60,000. */
   readonly touchMs?: Millis
+  /** The store calls its own `tick` so often; 0: somebody else does. Default 1,000. */
+  readonly tickMs?: Millis
 }
 
 export interface RedisStore extends SharedSessionStore {
@@ -79,6 +82,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
   let isOpen = false
   let keeps = false
   let told: StoreHealth = 'degraded'
+  let cancelTick = (): void => {}
 
   function health (): StoreHealth {
     return keeps && isOpen && clock.now() < fleet.leaseUntil ? 'ok' : 'degraded'
@@ -134,6 +138,19 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     rename: newNodeId
   })
 
+  async function tick (): Promise<void> {
+    if (!isOpen) return
+    await fleet.tick()
+    tellHealth()
+  }
+
+  function tickLater (): void {
+    const { tickMs = 1000 } = options
+    if (!isOpen || tickMs === 0) return
+    // With jitter: a fleet must not come in step.
+    cancelTick = scheduler.after(tickMs * (0.8 + Math.random() * 0.4), () => { void tick().then(tickLater) })
+  }
+
   async function checkServer (): Promise<void> {
     const [layout, parts] = (await gate.call('meta', [node.layout.meta], [LAYOUT, String(partitions)]) ?? []) as Reply[]
     if (layout === undefined) {
@@ -165,15 +182,17 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
       await port.connect()
       await checkServer()
       await bus.open()
-      hooks = given
+      hooks = { ...NO_HOOKS, ...given }
       if (!await fleet.renew()) {
         throw new Error('Redis does not keep what it is given. Check its log, its memory and its disk.')
       }
       isOpen = true
       told = 'ok'
+      tickLater()
     },
 
     async close () {
+      cancelTick()
       if (isOpen) {
         isOpen = false
         await fleet.leave()
@@ -192,10 +211,6 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
 
     tell: bus.tell,
 
-    async tick () {
-      if (!isOpen) return
-      await fleet.tick()
-      tellHealth()
-    }
+    tick
   }
 }

@@ -2,6 +2,8 @@
 // with TLS; for a cluster `redis+cluster://host:port,host:port`, for Sentinel
 // `redis+sentinel://host:port,host:port/name-of-the-primary/db`, and both with `rediss+`.
 
+export const MAX_PARTITIONS = 1024
+
 export interface RedisAddress {
   readonly kind: 'single' | 'cluster' | 'sentinel'
   readonly tls: boolean

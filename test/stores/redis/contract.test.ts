@@ -28,7 +28,8 @@ t.test('redis store', needsRedis(), async t => {
       log: { debug () {}, info () {}, warn () {}, error () {} },
       limits: { ...TEST_LIMITS, outboxMessages: 100_000, outboxBytes: 100_000_000 },
       prefix,
-      partitions: PARTITIONS
+      partitions: PARTITIONS,
+      tickMs: 0
     })
   }
 
