@@ -129,7 +129,7 @@ t.test('P-15 rejects with the code of the server or of the platform', async t =>
 })
 
 t.test('runs every command once, and delivers every output once and in order, while its sockets are cut', async t => {
-  const { app, join, sockets } = await start(t, { config: { commandsPerSecond: 10_000, maxInFlight: 8, outboxMessages: 100_000 } }, 30)
+  const { app, join, sockets } = await start(t, { config: { commandsPerSecond: 10_000, maxInFlight: 8, outboxMessages: 32_768 } }, 30)
   const session = join()
   const notes = collect<number>(300)
   session.onMessage('note', notes.note)
