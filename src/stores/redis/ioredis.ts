@@ -3,6 +3,7 @@
 // connection is missing: the gate and the callers above decide what is tried again.
 
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { sentenceOf } from './faults.js'
 import type { Argument, RedisPort, Reply } from './redis-port.js'
 import type { Script } from './scripts.js'
 import type { RedisAddress } from './url.js'
@@ -176,25 +177,25 @@ async function evaluate (
 }
 
 /**
- * Waits until commands can be sent. The first failure decides for a connection of our own: a wrong
- * address is told at the start.
+ * Waits until commands can be sent. The first failure decides: a wrong address or password is told
+ * at the start. What is wrong comes as an event before the connection is given up.
  */
 async function connected (client: RedisClient): Promise<void> {
   if (CONNECTED.includes(client.status)) return
-  if (client.status === 'wait') {
-    await client.connect()
-    return
-  }
-  await new Promise<void>((resolve, reject) => {
-    const failed = ((error: Error) => {
-      client.off('ready', ready)
-      reject(error)
-    }) as (...args: never[]) => void
-    const ready = (): void => {
-      client.off('error', failed)
-      resolve()
+  let cause: Error | undefined
+  const note = ((error: Error) => { cause ??= error }) as (...args: never[]) => void
+  client.on('error', note)
+  try {
+    if (client.status === 'wait') await client.connect()
+    else {
+      await new Promise<void>((resolve, reject) => {
+        client.once('ready', resolve)
+        client.once('error', reject as (...args: never[]) => void)
+      })
     }
-    client.once('ready', ready)
-    client.once('error', failed)
-  })
+  } catch (error) {
+    throw new Error(sentenceOf(cause ?? error), { cause: cause ?? error })
+  } finally {
+    client.off('error', note)
+  }
 }
