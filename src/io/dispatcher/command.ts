@@ -91,9 +91,10 @@ export interface CommandOptions {
   /** Waits for the commands before it and holds back those after it (P-18). Default false. */
   serial?: boolean
   /**
-   * For a command of the core: it recognises a repeat by its key, so what may have been executed
-   * may be sent to it again (docs/core.md). Default false. A handler of this process is never
-   * called twice.
+   * It may be executed again. A command of the core: what may have been executed is sent to the core
+   * again, which recognises a repeat by its key (docs/core.md). With a store that survives the
+   * process: it is executed at once, without being recorded first, and again if the server died
+   * before its answer was kept; any other is answered OUTCOME_UNKNOWN then. Default false.
    */
   idempotent?: boolean
   /** 1 to 3,600,000 ms; default HOLDFAST_COMMAND_TIMEOUT_SECONDS. */
