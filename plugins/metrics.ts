@@ -6,7 +6,7 @@ import fp from 'fastify-plugin'
 import { Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
 import { collectProcessMetrics } from './metrics/process-metrics.js'
-import { collectSessionMetrics, type KeySetSource } from './metrics/session-metrics.js'
+import { collectSessionMetrics, type JournalStats, type KeySetSource } from './metrics/session-metrics.js'
 import type {} from './load-shedding.js'
 import type {} from './dispatcher.js'
 import type {} from './operator-auth.js'
@@ -28,8 +28,9 @@ const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
 
 export default fp<MetricsOptions>(async function metrics (fastify, options) {
   const registry = options.registry ?? new Registry()
-  const { sessionManager: manager, dispatcher, gateway } = fastify
-  collectSessionMetrics(registry, { manager, dispatcher, gateway, keySet: options.keySet })
+  const { sessionManager: manager, sessionInternals: { sessions: { committer }, store }, dispatcher, gateway } = fastify
+  const journal = (store as { stats?: JournalStats }).stats
+  collectSessionMetrics(registry, { manager, committer, journal, dispatcher, gateway, keySet: options.keySet })
   const stop = collectProcessMetrics(registry, { readLostLogLines: options.readLostLogLines ?? (() => 0) })
   fastify.addHook('onClose', async () => { stop() })
 

@@ -24,7 +24,11 @@ export { CLOSE, type CloseAction, type CloseCode } from './io/protocol/close-cod
 export { SUBPROTOCOL } from './io/protocol/frames.js'
 export type { ListQuery, SessionCounts, SessionManager, SessionPage } from './io/session/manager.js'
 export type { SessionLimits, SessionSeed, SessionTotals } from './io/session/runtime.js'
-export type { SessionStore } from './io/session/store.js'
+export type {
+  CommitBatch, CommitResult, CreateResult, EndResult, Fence, OpenCommand, SessionStore, StoreHealth, StoreHooks, StoreTraits,
+  StoredAccess, StoredOutput, StoredProgress, StoredSession, StoredTombstone, WallMillis
+} from './io/session/store.js'
+export { createEmbeddedStore, type Durability, type EmbeddedStore, type EmbeddedStoreOptions } from './stores/embedded/store.js'
 export type {
   Clock, EndReason, InboundMessage, JsonCompatible, JsonObject, JsonValue, Jsonify, LifecycleEvent, LifecycleEventType, Log, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'

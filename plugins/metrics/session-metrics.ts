@@ -6,6 +6,7 @@ import { Counter, Gauge, type Metric, type Registry } from 'prom-client'
 import type { Dispatcher } from '../../src/io/dispatcher/dispatcher.js'
 import { DURATION_BOUNDS_MS, type CommandStats } from '../../src/io/dispatcher/stats.js'
 import type { Gateway } from '../../src/io/gateway/gateway.js'
+import type { Committer } from '../../src/io/session/committer.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
 
 /** What is counted of the public keys of a token issuer. */
@@ -16,8 +17,19 @@ export interface KeySetSource {
   readonly failures: number
 }
 
+/** What the embedded store counts. */
+export interface JournalStats {
+  readonly groups: number
+  readonly failures: number
+  readonly bytes: number
+  readonly writeSeconds: number
+}
+
 export interface MetricSources {
   manager: SessionManager
+  committer: Committer
+  /** Of the embedded store. */
+  journal: JournalStats | undefined
   dispatcher: Dispatcher
   gateway: Gateway
   keySet: KeySetSource | undefined
@@ -108,6 +120,46 @@ const ROWS: Row[] = [
     read: ({ keySet }) => keySet === undefined
       ? []
       : [{ labels: { outcome: 'ok' }, value: keySet.fetches }, { labels: { outcome: 'failed' }, value: keySet.failures }]
+  },
+  {
+    name: 'holdfast_store_available',
+    type: 'gauge',
+    help: 'Whether the session store keeps what it is given: 1 or 0.',
+    read: ({ committer }) => plain(committer.isAvailable ? 1 : 0)
+  },
+  {
+    name: 'holdfast_store_commits_total',
+    type: 'counter',
+    help: 'Batches given to the session store, by its answer; none for the memory store.',
+    labelNames: ['outcome'],
+    read: ({ committer }) => Object.entries(committer.commits).map(([outcome, value]) => ({ labels: { outcome }, value }))
+  },
+  {
+    name: 'holdfast_store_backlog',
+    type: 'gauge',
+    help: 'Writes that wait for the session store to come back.',
+    read: ({ committer }) => plain(committer.backlog)
+  },
+  {
+    name: 'holdfast_store_written_bytes_total',
+    type: 'counter',
+    help: 'Written to the journal of the embedded store.',
+    read: ({ journal }) => journal === undefined ? [] : plain(journal.bytes)
+  },
+  {
+    name: 'holdfast_store_writes_total',
+    type: 'counter',
+    help: 'Writes to the journal of the embedded store; each holds what came together.',
+    labelNames: ['outcome'],
+    read: ({ journal }) => journal === undefined
+      ? []
+      : [{ labels: { outcome: 'ok' }, value: journal.groups }, { labels: { outcome: 'failed' }, value: journal.failures }]
+  },
+  {
+    name: 'holdfast_store_write_seconds_total',
+    type: 'counter',
+    help: 'Time that those writes took.',
+    read: ({ journal }) => journal === undefined ? [] : plain(journal.writeSeconds)
   },
   { name: 'holdfast_bad_frames_total', type: 'counter', help: 'Malformed frames (P-6).', read: ({ gateway }) => plain(gateway.badFrames) }
 ]

@@ -99,9 +99,9 @@ t.test('the typed client goes on in the same session through five kills under lo
   session.on('live', ({ sessionId }) => { sessions.add(sessionId) })
   t.teardown(() => { session.close() })
   let sent = 0
-  let sending = true
+  const enough = new AbortController()
   const load = (async () => {
-    while (sending) {
+    while (!enough.signal.aborted) {
       const n = ++sent
       answers.push(await session.send('echo', n) as number)
     }
@@ -114,7 +114,7 @@ t.test('the typed client goes on in the same session through five kills under lo
   }
   const before = answers.length
   await eventually('answers after the last kill', () => answers.length > before + 20, 20_000)
-  sending = false
+  enough.abort()
   await load
   t.equal(sessions.size, 1, 'one session')
   t.strictSame(answers, Array.from({ length: sent }, (_, n) => n + 1))

@@ -44,11 +44,15 @@ export interface Committer {
   readonly isAvailable: boolean
   /** Writes that wait for the store to come back. */
   readonly backlog: number
+  /** Answers of the store to batches so far. */
+  readonly commits: Readonly<Record<CommitOutcome, number>>
 }
 
 /** While the store is away: enough to notice that it is back, and no burden on it. */
 const PROBES_WHILE_AWAY = 1
 const RETRIES_PER_CALL = 1024
+
+export type CommitOutcome = 'kept' | 'fenced' | 'missing' | 'unavailable' | 'gap'
 
 interface EarlyEnd { readonly tombstone: StoredTombstone, readonly resolve: (result: EndResult) => void }
 
@@ -62,6 +66,7 @@ export function createCommitter (options: CommitterOptions): Committer {
   const burials: Burial[] = []
   /** Ended before the store had answered that it knows them. */
   const earlyEnds = new Map<JournalState, EarlyEnd>()
+  const commits: Record<CommitOutcome, number> = { kept: 0, fenced: 0, missing: 0, unavailable: 0, gap: 0 }
   let unanswered = 0
   const idle: (() => void)[] = []
 
@@ -104,6 +109,7 @@ export function createCommitter (options: CommitterOptions): Committer {
 
   function settle (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
     journal.isRunning = false
+    commits[typeof result === 'object' ? 'gap' : result]++
     apply(session, journal, batch, version, result)
     answered()
   }
@@ -185,6 +191,7 @@ export function createCommitter (options: CommitterOptions): Committer {
   }
 
   return {
+    commits,
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
     get backlog () { return failed.length + burials.length },
 
