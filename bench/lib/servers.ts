@@ -2,9 +2,11 @@
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { Agent, request } from 'node:http'
 import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { CpuAnswer, MemoryAnswer, ProbeQuestion } from '../probe.js'
 import { basic, full, mute, socketIo, type Dialect } from './dialects.js'
@@ -15,6 +17,8 @@ export interface ServerKind {
   readonly script: string
   readonly dialect: Dialect
   readonly env?: Readonly<Record<string, string>>
+  /** It keeps its sessions in a directory, which is made for each run. */
+  readonly keepsSessions?: boolean
   /** Broadcasts to every session and asks each client for an acknowledgement. */
   readonly asksForAcks?: boolean
   /** Sessions survive their connection. */
@@ -95,6 +99,8 @@ export const KINDS: readonly ServerKind[] = [
   peer('socketio-recovery', 'socketio', socketIo, { env: { RECOVERY: '1' } }),
   holdfast('holdfast', full),
   holdfast('holdfast-basic', basic),
+  { ...holdfast('holdfast-embedded', full), keepsSessions: true },
+  { ...holdfast('holdfast-embedded-disk', full, { HOLDFAST_DURABILITY: 'disk' }), keepsSessions: true },
   // An outbox small enough to be full within a second, so that each output drops an older one.
   holdfast('holdfast-mute', mute, { HOLDFAST_OUTBOX_MESSAGES: '32' })
 ]
@@ -134,9 +140,11 @@ async function untilListening (port: number, child: ChildProcess): Promise<void>
 /** Starts a server on a free port, on a core of its own. `env` is added to what the kind sets. */
 export async function startServer (kind: ServerKind, env: Readonly<Record<string, string>> = {}): Promise<Server> {
   const port = await freePort()
+  const directory = kind.keepsSessions === true ? mkdtempSync(join(tmpdir(), 'holdfast-bench-')) : undefined
+  const store = directory === undefined ? {} : { HOLDFAST_DATA_DIR: directory }
   const child = fork(kind.script, [], {
     execArgv: ['--expose-gc', '--import', new URL('../probe.js', import.meta.url).href],
-    env: { PATH: process.env.PATH, NODE_ENV: 'production', HOST: '127.0.0.1', PORT: String(port), ...kind.env, ...env },
+    env: { PATH: process.env.PATH, NODE_ENV: 'production', HOST: '127.0.0.1', PORT: String(port), ...kind.env, ...store, ...env },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc']
   })
   pin(child.pid!, SERVER_CPU)
@@ -163,6 +171,7 @@ export async function startServer (kind: ServerKind, env: Readonly<Record<string
       if (child.exitCode !== null || child.signalCode !== null) return
       child.kill('SIGKILL')
       await once(child, 'exit')
+      if (directory !== undefined) rmSync(directory, { recursive: true, force: true })
     }
   }
   return server
