@@ -72,7 +72,7 @@ function echo (name: string, question: string, options: EchoOptions): Load {
   return {
     name,
     question,
-    servers: ['fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute'],
+    servers: ['fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute', 'holdfast-embedded', 'holdfast-embedded-disk'],
     run: context => runEcho(name, options, context),
     prepare: (kind, isQuick) => prepare(kind, options, isQuick)
   }
