@@ -23,7 +23,7 @@ import usersApi from '../plugins/users-api.js'
 import websocketGateway from '../plugins/websocket-gateway.js'
 import { answerClientError, answerNotFound } from './app-errors.js'
 import { placeholderAuthenticator, type Authenticate } from './auth/authenticate.js'
-import { createJwtAuthenticator, type JwtAuthenticator } from './auth/jwt.js'
+import type { JwtAuthenticator } from './auth/jwt.js'
 import type { Config } from './config.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
@@ -102,7 +102,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
     ...(core === undefined ? {} : { core }),
     ...(overrides.builtinCommands === undefined ? {} : { builtinCommands: overrides.builtinCommands })
   })
-  const authenticate: JwtAuthenticator = overrides.authenticate ?? createAuthenticate(config, app, clock)
+  const authenticate: JwtAuthenticator = overrides.authenticate ?? await createAuthenticate(config, app, clock)
   // It registers @fastify/websocket, once.
   await app.register(websocketGateway, {
     authenticate,
@@ -165,9 +165,11 @@ function storeHooks ({ log }: FastifyInstance): StoreSurroundings {
   }
 }
 
-function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Clock): JwtAuthenticator {
+async function createAuthenticate (config: Config, { log }: FastifyInstance, clock: Clock): Promise<JwtAuthenticator> {
   const { jwtSecret, jwksUrl, jwtIssuer, jwtAudience, jwtClockToleranceSeconds, jwksMaxStaleSeconds } = config
   if (jwtSecret === undefined && jwksUrl === undefined) return placeholderAuthenticator(PLACEHOLDER_USER)
+  // Loaded when it is needed.
+  const { createJwtAuthenticator } = await import('./auth/jwt.js')
   return createJwtAuthenticator({
     secret: jwtSecret,
     jwksUrl,

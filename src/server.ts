@@ -11,8 +11,8 @@ import type { AddressInfo } from 'node:net'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import type {} from '../plugins/websocket-gateway.js'
-import { renderConfig, renderHelp } from './config-help.js'
-import { loadConfig, readAction, type Config } from './config.js'
+import type { Config } from './config.js'
+import { holdHeap, letHeapGrow } from './heap-growth.js'
 import { HoldfastError } from './io/errors.js'
 import { createLogOutput, writerWithoutWaiting } from './log-output.js'
 
@@ -29,6 +29,10 @@ const { version } = createRequire(import.meta.url)('holdfast/package.json') as {
 
 async function main (argv: string[]): Promise<void> {
   if (argv[0] === 'store') return await inspectStore(argv.slice(1))
+  // What is large is loaded only from here on.
+  holdHeap()
+  const { loadConfig, readAction } = await import('./config.js')
+  const { renderConfig, renderHelp } = await import('./config-help.js')
   const action = readAction(argv)
   if (action === 'help') return print(renderHelp())
   if (action === 'version') return print(`${version}\n`)
@@ -49,6 +53,7 @@ async function main (argv: string[]): Promise<void> {
   const app = await buildApp(config, { version, logStream: output })
   installShutdown(app, config)
   await app.listen({ host: config.host, port: config.port })
+  letHeapGrow()
   if (onTerminal) print(banner(app.server.address() as AddressInfo, config))
 }
 

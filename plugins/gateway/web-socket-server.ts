@@ -2,7 +2,8 @@
 
 import { EventEmitter } from 'node:events'
 import type { Server } from 'node:http'
-import websocket from '@fastify/websocket'
+import { createRequire } from 'node:module'
+import type websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { WebSocketServer, type ServerOptions } from 'ws'
 
@@ -26,10 +27,12 @@ export function createInjectWS (server: Pick<Server, 'emit'>): InjectWS {
 }
 
 function createCarrier (server: Pick<Server, 'emit'>): FastifyInstance {
+  // Loaded by the first test that asks, and in its turn: a server never needs it.
+  const library = createRequire(import.meta.url)('@fastify/websocket') as typeof websocket
   const relay = new EventEmitter()
   const carrier = Fastify()
   // Called, and not registered: a registration is carried out later.
-  void websocket(carrier, { options: { server: relay as Server } }, () => {})
+  void library(carrier, { options: { server: relay as Server } }, () => {})
   relay.removeAllListeners('upgrade')
   relay.on('upgrade', (...upgrade: unknown[]) => { server.emit('upgrade', ...upgrade) })
   return carrier
