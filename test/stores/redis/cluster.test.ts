@@ -9,12 +9,15 @@ import { needsRedis, startRedis } from '../../helpers/redis.js'
 import { batchOf, createdIn, startNode } from '../../helpers/redis-node.js'
 
 const DEADLINE = { keepForMs: 60_000, reason: 'resume_window' } as const
-const SETTINGS = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000', '--cluster-replica-validity-factor', '0']
+const SETTINGS = [
+  '--cluster-enabled', 'yes', '--cluster-node-timeout', '1000', '--cluster-replica-validity-factor', '0'
+]
 
 t.test('a cluster', needsRedis(), async t => {
   const servers = await Promise.all(Array.from({ length: 6 }, () => startRedis(t as Test, SETTINGS)))
   const hosts = servers.map(({ port }) => `127.0.0.1:${port}`)
-  execFileSync('redis-cli', ['--cluster', 'create', ...hosts, '--cluster-replicas', '1', '--cluster-yes'], { stdio: 'ignore' })
+  const create = ['--cluster', 'create', ...hosts, '--cluster-replicas', '1', '--cluster-yes']
+  execFileSync('redis-cli', create, { stdio: 'ignore' })
   await eventually(async () => {
     const infos = await Promise.all(servers.map(({ client }) => client.call('CLUSTER', 'INFO') as Promise<string>))
     return infos.every(info => info.includes('cluster_state:ok'))
@@ -24,7 +27,9 @@ t.test('a cluster', needsRedis(), async t => {
   const sessions = await Promise.all(Array.from({ length: 40 }, (_, i) => createdIn(a, { userId: `user${i}` })))
 
   t.test('keeps sessions on all primaries', async t => {
-    const answers = await Promise.all(sessions.map(({ session, fence }) => a.store.commit(batchOf(session.id, fence, 0, ['a']))))
+    const answers = await Promise.all(sessions.map(({ session, fence }) => {
+      return a.store.commit(batchOf(session.id, fence, 0, ['a']))
+    }))
     t.same(new Set(answers), new Set(['kept']))
     const sizes = await Promise.all(servers.map(({ client }) => client.dbsize()))
     t.ok(sizes.filter(size => size > 5).length >= 3, sizes.join())
@@ -55,11 +60,13 @@ t.test('a cluster', needsRedis(), async t => {
       t.notOk(answers.some(answer => answer === 'fenced' || answer === 'missing'))
       return answers.every(answer => answer === 'kept')
     })
-    for (const { session } of sessions.slice(1)) t.match(await b.store.find(session.id), { outboxMessages: 2 })
     await eventually(async () => {
       await Promise.all([a.store.tick(), b.store.tick()])
       return a.store.health() === 'ok' && b.store.health() === 'ok' && await a.store.tell(b.store.nodeId, 'ping', null)
     })
+    // The other node has its own view of the cluster.
+    await eventually(async () => typeof await b.store.count() === 'object')
+    for (const { session } of sessions.slice(1)) t.match(await b.store.find(session.id), { outboxMessages: 2 })
   })
 })
 

@@ -66,7 +66,8 @@ function adopting (store: RedisStore, { client }: RedisServer, prefix: string): 
       hooks.restore(readSession(id, fields, await client.lrangeBuffer(outputs, 0, -1)), Number(fields.get('f')))
     }
     for (const name of await client.keys(`${prefix}:*:t:*`)) {
-      hooks.bury(readTombstone(name.slice(name.lastIndexOf(':') + 1), readFields(flat(await client.hgetallBuffer(name)))))
+      const fields = readFields(flat(await client.hgetallBuffer(name)))
+      hooks.bury(readTombstone(name.slice(name.lastIndexOf(':') + 1), fields))
     }
   }
 

@@ -52,7 +52,8 @@ t.test('any interleaving leaves the keys whole', needsRedis(), async t => {
     const taken = typeof entries === 'string' ? [] : entries
     const fresh = Array.from({ length: Math.floor(random() * 4) }, () => `own ${++counter}`)
     const batch = {
-      ...batchOf(id, fence, lastSeq, [...taken.map(({ tail }) => tail), ...fresh]), inboxTo: taken.at(-1)?.number ?? inboxTo
+      ...batchOf(id, fence, lastSeq, [...taken.map(({ tail }) => tail), ...fresh]),
+      inboxTo: taken.at(-1)?.number ?? inboxTo
     }
     const answers = await Promise.all(Array.from({ length: random() < 0.3 ? 2 : 1 }, () => {
       return isLast ? store.release(batch, DEADLINE) : store.commit(batch)

@@ -122,8 +122,7 @@ local function append(at)
   if stored ~= prev and stored ~= last then return { 'gap', head[3] } end
 
   local from = at + 7 + tonumber(ARGV[at + 6])
-  local values = {}
-  for i = at + 7, from - 1 do values[#values + 1] = ARGV[i] end
+  local fieldsEnd = from - 1
 
   if released > base then
     if released >= stored then
@@ -143,15 +142,17 @@ local function append(at)
   local taken, inboxBytes = tonumber(head[6]), tonumber(head[7])
   if ARGV[at + 5] ~= '' and tonumber(ARGV[at + 5]) > taken then
     inboxBytes = inboxBytes - shift(KEYS[4], tonumber(ARGV[at + 5]) - taken)
-    taken = tonumber(ARGV[at + 5])
-    values[#values + 1] = 'ib'
-    values[#values + 1] = text(taken)
-    values[#values + 1] = 'iy'
-    values[#values + 1] = text(inboxBytes)
+    redis.call('HSET', KEYS[1], 'ib', ARGV[at + 5], 'iy', text(inboxBytes))
   end
-  for _, value in ipairs({ 'ls', text(last), 'rs', text(base), 'ob', text(bytes), 'at', text(now()) }) do
-    values[#values + 1] = value
+  local isShort = not head[8] or head[8] == ''
+  for i = at + 8, fieldsEnd, 2 do isShort = isShort and #ARGV[i] <= LONG end
+  if not isShort then
+    local values = {}
+    for i = at + 7, fieldsEnd do values[#values + 1] = ARGV[i] end
+    put(values, head[8])
+    fieldsEnd = at + 6
   end
-  put(values, head[8])
+  redis.call('HSET', KEYS[1], 'ls', ARGV[at + 3], 'rs', text(base), 'ob', text(bytes), 'at', text(now()),
+    unpack(ARGV, at + 7, fieldsEnd))
   return { 'kept', { ls = last, rs = base, ob = bytes }, inboxBytes > 0 and '1' or '0' }
 end
