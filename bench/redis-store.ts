@@ -93,7 +93,15 @@ await measure('create', SESSIONS, async i => {
   const id = store.newId?.(userId) ?? ''
   const access = { labels: { role: 'reviewer' }, tokenHash: 'x'.repeat(43), previousTokenHash: null }
   const result = await store.create({
-    id, userId, profile: 'full', createdAt: Date.now(), generation: 'a1b2c3d4', context: {}, access, progress, outputs: []
+    id,
+    userId,
+    profile: 'full',
+    createdAt: Date.now(),
+    generation: 'a1b2c3d4',
+    context: {},
+    access,
+    progress,
+    outputs: []
   })
   if (typeof result === 'string') throw new Error(result)
   ids[i] = id

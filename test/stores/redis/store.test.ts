@@ -1,10 +1,11 @@
 // The Redis store on a real server: what each call needs, does and answers (rules S-n of
 // src/io/session/store.ts and shared-store.ts).
 
+import { Redis } from 'ioredis'
 import t from 'tap'
 import type { Test } from 'tap'
 import type { ClaimedSession, ClaimRequest } from '../../../src/io/session/shared-store.js'
-import { connectRedis } from '../../../src/stores/redis/ioredis.js'
+import { adoptRedis, connectRedis, type RedisClient } from '../../../src/stores/redis/ioredis.js'
 import type { RedisPort } from '../../../src/stores/redis/redis-port.js'
 import { needsRedis, startRedis, type RedisServer } from '../../helpers/redis.js'
 import {
@@ -483,6 +484,19 @@ t.test('redis store', needsRedis(), async t => {
     const [b] = await fleet(t as Test, 1) as [TestNode]
     t.match(b.warnings, [/noeviction/])
     await server.client.config('SET', 'maxmemory-policy', 'noeviction')
+  })
+
+  t.test('a client that is handed in is used, and left open', async t => {
+    const client = new Redis(server.port)
+    t.teardown(() => { client.disconnect() })
+    const port = adoptRedis(client as unknown as RedisClient)
+    const a = await startNode(t as Test, server.url, { prefix: `test${++prefixes}`, port })
+    const { session: { id }, fence } = await createdIn(a)
+    t.equal(await a.store.commit(batchOf(id, fence, 0, ['a'])), 'kept')
+    t.equal(await a.store.tell(a.store.nodeId, 'ping', null), true)
+    await waitFor(() => a.told.length > 0)
+    await a.store.close()
+    t.equal(await client.ping(), 'PONG')
   })
 
   t.test('scripts that the server has forgotten are sent again', async t => {
