@@ -9,8 +9,12 @@
 // | s!<id>!c | context; absent while it is empty |
 // | s!<id>!h | what never changes: user, profile, time, generation |
 // | s!<id>!o!<seq> | one output: command id, `!`, tail. The seq has 14 hexadecimal digits |
-// | s!<id>!p | progress |
+// | s!<id>!p | progress; behind a line break the newest outputs, while they are few and small |
 // | t!<id> | tombstone |
+//
+// Most sessions hold one small output at a time, which the next commit releases: with the progress it
+// is one write instead of a write, another one, and a deletion. Each is its command id, `!`, the
+// length of its tail, `!`, and the tail.
 //
 // Ids consist of A–Z, a–z, 0–9, `_` and `-`, which all sort behind `!`. Other first letters are for
 // records that are not sessions; this version leaves them alone.
@@ -45,6 +49,43 @@ export interface Place {
   readonly lastSeq: Seq
   /** Outputs up to this one are not in the journal any more. */
   readonly releasedSeq: Seq
+  /** The outputs that lie with the progress; they end with `lastSeq`. Those before have keys of their own. */
+  readonly inline: readonly StoredOutput[]
+}
+
+/** The place of a session that has nothing but what is deleted of it anyway. */
+export const NOWHERE: Place = { lastSeq: 0, releasedSeq: 0, inline: [] }
+
+/** What lies with the progress is written anew with each commit. */
+const MAX_INLINE = 8
+const MAX_INLINE_BYTES = 2048
+
+function fitsInline (outputs: readonly StoredOutput[]): boolean {
+  if (outputs.length > MAX_INLINE) return false
+  let bytes = 0
+  for (const { tail } of outputs) bytes += tail.length
+  return bytes <= MAX_INLINE_BYTES
+}
+
+export interface Advance {
+  readonly place: Place
+  /** Outputs that get keys of their own now; they end with the place's `lastSeq`. */
+  readonly spilled: readonly StoredOutput[]
+}
+
+/** Where a batch that appends to, or repeats, what is at a place takes it. */
+export function advance (place: Place, { progress, outputs }: CommitBatch, isRepeat: boolean): Advance {
+  const { lastSeq } = progress
+  const releasedSeq = Math.max(place.releasedSeq, progress.releasedSeq)
+  const held = place.inline.slice(Math.max(0, releasedSeq - firstInline(place) + 1))
+  const all = isRepeat ? held : held.concat(outputs)
+  return fitsInline(all)
+    ? { place: { lastSeq, releasedSeq, inline: all }, spilled: [] }
+    : { place: { lastSeq, releasedSeq, inline: [] }, spilled: all }
+}
+
+function firstInline ({ lastSeq, inline }: Place): Seq {
+  return lastSeq - inline.length + 1
 }
 
 export function tombstoneKey (id: SessionId): string {
@@ -65,25 +106,33 @@ export function putSession (parts: Parts, session: StoredSession): void {
   parts.put(`s!${id}!h`, JSON.stringify({ userId, profile, createdAt, generation }))
   if (Object.keys(context).length > 0) parts.put(`s!${id}!c`, JSON.stringify(context))
   if (!isNobody(access)) parts.put(`s!${id}!a`, JSON.stringify(access))
-  parts.put(`s!${id}!p`, JSON.stringify(progress))
-  putOutputs(parts, id, outputs, progress.lastSeq)
+  const isInline = fitsInline(outputs)
+  putProgress(parts, id, progress, isInline ? outputs : [])
+  if (!isInline) putOutputs(parts, id, outputs, progress.lastSeq)
 }
 
-/** A batch that appends to, or repeats, what is at this place already. */
-export function putBatch (parts: Parts, { lastSeq, releasedSeq }: Place, batch: CommitBatch, isRepeat: boolean): void {
-  const { id, progress, outputs, context, access } = batch
+/** A batch takes its session from one place to another. */
+export function putBatch (parts: Parts, from: Place, { place, spilled }: Advance, batch: CommitBatch): void {
+  const { id, progress, context, access } = batch
   if (context !== undefined) parts.put(`s!${id}!c`, JSON.stringify(context))
   if (access !== undefined) parts.put(`s!${id}!a`, JSON.stringify(access))
-  if (!isRepeat) putOutputs(parts, id, outputs, progress.lastSeq)
-  parts.put(`s!${id}!p`, JSON.stringify(progress))
-  deleteOutputs(parts, id, releasedSeq, Math.min(progress.releasedSeq, lastSeq))
+  if (spilled.length > 0) putOutputs(parts, id, spilled, place.lastSeq)
+  putProgress(parts, id, progress, place.inline)
+  deleteOutputs(parts, id, from.releasedSeq, Math.min(place.releasedSeq, firstInline(from) - 1))
+}
+
+function putProgress (parts: Parts, id: SessionId, progress: StoredProgress, inline: readonly StoredOutput[]): void {
+  let text = JSON.stringify(progress)
+  if (inline.length > 0) text += '\n'
+  for (const { commandId, tail } of inline) text += `${commandId}!${tail.length}!${tail}`
+  parts.put(`s!${id}!p`, text)
 }
 
 /** The session goes, and its tombstone comes. */
-export function putEnd (parts: Parts, { lastSeq, releasedSeq }: Place, tombstone: StoredTombstone): void {
+export function putEnd (parts: Parts, from: Place, tombstone: StoredTombstone): void {
   const { id } = tombstone
   for (const part of PARTS) parts.delete(`s!${id}!${part}`)
-  deleteOutputs(parts, id, releasedSeq, lastSeq)
+  deleteOutputs(parts, id, from.releasedSeq, firstInline(from) - 1)
   parts.put(tombstoneKey(id), JSON.stringify(tombstone))
 }
 
@@ -111,7 +160,7 @@ export interface ReadSession {
   readonly outputs: { readonly seq: Seq, readonly text: string }[]
 }
 
-export type Assembled = { readonly session: StoredSession } | { readonly problem: string }
+export type Assembled = { readonly session: StoredSession, readonly place: Place } | { readonly problem: string }
 
 export interface Assembler { take(key: string, text: string): void, finish(): void }
 
@@ -156,7 +205,8 @@ export function assemble ({ id, parts, outputs }: ReadSession): Assembled {
     if (!(ackedSeq >= 0 && ackedSeq <= releasedSeq && releasedSeq <= lastSeq)) {
       return problem(`seqs out of order: acked ${ackedSeq}, released ${releasedSeq}, last ${lastSeq}`)
     }
-    const held = outputs.map(({ seq }) => seq)
+    const inline = inlineOf(parts.get('p') ?? '')
+    const held = outputs.map(({ seq }) => seq).concat(inline.map((_, index) => lastSeq - inline.length + 1 + index))
     if (held.length !== lastSeq - releasedSeq || held.some((seq, index) => seq !== releasedSeq + 1 + index)) {
       return problem(`it should hold the outputs ${releasedSeq + 1} to ${lastSeq}, and holds ${rangesOf(held)}`)
     }
@@ -167,16 +217,18 @@ export function assemble ({ id, parts, outputs }: ReadSession): Assembled {
         context: parse<JsonObject>(parts, 'c') ?? {},
         access: parse<StoredAccess>(parts, 'a') ?? { labels: {}, tokenHash: null, previousTokenHash: null },
         progress,
-        outputs: outputs.map(({ text }) => outputOf(text))
-      }
+        outputs: outputs.map(({ text }) => outputOf(text)).concat(inline)
+      },
+      place: { lastSeq, releasedSeq, inline }
     }
   } catch (error) {
     return { problem: `session ${id}: ${error instanceof Error ? error.message : String(error)}` }
   }
 }
 
-export function placeOf ({ progress }: StoredSession): Place {
-  return { lastSeq: progress.lastSeq, releasedSeq: progress.releasedSeq }
+/** Of a session that was put as a whole. */
+export function placeOf ({ progress: { lastSeq, releasedSeq }, outputs }: StoredSession): Place {
+  return { lastSeq, releasedSeq, inline: fitsInline(outputs) ? outputs : [] }
 }
 
 /** @throws SyntaxError */
@@ -184,10 +236,27 @@ export function readTombstone (text: string): StoredTombstone {
   return JSON.parse(text) as StoredTombstone
 }
 
-/** @throws SyntaxError */
-function parse<T> (parts: ReadonlyMap<string, string>, part: string): T | undefined {
+/** Of the first line, which is all but the outputs. @throws SyntaxError */
+export function parse<T> (parts: ReadonlyMap<string, string>, part: string): T | undefined {
   const text = parts.get(part)
-  return text === undefined ? undefined : JSON.parse(text) as T
+  if (text === undefined) return undefined
+  const end = text.indexOf('\n')
+  return JSON.parse(end === -1 ? text : text.slice(0, end)) as T
+}
+
+/** Throws for what was not written by `putProgress`. */
+function inlineOf (text: string): StoredOutput[] {
+  const outputs: StoredOutput[] = []
+  const head = /(\d+)!(\d+)!/y
+  for (let at = text.indexOf('\n') + 1; at > 0 && at < text.length;) {
+    head.lastIndex = at
+    const found = head.exec(text)
+    const end = head.lastIndex + Number(found?.[2])
+    if (found === null || end > text.length) throw new Error('the outputs with its progress cannot be read')
+    outputs.push({ commandId: Number(found[1]), tail: text.slice(head.lastIndex, end) })
+    at = end
+  }
+  return outputs
 }
 
 function outputOf (text: string): StoredOutput {

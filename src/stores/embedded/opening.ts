@@ -5,7 +5,7 @@ import type { StoredSession, StoredTombstone } from '../../io/session/store.js'
 import type { Millis, SessionId } from '../../io/types.js'
 import type { Journal } from './journal.js'
 import {
-  assemble, createAssembler, EVERYTHING, FORMAT, FORMAT_KEY, OPENINGS_KEY, placeOf, putEnd, readTombstone, SESSIONS,
+  assemble, createAssembler, EVERYTHING, FORMAT, FORMAT_KEY, NOWHERE, OPENINGS_KEY, parse, putEnd, readTombstone, SESSIONS,
   sessionRange, tombstoneKey, TOMBSTONES, type Place, type ReadSession
 } from './layout.js'
 
@@ -65,7 +65,7 @@ async function putSync (journal: Journal, key: string, text: string): Promise<vo
 const COMPACT_ABOVE = 16 * 1024 * 1024
 
 export interface Reader {
-  restore(session: StoredSession): void
+  restore(session: StoredSession, place: Place): void
   bury(tombstone: StoredTombstone): void
   damaged(problem: string): void
 }
@@ -85,7 +85,7 @@ export async function readEverything (journal: Journal, reader: Reader, limits: 
   const damaged: { read: ReadSession, problem: string }[] = []
   const assembler = createAssembler(read => {
     const result = assemble(read)
-    if ('session' in result) reader.restore(result.session)
+    if ('session' in result) reader.restore(result.session, result.place)
     else damaged.push({ read, problem: result.problem })
   })
   for await (const entries of journal.read(...SESSIONS)) {
@@ -109,7 +109,7 @@ export async function readEverything (journal: Journal, reader: Reader, limits: 
     reader.damaged(problem)
     for (const key of read.keys) group.delete(key)
     const tombstone = tombstoneOfDamaged(read, limits.now)
-    putEnd(group, { lastSeq: 0, releasedSeq: 0 }, tombstone)
+    putEnd(group, NOWHERE, tombstone)
     tombstones.push(tombstone)
   }
   tombstones.sort((one, other) => one.endedAt - other.endedAt)
@@ -137,7 +137,7 @@ function readable (text: string): StoredTombstone | undefined {
 function tombstoneOfDamaged ({ id, parts }: ReadSession, now: Millis): StoredTombstone {
   const part = (name: string): Record<string, unknown> => {
     try {
-      return JSON.parse(parts.get(name) ?? '{}') as Record<string, unknown>
+      return parse<Record<string, unknown>>(parts, name) ?? {}
     } catch {
       return {}
     }
@@ -163,7 +163,7 @@ export async function readSession (
   let place: Place | undefined
   const assembler = createAssembler(read => {
     const result = assemble(read)
-    if ('session' in result) place = placeOf(result.session)
+    if ('session' in result) place = result.place
   })
   for await (const entries of journal.read(...sessionRange(id))) {
     for (const [key, text] of entries) assembler.take(key, text)

@@ -15,7 +15,7 @@ import { describeFault, withoutRetries } from './faults.js'
 import { createGroupCommit } from './group-commit.js'
 import { createJournal, type Group, type Journal } from './journal.js'
 import { createKeeper, type After } from './keeper.js'
-import { placeOf, putBatch, putEnd, putSession, tombstoneKey, type Place } from './layout.js'
+import { advance, placeOf, putBatch, putEnd, putSession, tombstoneKey, type Place } from './layout.js'
 import { openLayout, prove, readEverything, readSession } from './opening.js'
 import { createStats, type EmbeddedStats, type Outcome } from './stats.js'
 
@@ -126,16 +126,16 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
   }
 
   function commit (batch: CommitBatch): CommitResult | Promise<CommitResult> {
-    const { id, progress } = batch
+    const { id } = batch
     const place = find(id, batch.fence)
     if (typeof place === 'string') return place
     const meeting = meet(place.lastSeq, batch)
     // Both are true only if what is being written is kept, so they wait for it.
     if (typeof meeting === 'object') return join(id, () => {}, 'gap', meeting)
     if (meeting === 'late') return join(id, () => {}, 'kept', 'kept')
-    const releasedSeq = Math.max(place.releasedSeq, progress.releasedSeq)
-    sessions.set(id, { lastSeq: progress.lastSeq, releasedSeq })
-    return join(id, group => putBatch(group, place, batch, meeting === 'repeat'), 'kept', 'kept')
+    const next = advance(place, batch, meeting === 'repeat')
+    sessions.set(id, next.place)
+    return join(id, group => putBatch(group, place, next, batch), 'kept', 'kept')
   }
 
   /** Tombstones that have served their time go with this group. */
@@ -153,8 +153,8 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     await journal.open('anew')
     fence = await openLayout(journal, directory)
     await readEverything(journal, {
-      restore (session: StoredSession) {
-        sessions.set(session.id, placeOf(session))
+      restore (session: StoredSession, place: Place) {
+        sessions.set(session.id, place)
         if (sessions.size % PROGRESS_EVERY === 0) options.onProgress?.(sessions.size)
         hooks?.restore(session, fence)
       },
