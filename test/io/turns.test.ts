@@ -1,12 +1,16 @@
 // How long the largest texts hold the event loop: every one that the limits allow is parsed, printed
 // and kept in less than 50 ms. CPU time, and the best of several attempts, since other processes and
 // the first collection of garbage say nothing about the code; usual values are a fifth of the bound.
+// On a machine that is slower, or shares its core, the bound is as much larger as a plain JSON.parse
+// takes longer there.
 
 import t from 'tap'
 import { MAX_JSON_BYTES, parseJson, printJson } from '../../src/io/json.js'
 import { readContext } from '../../src/io/session/context.js'
 
 const BOUND_MS = 50
+/** What the yardstick takes on a core of its own of the machine of docs/performance.md. */
+const YARDSTICK_MS = 4.5
 
 function cpuMs (run: () => void): number {
   let best = Infinity
@@ -23,6 +27,8 @@ function cpuMs (run: () => void): number {
 function fill (member: string): string {
   return `[${Array<string>(Math.floor((MAX_JSON_BYTES - 2) / (member.length + 1))).fill(member).join()}]`
 }
+
+const YARDSTICK = `[${Array<string>(200_000).fill('1E0').join()}]`
 
 const TEXTS: Record<string, string> = {
   'one text': JSON.stringify('x'.repeat(MAX_JSON_BYTES - 2)),
@@ -42,11 +48,12 @@ const TEXTS: Record<string, string> = {
 for (const [name, text] of Object.entries(TEXTS)) {
   t.test(`a mebibyte of ${name} is parsed, printed and kept within ${BOUND_MS} ms each`, async t => {
     let value: unknown
+    const bound = BOUND_MS * Math.max(1, cpuMs(() => { JSON.parse(YARDSTICK) }) / YARDSTICK_MS)
     const parsed = cpuMs(() => { value = parseJson(text) })
-    t.ok(parsed < BOUND_MS, `parsed in ${parsed.toFixed(1)} ms`)
+    t.ok(parsed < bound, `parsed in ${parsed.toFixed(1)} ms`)
     const printed = cpuMs(() => { printJson(value) })
-    t.ok(printed < BOUND_MS, `printed in ${printed.toFixed(1)} ms`)
+    t.ok(printed < bound, `printed in ${printed.toFixed(1)} ms`)
     const kept = cpuMs(() => { readContext({ value }, 2 * MAX_JSON_BYTES) })
-    t.ok(kept < BOUND_MS, `kept in ${kept.toFixed(1)} ms`)
+    t.ok(kept < bound, `kept in ${kept.toFixed(1)} ms`)
   })
 }
