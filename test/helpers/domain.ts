@@ -16,18 +16,10 @@ import { toBytes } from '../../src/io/protocol/codec.js'
 import type { ByteString, LifecycleEvent, Output } from '../../src/io/types.js'
 import { createMemoryStore } from '../../src/stores/memory.js'
 import { createManualClock, START_WALL, type ManualClock } from './clock.js'
+import type { Frame } from './frame.js'
 import { createRecordingLog, type RecordingLog } from './log.js'
 
-export interface Frame {
-  type: string
-  seq?: number
-  id?: number | string
-  event?: string
-  code?: string
-  expected?: number
-  retryAfterMs?: number
-  payload?: unknown
-}
+export type { Frame }
 
 /** Payload of session_created and session_resumed. */
 export interface Welcome {
@@ -360,15 +352,4 @@ export function buildRecord (fields: Partial<SessionRecord> & { id: string }): S
     fanOut: 0
   })
   return Object.assign(record, fields)
-}
-
-/** Small random number generator, so that a test prints one seed and can be run again with it. */
-export function createRandom (seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
-  }
 }

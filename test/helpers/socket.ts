@@ -5,17 +5,9 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type {} from '@fastify/websocket'
 import { WebSocket } from 'ws'
+import type { Frame } from './frame.js'
 
-export interface Frame {
-  type: string
-  seq?: number
-  id?: number | string
-  code?: string
-  event?: string
-  // A test reads into whatever the server sent.
-  payload?: any
-  [member: string]: unknown
-}
+export type { Frame }
 
 export interface Close { code: number, reason: string }
 

@@ -5,16 +5,9 @@ import fc from 'fast-check'
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import t, { type Test } from 'tap'
 import { isUserId } from '../../src/io/names/ids.js'
-import type { Clock } from '../../src/io/types.js'
+import { createManualClock, START_WALL } from '../helpers/clock.js'
 import { asker, buildRestApp, type Ask } from '../helpers/rest.js'
 import { injectSocket } from '../helpers/socket.js'
-
-const START = Date.UTC(2026, 0, 1)
-
-function createClock (): Clock & { advance(ms: number): void } {
-  let at = 1000
-  return { now: () => at, wall: () => START + at, advance (ms) { at += ms } }
-}
 
 const noSuch = '00000000-0000-4000-8000-000000000000'
 const ids = (answer: { json(): { data: Array<{ id: string }> } }): string[] => answer.json().data.map(({ id }) => id)
@@ -41,7 +34,7 @@ t.test('a session is shown with ISO times, its numbers and its context, and with
 })
 
 t.test('P-40 reading a session is no activity', async t => {
-  const clock = createClock()
+  const clock = createManualClock()
   const app = await buildRestApp(t, { options: { clock } })
   const ask = asker(app)
   const { id } = app.sessionManager.createSession('alice')
@@ -53,7 +46,7 @@ t.test('P-40 reading a session is no activity', async t => {
 })
 
 t.test('the list is filtered by state, user, creation and idle time, and sorted both ways', async t => {
-  const clock = createClock()
+  const clock = createManualClock()
   const app = await buildRestApp(t, { options: { clock } })
   const ask = asker(app)
   const first = app.sessionManager.createSession('alice')
@@ -62,7 +55,7 @@ t.test('the list is filtered by state, user, creation and idle time, and sorted 
   clock.advance(10_000)
   const socket = await injectSocket(app)
   const third = (await socket.next()).payload.sessionId
-  const between = new Date(START + 11_500).toISOString()
+  const between = new Date(START_WALL + 11_500).toISOString()
 
   t.same(ids(await ask('GET', '/sessions')), [first.id, second.id, third])
   t.same(ids(await ask('GET', '/sessions?sort=-createdAt')), [third, second.id, first.id])
@@ -216,7 +209,7 @@ t.test('an ended session is 410 with its reason and the note of the operator, an
 })
 
 t.test('a tombstone is 404 once its time is over', async t => {
-  const clock = createClock()
+  const clock = createManualClock()
   const app = await buildRestApp(t, { options: { clock } })
   const ask = asker(app)
   const { id } = app.sessionManager.createSession('alice')

@@ -6,7 +6,7 @@
 import t from 'tap'
 import type { StoredSession } from '../../src/io/session/store.js'
 import { fieldsOf } from '../../src/stores/redis/layout.js'
-import { createRandom } from '../helpers/domain.js'
+import { createRandom } from '../../contract/random.js'
 import { PROGRESS } from '../helpers/redis-node.js'
 import { createModelRedis } from './model-redis.js'
 import { createSimulatedNode, hashed, type Line, type SimulatedNode } from './node.js'

@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
-import { createRandom, createDomain, decodeFrames, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
+import { createRandom } from '../../../contract/random.js'
+import { createDomain, decodeFrames, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
 
 function shape (frames: Frame[]): (number | string)[] {
   return frames.map(frame => frame.seq ?? frame.code ?? frame.type)

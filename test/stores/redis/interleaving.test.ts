@@ -6,7 +6,7 @@
 import t from 'tap'
 import type { Test } from 'tap'
 import { createLayout } from '../../../src/stores/redis/layout.js'
-import { createRandom } from '../../helpers/domain.js'
+import { createRandom } from '../../../contract/random.js'
 import { needsRedis, startRedis } from '../../helpers/redis.js'
 import { batchOf, createdIn, startNode, TEST_LIMITS, type TestNode } from '../../helpers/redis-node.js'
 
