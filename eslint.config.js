@@ -37,7 +37,8 @@ export default [
   imports('src/io/protocol/*.ts', {
     allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./names/[\\w-]+\\.js']
   }),
-  imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./session/[\\w-]+\\.js'] }),
+  imports('src/io/cluster/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }),
+  imports('src/io/operators/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(cluster|protocol|session)/[\\w-]+\\.js'] }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js', '\\.\\./(events|names|protocol)/[\\w-]+\\.js']
@@ -81,7 +82,7 @@ export default [
   imports('plugins/holdfast.ts', {
     allowed: ['fastify-plugin', '\\.\\./src/(io/.*|limits|loopback|option-checks|auth/authenticate)\\.js', '\\./[\\w-]+\\.js'], types: ['fastify']
   }),
-  imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\.\\./src/(io/.*|system-clock|limits|option-checks|stores/memory)\\.js'], types: ['fastify'] }),
+  imports('plugins/session-manager.ts', { allowed: [...PLUGIN_BASE(), '\\./cluster/membership\\.js', '\\.\\./src/(io/.*|system-clock|limits|option-checks|stores/memory)\\.js'], types: ['fastify'] }),
   // The one driver of WebSockets.
   imports('plugins/gateway/web-socket-server.ts', { allowed: ['node:.*', '@fastify/websocket', 'fastify', 'ws'] }),
   imports('plugins/*/*.ts', {

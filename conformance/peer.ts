@@ -253,6 +253,7 @@ export const REASONS: Readonly<Record<number, string>> = {
   4200: 'draining',
   4202: 'credentials_expired',
   4203: 'detached_by_operator',
+  4204: 'moved',
   4300: 'idle',
   4301: 'unknown_session',
   4302: 'state_lost',

@@ -5,18 +5,22 @@ import { randomUUID } from 'node:crypto'
 import { setImmediate as yieldTurn, setTimeout as delay } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
+import { createFleetOperations } from '../src/io/operators/fleet.js'
 import { createLocalOperations } from '../src/io/operators/local.js'
 import type { SessionOperations } from '../src/io/operators/operations.js'
+import { createClaims } from '../src/io/session/claim.js'
 import { createEntrance, type Entrance } from '../src/io/session/entry.js'
 import { createSessionManager, type SessionManager } from '../src/io/session/manager.js'
 import { restoreSessions } from '../src/io/session/restore.js'
 import { createSessionRuntime, type SessionLimits, type SessionRuntime } from '../src/io/session/runtime.js'
+import { isShared } from '../src/io/session/shared-store.js'
 import type { SessionStore, StoreHealth } from '../src/io/session/store.js'
 import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
 import { completeSessionLimits, type Given } from '../src/limits.js'
 import { aClock, aText, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock } from '../src/system-clock.js'
+import { createMembership, type Membership } from './cluster/membership.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -32,6 +36,8 @@ export interface SessionInternals {
   readonly entrance: Entrance
   readonly operations: SessionOperations
   readonly store: SessionStore
+  /** Of a node whose store others share. */
+  readonly membership: Membership | undefined
 }
 
 export interface SessionManagerPluginOptions {
@@ -77,7 +83,10 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
     yieldTurn: setImmediate,
     ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
   })
-  const restored = await restoreSessions(sessions, store, logHealth)
+  const membership = isShared(store)
+    ? createMembership({ sessions, store, clock, log, delay: waitFor, yieldTurn })
+    : undefined
+  const restored = await restoreSessions(sessions, store, { healthChanged: logHealth, ...membership?.hooks })
   if (store.traits.survives !== 'nothing') log.info({ ...restored, survives: store.traits.survives }, 'session store opened')
   const manager = createSessionManager(sessions, setImmediate)
   manager.subscribe(event => logEvent(event))
@@ -114,11 +123,16 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   sweep.unref()
 
   fastify.decorate('sessionManager', manager)
-  const operations = createLocalOperations({ sessions, manager, delay: waitFor, yieldTurn })
-  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions), operations, store })
+  const local = createLocalOperations({ sessions, manager, delay: waitFor, yieldTurn })
+  const operations = membership === undefined
+    ? local
+    : createFleetOperations({ sessions, manager, local, store: membership.store, asking: membership.asking, clock, log })
+  const claims = membership === undefined ? undefined : createClaims(sessions, membership.store)
+  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions, claims), operations, store, membership })
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
     if (pending !== undefined) clearImmediate(pending)
+    await membership?.leave()
     await sessions.committer.whenIdle()
     await store.close()
   })

@@ -6,7 +6,7 @@ import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
 import type { SessionOperations } from '../src/io/operators/operations.js'
 import type { ListQuery } from '../src/io/session/manager.js'
-import type { JsonObject, Seq, SessionId, SessionView } from '../src/io/types.js'
+import type { JsonObject, SessionId, SessionView } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
@@ -17,6 +17,12 @@ import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js
 
 const ContextPatch = Type.Unsafe<JsonObject>(Type.Object({}, { additionalProperties: true }))
 const MAX_IDLE_SECONDS = 365 * 24 * 3600
+
+const SeqAnswer = Type.Object({
+  seq: Type.Union([Type.Integer({ minimum: 1 }), Type.Null()], {
+    description: 'Its seq in this session; null where another node has the session and gives the number.'
+  })
+}, { description: 'It is kept, and will be delivered.' })
 
 const ListQueryString = Type.Object({
   state: Type.Optional(Words(['active', 'detached'])),
@@ -129,13 +135,13 @@ export default fp(async function sessionsApi (fastify) {
       querystring: NoQuery,
       headers: MessageHeaders,
       body: MessageBody,
-      response: { 202: Type.Object({ seq: Type.Integer({ minimum: 1 }) }, { description: 'Its seq in this session.' }), ...errorAnswers(404, 409, 410, 413, 422) }
+      response: { 202: SeqAnswer, ...errorAnswers(404, 409, 410, 413, 422) }
     }
   }, (request, reply) => sendOnce(keys, request, reply, async () => {
     const { params: { id }, body: { event, payload = null } } = request
     await present(operations, id)
     const { seq } = await operations.send({ sessionId: id }, event, payload)
-    return { seq: seq as Seq }
+    return { seq }
   }))
 }, {
   name: 'holdfast/sessions-api',

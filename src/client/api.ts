@@ -102,7 +102,7 @@ export type Reason =
   | 'handshake_invalid'
   | 'unauthenticated' | 'forbidden' | 'credentials_expired' | 'auth_unavailable'
   | 'quota' | 'overloaded' | 'draining' | 'rate_limited' | 'slow_consumer' | 'internal'
-  | 'detached_by_operator' | 'ended_by_operator' | 'replaced'
+  | 'detached_by_operator' | 'moved' | 'ended_by_operator' | 'replaced'
   | 'idle' | 'resume_window' | 'unknown_session' | 'state_lost'
   | 'session_invalid' | 'shutdown' | 'unknown'
   | (string & {})

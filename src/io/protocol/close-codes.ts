@@ -25,6 +25,7 @@ export const CLOSE = {
   draining: { code: 4200, reason: 'draining' },
   credentialsExpired: { code: 4202, reason: 'credentials_expired' },
   detached: { code: 4203, reason: 'detached_by_operator' },
+  moved: { code: 4204, reason: 'moved' },
   idle: { code: 4300, reason: 'idle' },
   unknownSession: { code: 4301, reason: 'unknown_session' },
   stateLost: { code: 4302, reason: 'state_lost' },

@@ -5,11 +5,16 @@
 // Where nothing survives, everything counts as kept at once, and the store is asked nothing: no batch, no promise, no state. So it
 // is for sessions of the basic profile, which nobody can resume; a shared store learns of their beginning and their end.
 //
+// A session of a shared store parts from this node with its last batch (S-13). From the moment that
+// the store is told, the record is a mere errand of the committer: nobody finds it any more, and it
+// is repeated until the store has answered.
+//
 // Invariants: one batch of a session at a time; batches follow one another without a hole in their seqs; a waiter is settled once,
 // also when its session ends or is lost.
 
 import type { Log, MaybePromise } from '../types.js'
-import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
+import { lastSeqOf, type JournalState, type Parting, type SessionRecord } from './record.js'
+import { isShared, type Deadline, type SharedBatch } from './shared-store.js'
 import { accessOf, outputsAfter, progressOf, toStored, type ConvertTime } from './stored.js'
 import type { CommitBatch, CommitResult, CreateResult, EndResult, Fence, SessionStore, StoredTombstone } from './store.js'
 
@@ -21,6 +26,12 @@ export interface CommitterOptions {
   defer: (callback: () => void) => void
   /** The session is another node's now, or the store has lost it. */
   onLost: (session: SessionRecord, result: 'fenced' | 'missing') => void
+  /** The session is about to part: appends what it is still to get. */
+  catchUp: (session: SessionRecord) => void
+  /** The session has parted: it leaves whatever finds it. */
+  onParted: (session: SessionRecord) => void
+  /** What becomes of a session that has parted and that nobody claims. */
+  deadlineOf: (session: SessionRecord) => Deadline
 }
 
 export interface Committer {
@@ -34,6 +45,15 @@ export interface Committer {
   whenKept(session: SessionRecord): Promise<boolean> | undefined
   contextChanged(session: SessionRecord): void
   accessChanged(session: SessionRecord): void
+  /**
+   * Gives up a session of a shared store that has no connection: when its commands have ended, or
+   * now. Resolves when the store has answered, or when the session is kept after all.
+   */
+  part(session: SessionRecord, stage: 'idle' | 'now'): Promise<void>
+  /** The session stays, unless the store has been told already. */
+  keep(session: SessionRecord): void
+  /** The session is not this node's any more: whoever waits for it is told. */
+  abandon(session: SessionRecord): void
   /** Has the store forget an ended session. What it could not be told is tried again by `retry`. */
   end(session: SessionRecord, tombstone: StoredTombstone): MaybePromise<EndResult>
   /** Tries again what the store could not keep; called every now and then. */
@@ -60,6 +80,7 @@ interface Burial { readonly id: string, readonly fence: Fence, readonly tombston
 
 export function createCommitter (options: CommitterOptions): Committer {
   const { store, log, toWall, defer, onLost } = options
+  const sharedStore = isShared(store) ? store : undefined
   const { survives, shared } = store.traits
   let changed: SessionRecord[] = []
   let failed: SessionRecord[] = []
@@ -82,26 +103,44 @@ export function createCommitter (options: CommitterOptions): Committer {
   }
 
   function start (session: SessionRecord, journal: JournalState): void {
-    if (journal.isRunning || journal.isListed || journal.fence < 0 || session.ended || journal.keptVersion === journal.version) return
+    if (journal.isRunning || journal.isListed || journal.fence < 0 || journal.keptVersion === journal.version) return
+    if (session.ended && journal.parting?.stage !== 'gone') return
+    const parting = startParting(session, journal)
     const { version } = journal
     const batch = createBatch(session, journal)
+    if (parting !== null) options.onParted(session)
     journal.isRunning = true
     unanswered++
     journal.contextChanged = journal.accessChanged = false
-    store.commit(batch).then(result => settle(session, journal, batch, version, result), error => {
+    const { parting: present } = journal
+    const answer = sharedStore !== undefined && present?.stage === 'gone'
+      ? sharedStore.release(batch, options.deadlineOf(session))
+      : store.commit(batch)
+    answer.then(result => settle(session, journal, batch, version, result), error => {
       // S-8 is broken; whether it was kept is unknown, as after any lost answer.
       log.error({ err: error, sid: session.id }, 'session store rejected a commit')
       settle(session, journal, batch, version, 'unavailable')
     })
   }
 
-  function createBatch (session: SessionRecord, journal: JournalState): CommitBatch {
+  /** What has just begun: the batch that follows is the last one. */
+  function startParting (session: SessionRecord, { parting }: JournalState): Parting | null {
+    if (parting === null || parting.stage === 'gone' || session.connection !== null) return null
+    if (parting.stage === 'idle' && session.calls !== null) return null
+    options.catchUp(session)
+    parting.stage = 'gone'
+    parting.progress = progressOf(session, toWall)
+    return parting
+  }
+
+  function createBatch (session: SessionRecord, journal: JournalState): CommitBatch | SharedBatch {
     return {
       id: session.id,
       fence: journal.fence,
       prevSeq: journal.storedSeq,
       outputs: outputsAfter(session, journal.storedSeq),
-      progress: progressOf(session, toWall),
+      progress: journal.parting?.progress ?? progressOf(session, toWall),
+      ...(journal.inboxTo > 0 ? { inboxTo: journal.inboxTo } : {}),
       ...(journal.contextChanged ? { context: session.context } : {}),
       ...(journal.accessChanged ? { access: accessOf(session) } : {})
     }
@@ -125,7 +164,14 @@ export function createCommitter (options: CommitterOptions): Committer {
   }
 
   function apply (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
-    if (session.ended) return
+    const { parting } = journal
+    const isParting = parting?.stage === 'gone' && session.ended
+    if (session.ended && !isParting) return
+    if (isParting && (result === 'kept' || result === 'fenced' || result === 'missing')) {
+      journal.keptVersion = journal.version
+      settleAll(journal, result === 'kept')
+      return
+    }
     if (result === 'kept') {
       journal.storedSeq = batch.progress.lastSeq
       journal.keptVersion = version
@@ -190,6 +236,19 @@ export function createCommitter (options: CommitterOptions): Committer {
     else ended.resolve('missing')
   }
 
+  function commit (session: SessionRecord): void {
+    const { journal } = session
+    if (journal === null || session.profile === 'basic') {
+      session.keptSeq = lastSeqOf(session)
+      session.connection?.wake()
+      return
+    }
+    journal.version++
+    if (journal.isRunning || journal.isListed) return
+    journal.isListed = true
+    if (changed.push(session) === 1) defer(flush)
+  }
+
   return {
     commits,
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
@@ -206,7 +265,9 @@ export function createCommitter (options: CommitterOptions): Committer {
         isListed: false,
         contextChanged: false,
         accessChanged: false,
-        waiters: null
+        waiters: null,
+        inboxTo: 0,
+        parting: null
       }
     },
 
@@ -224,18 +285,7 @@ export function createCommitter (options: CommitterOptions): Committer {
       })
     },
 
-    commit (session) {
-      const { journal } = session
-      if (journal === null || session.profile === 'basic') {
-        session.keptSeq = lastSeqOf(session)
-        session.connection?.wake()
-        return
-      }
-      journal.version++
-      if (journal.isRunning || journal.isListed) return
-      journal.isListed = true
-      if (changed.push(session) === 1) defer(flush)
-    },
+    commit,
 
     whenKept ({ journal, ended }) {
       if (journal === null || journal.keptVersion === journal.version) return undefined
@@ -251,9 +301,32 @@ export function createCommitter (options: CommitterOptions): Committer {
       if (journal !== null) journal.accessChanged = true
     },
 
+    part (session, stage) {
+      const { journal, profile } = session
+      if (sharedStore === undefined || journal === null || profile === 'basic') return Promise.resolve()
+      const parting = journal.parting ??= { stage, progress: null, settled: [] }
+      if (parting.stage === 'gone' || session.ended) return Promise.resolve()
+      if (stage === 'now') parting.stage = 'now'
+      return new Promise(resolve => {
+        parting.settled.push(resolve)
+        commit(session)
+      })
+    },
+
+    keep ({ journal }) {
+      if (journal === null || journal.parting === null || journal.parting.stage === 'gone') return
+      const { settled } = journal.parting
+      journal.parting = null
+      for (const settle of settled) settle()
+    },
+
+    abandon ({ journal }) {
+      if (journal !== null) settleAll(journal, false)
+    },
+
     end ({ journal, id }, tombstone) {
       if (journal === null) return 'ended'
-      settleWaiters(journal, Infinity, false)
+      settleAll(journal, false)
       if (journal.fence >= 0) return bury({ id, fence: journal.fence, tombstone })
       return new Promise(resolve => { earlyEnds.set(journal, { tombstone, resolve }) })
     },
@@ -283,4 +356,10 @@ function settleWaiters (journal: JournalState, version: number, isKept: boolean)
   const rest = waiters.filter(waiter => waiter.version > version)
   journal.waiters = rest.length === 0 ? null : rest
   for (const waiter of due) waiter.settle(isKept)
+}
+
+/** Nothing more comes of the session here. */
+function settleAll (journal: JournalState, isKept: boolean): void {
+  settleWaiters(journal, Infinity, isKept)
+  for (const settled of journal.parting?.settled.splice(0) ?? []) settled()
 }

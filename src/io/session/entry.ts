@@ -2,6 +2,8 @@
 // the store, before the upgrade, so that a refusal is an HTTP answer and a client is never told of a session, or of a token, that
 // a crash would forget. The connection attaches afterwards, in one turn.
 //
+// A session that is not on this node may be in a store that several share; it is claimed then (claim.ts).
+//
 // Between the two the session is detached: it may be ended, or be given to a later handshake of the same client. `mayAttach`
 // tells; the latest handshake wins.
 
@@ -10,6 +12,7 @@ import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import { isPromise } from '../maybe-promise.js'
 import type { EndReason, JsonObject, MaybePromise, Profile, Seq, SessionId, UserId } from '../types.js'
+import type { Claims } from './claim.js'
 import { NOTHING } from './context.js'
 import { lastSeqOf, watermarkOf, type SessionRecord } from './record.js'
 import { hashResumeToken, sameHash } from './resume-token.js'
@@ -58,7 +61,8 @@ export interface Entrance {
 /** What a client is told when the store is away. It may be back the next moment. */
 const STORE_RETRY_MS = 1000
 
-export function createEntrance (runtime: SessionRuntime): Entrance {
+/** `claims`: with a store that several nodes share. */
+export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entrance {
   const { directory, committer, expiry, totals } = runtime
 
   function unavailable (): HoldfastError {
@@ -100,6 +104,9 @@ export function createEntrance (runtime: SessionRuntime): Entrance {
     const { userId } = request
     const session = directory.get(sessionId)
     const hash = hashResumeToken(token)
+    if (session === undefined && claims !== undefined && directory.tombstone(sessionId) === undefined) {
+      return claim(claims, request, offer, hash)
+    }
     if (session === undefined || !holds(hash, userId, session)) return open(request, refuse(offer, userId, hash))
     // A client that has seen more than there is means lost state (P-34).
     const isStale = expiry.isStale(session)
@@ -110,6 +117,25 @@ export function createEntrance (runtime: SessionRuntime): Entrance {
       return open(request, { sessionId, reason, lastCommand: watermarkOf(session) })
     }
     return takeUp(request, session, hash, lastSeq)
+  }
+
+  async function claim (from: Claims, request: EntryRequest, offer: ResumeOffer, hash: string): Promise<Entry> {
+    const { sessionId, lastSeq } = offer
+    const claimed = await from.claim(request, offer, hash)
+    if (claimed === 'here') return await resume(request, offer)
+    if (claimed === 'unknown') return await open(request, refuse(offer, request.userId, hash))
+    if ('ended' in claimed) {
+      totals.resumeRefused++
+      const { reason, lastCommand } = claimed.ended
+      return await open(request, { sessionId, reason, lastCommand })
+    }
+    const { session, token } = claimed
+    // Nobody was there to end it in time.
+    if (expiry.isStale(session)) return await resume(request, offer)
+    totals.resumed++
+    session.claims++
+    runtime.expect(session)
+    return { session, lastSeen: lastSeq, resumeToken: token, previous: undefined, claim: session.claims }
   }
 
   function takeUp (request: EntryRequest, session: SessionRecord, hash: string, lastSeq: Seq): MaybePromise<Entry> {

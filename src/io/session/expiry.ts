@@ -4,6 +4,7 @@
 import { UNHEARD_WINDOW_MS } from '../protocol/frames.js'
 import type { Millis } from '../types.js'
 import { NEVER, type SessionRecord } from './record.js'
+import type { Deadline } from './shared-store.js'
 import { createTimingWheel } from './timing-wheel.js'
 
 export interface ExpiryLimits {
@@ -23,6 +24,8 @@ export interface Expiry {
   /** The sweep runs once a tick; a session past its deadline is over all the same. */
   isStale(session: SessionRecord): boolean
   staleReason(session: SessionRecord): 'idle' | 'resume_window'
+  /** How long the session is kept from now on if nothing happens, and why it ends then. */
+  deadlineOf(session: SessionRecord): Deadline
 }
 
 const WHEEL_TICK_MS = 1000
@@ -46,6 +49,10 @@ export function createExpiry ({ limits, now }: { limits: ExpiryLimits, now: () =
     remove: wheel.remove,
     sweep: (limit, expire) => wheel.sweep(now(), limit, expire),
     get behind () { return wheel.behind },
+    deadlineOf (session) {
+      const at = deadlineOf(session)
+      return { keepForMs: Math.max(0, at - now()), reason: at < session.lastActiveAt + limits.idleTimeoutMs ? 'resume_window' : 'idle' }
+    },
     isStale: session => deadlineOf(session) < now(),
     staleReason: session => now() - session.lastActiveAt > limits.idleTimeoutMs ? 'idle' : 'resume_window'
   }

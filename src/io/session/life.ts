@@ -1,4 +1,4 @@
-// What happens to one session: attached, detached, lost, ended. The runtime's own part; every change is made in one turn.
+// What happens to one session: attached, detached, parted, lost, ended. The runtime's own part; every change is made in one turn.
 //
 // Invariants: `active` counts the sessions with a connection; an ended session is in no index and in no list; a connection is
 // told of the end after the store has answered, and the caller with it.
@@ -43,9 +43,11 @@ export interface LifeOptions extends Pick<SessionRuntimeOptions, 'clock' | 'log'
 }
 
 export type Life = Pick<SessionRuntime,
-  'active' | 'adopt' | 'expect' | 'rotateToken' | 'attach' | 'detach' | 'confirmAttach' | 'dismiss' | 'end'> & {
+  'active' | 'adopt' | 'expect' | 'rotateToken' | 'attach' | 'detach' | 'confirmAttach' | 'dismiss' | 'end' | 'lose' |
+  'endedElsewhere'> & {
     emit: (type: LifecycleEventType, session: SessionRecord, reason?: string) => void
-    lose: (session: SessionRecord, result: 'fenced' | 'missing') => void
+    /** The session has parted from this node, which keeps nothing of it. */
+    depart: (session: SessionRecord) => void
   }
 
 export function createLife (options: LifeOptions): Life {
@@ -135,6 +137,8 @@ export function createLife (options: LifeOptions): Life {
     expiry.file(session)
     detached.file(session)
     committer.commit(session)
+    // Whichever node its client comes back to claims it.
+    void committer.part(session, 'idle')
   }
 
   function isResumable (session: SessionRecord): boolean {
@@ -155,6 +159,7 @@ export function createLife (options: LifeOptions): Life {
 
     expect (session) {
       if (session.connection !== null || session.ended) return
+      committer.keep(session)
       session.detachedAt = now()
       expiry.file(session)
       detached.remove(session)
@@ -171,6 +176,7 @@ export function createLife (options: LifeOptions): Life {
     },
 
     attach (session, connection, lastSeen) {
+      committer.keep(session)
       session.connection = connection
       session.detachedAt = NEVER
       detached.remove(session)
@@ -207,8 +213,26 @@ export function createLife (options: LifeOptions): Life {
       log.warn({ sid: session.id, result }, 'session is not held by this node any more')
       const connection = remove(session)
       directory.drop(session)
-      emit('detached', session, 'moved')
-      connection?.dismiss(result === 'fenced' ? CLOSE.replaced : CLOSE.unknownSession)
+      committer.abandon(session)
+      if (connection === null) return
+      emit('detached', session, CLOSE.moved.reason)
+      connection.dismiss(result === 'fenced' ? CLOSE.moved : CLOSE.unknownSession)
+    },
+
+    endedElsewhere (session, tombstone) {
+      if (session.ended) return
+      const connection = remove(session)
+      const { reason } = tombstone
+      directory.remove(session, { ...tombstone, buriedAt: now() })
+      committer.abandon(session)
+      totals.ended[reason]++
+      emit('ended', session, reason)
+      connection?.dismiss(END_CLOSE[reason])
+    },
+
+    depart (session) {
+      remove(session)
+      directory.drop(session)
     }
   }
 }

@@ -26,6 +26,13 @@ export interface Quota {
   check(userId: UserId): void
   /** Ends the session that gives way to a new one of this user. @throws as `check` */
   makeRoom(userId: UserId): void
+  /**
+   * For a session that comes from another node: it counts towards what this node holds, and its
+   * user has it already.
+   *
+   * @throws SERVER_FULL
+   */
+  makeRoomForClaim(userId: UserId): void
 }
 
 /** For callers in this process; clients are told when a dead connection has been found for sure (P-54c). */
@@ -48,6 +55,13 @@ export function createQuota ({ directory, detached, limits, unlimitedUserId, end
 
   return {
     check,
+
+    makeRoomForClaim (userId) {
+      if (!isFull()) return
+      const oldest = detached.oldestOf(userId) ?? detached.oldest()
+      if (oldest === undefined) throw new HoldfastError('SERVER_FULL', { retryAfterMs: RETRY_MS })
+      end(oldest as SessionRecord, 'overloaded')
+    },
 
     makeRoom (userId) {
       check(userId)

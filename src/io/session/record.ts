@@ -7,7 +7,7 @@ import type { JsonObject, Millis, Profile, Seq, SessionId, UserId } from '../typ
 import type { CloseCode } from '../protocol/close-codes.js'
 import type { DetachedItem } from './detached.js'
 import type { ReplayLog } from './replay-log.js'
-import type { Fence, OpenCommand } from './store.js'
+import type { Fence, OpenCommand, StoredProgress } from './store.js'
 import type { WheelItem } from './timing-wheel.js'
 
 /** The attached connection as far as the session is concerned. */
@@ -50,6 +50,20 @@ export interface JournalState {
   contextChanged: boolean
   accessChanged: boolean
   waiters: JournalWaiter[] | null
+  /** Entries of the session's inbox that are among its outputs (S-16). */
+  inboxTo: number
+  /** Null while this node keeps the session. */
+  parting: Parting | null
+}
+
+/** How a session of a shared store is given up (S-13). */
+export interface Parting {
+  /** `idle`: when its commands have ended. `now`: whatever runs. `gone`: the store was told. */
+  stage: 'idle' | 'now' | 'gone'
+  /** What the store is told last; null until then. Its commands are abandoned after that. */
+  progress: StoredProgress | null
+  /** Called when the store has answered, or when the session is kept after all. */
+  readonly settled: (() => void)[]
 }
 
 export interface JournalWaiter {

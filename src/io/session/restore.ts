@@ -21,23 +21,22 @@ interface Found { readonly stored: StoredSession, readonly fence: Fence }
 
 /** Opens the store. Rejects where it cannot be used at all. */
 export async function restoreSessions (
-  runtime: SessionRuntime, store: SessionStore, healthChanged: StoreHooks['healthChanged']
+  runtime: SessionRuntime, store: SessionStore, hooks: Omit<StoreHooks, 'restore' | 'bury'>
 ): Promise<Restored> {
   const found: Found[] = []
   const tombstones: StoredTombstone[] = []
   await store.open({
+    ...hooks,
     restore: (stored, fence) => { found.push({ stored, fence }) },
-    bury: tombstone => { tombstones.push(tombstone) },
-    healthChanged
+    bury: tombstone => { tombstones.push(tombstone) }
   })
-  const distance = -runtime.toWall(0)
-  const fromWall = (time: Millis): Millis => time + distance
+  const fromWall = fromWallOf(runtime)
   tombstones.sort((a, b) => a.endedAt - b.endedAt)
   for (const tombstone of tombstones) runtime.directory.bury({ ...tombstone, buriedAt: fromWall(tombstone.endedAt) })
 
   // Listings go by creation, and whoever has been detached longest gives way first.
   found.sort((a, b) => a.stored.createdAt - b.stored.createdAt)
-  const records = found.map(({ stored, fence }) => ({ stored, session: reviveOne(runtime, stored, fence, fromWall) }))
+  const records = found.map(({ stored, fence }) => ({ stored, session: reviveOne(runtime, stored, fence) }))
   for (const { session } of records) runtime.directory.add(session)
   records.sort((a, b) => a.session.detachedAt - b.session.detachedAt)
   let unknownOutcomes = 0
@@ -50,18 +49,25 @@ export async function restoreSessions (
   return { sessions: runtime.directory.count(), unknownOutcomes }
 }
 
-function reviveOne (runtime: SessionRuntime, stored: StoredSession, fence: Fence, fromWall: (time: Millis) => Millis): SessionRecord {
+function fromWallOf (runtime: SessionRuntime): (time: Millis) => Millis {
+  const distance = -runtime.toWall(0)
+  return time => time + distance
+}
+
+/** The record of a session that this node owns from now on; it is in no index yet. */
+export function reviveOne (runtime: SessionRuntime, stored: StoredSession, fence: Fence): SessionRecord {
   return revive(stored, fence, {
-    fromWall,
+    fromWall: fromWallOf(runtime),
     now: runtime.now(),
+    fanOut: runtime.delivery.latestFanOut,
     maxOutputBytes: largestOutputBytes(runtime.limits),
     contextBytes: context => Buffer.byteLength(JSON.stringify(context)),
     journal: (owned, storedSeq) => runtime.committer.journalFor(stored.profile, owned, storedSeq)
   })
 }
 
-/** Its node died while they ran, and nobody knows how far they came. */
-function answerOpenCommands (runtime: SessionRuntime, { progress }: StoredSession, session: SessionRecord): number {
+/** Its node died while they ran, or gave them up, and nobody knows how far they came. */
+export function answerOpenCommands (runtime: SessionRuntime, { progress }: StoredSession, session: SessionRecord): number {
   const lost = progress.open.filter(({ idempotent }) => !idempotent)
   const { lastActiveAt } = session
   for (const { id } of lost) {

@@ -21,7 +21,8 @@ import { createQuota, type Quota, type QuotaLimits } from './quota.js'
 import { createLife, END_CLOSE } from './life.js'
 import { createRecord, type AttachedConnection, type SessionRecord } from './record.js'
 import type { ReplayPlan } from './replay-log.js'
-import type { EndResult, SessionStore } from './store.js'
+import { isShared, type Deadline, type SharedSessionStore } from './shared-store.js'
+import type { EndResult, SessionStore, StoredTombstone } from './store.js'
 import type { ConvertTime } from './stored.js'
 import { createWallTime } from './view.js'
 
@@ -104,6 +105,10 @@ export interface SessionRuntime {
   dismiss(session: SessionRecord, code: CloseCode): boolean
   /** @throws SESSION_ENDED, CONTEXT_TOO_LARGE */
   changeContext(session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject
+  /** The session is another node's now, or the store has lost it: its client may come back. */
+  lose(session: SessionRecord, result: 'fenced' | 'missing'): void
+  /** Another node, or the store, has ended the session; nothing is left to be kept of it. */
+  endedElsewhere(session: SessionRecord, tombstone: StoredTombstone): void
   /** Ends the session at once. Its connection is told when the store has answered, and so is the caller. */
   end(session: SessionRecord, reason: EndReason, note?: string): MaybePromise<EndResult>
   /** The close code of a session that ended. */
@@ -120,7 +125,17 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
   const totals = createTotals(() => delivery)
   const expiry = createExpiry({ limits, now })
   const committer: Committer = createCommitter({
-    store, log, toWall, defer, onLost: (session, result) => life.lose(session, result)
+    store,
+    log,
+    toWall,
+    defer,
+    onLost: (session, result) => {
+      if (result === 'missing' && isShared(store)) void lookForEnd(store, session)
+      else life.lose(session, result)
+    },
+    catchUp: session => delivery.catchUp(session, now()),
+    onParted: session => life.depart(session),
+    deadlineOf: (session): Deadline => expiry.deadlineOf(session)
   })
   const delivery: Delivery = createDelivery({
     commit: committer.commit, log, limits, dismiss: (session, code) => life.dismiss(session, code), yieldTurn, now
@@ -129,6 +144,13 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
   const quota = createQuota({
     directory, detached, limits, unlimitedUserId: options.unlimitedUserId, end: (session, reason) => { void life.end(session, reason) }
   })
+
+  /** An operator may have ended it from another node, whose message has not come yet. */
+  async function lookForEnd (shared: SharedSessionStore, session: SessionRecord): Promise<void> {
+    const found = await shared.find(session.id)
+    if (typeof found === 'object' && 'reason' in found) life.endedElsewhere(session, found)
+    else life.lose(session, 'missing')
+  }
 
   function changeContext (session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject {
     const { context, bytes } = readContext(change(session.context), limits.maxContextBytes)

@@ -73,6 +73,8 @@ export interface RevivalOptions {
   fromWall: (time: WallMillis) => Millis
   now: Millis
   maxOutputBytes: number
+  /** Those under way are not for it. */
+  fanOut: number
   contextBytes: (context: StoredSession['context']) => number
   journal: (fence: Fence, storedSeq: Seq) => JournalState | null
 }
@@ -95,7 +97,7 @@ export function revive (stored: StoredSession, fence: Fence, options: RevivalOpt
     labels: access.labels,
     journal: options.journal(fence, progress.lastSeq),
     maxOutputBytes: options.maxOutputBytes,
-    fanOut: 0
+    fanOut: options.fanOut
   })
   record.rateFilledAt = options.now
   record.heard = progress.heard

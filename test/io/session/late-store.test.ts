@@ -180,7 +180,7 @@ t.test('S-5 what the store has lost is sent again from memory', async t => {
 })
 
 t.test('S-3 a session that another node has taken leaves this one: its connection is told, and nothing of it remains', async t => {
-  for (const [result, code] of [['fenced', 4003], ['missing', 4301]] as const) {
+  for (const [result, code] of [['fenced', 4204], ['missing', 4301]] as const) {
     const { late, join, manager, settle, turn, events } = createLateDomain()
     const peer = await join()
     const { sessionId } = peer.welcome

@@ -1,0 +1,139 @@
+// What a shared store tells this node about its sessions, and how the node gives them up: to a node
+// that has their client, or to nobody before it stops.
+//
+// Invariants: what is taken from an inbox goes into one batch with the note that it was taken
+// (S-16); an inbox is read by one call at a time; a record with a higher fence than the one that is
+// meant is left alone.
+
+import { CLOSE } from '../protocol/close-codes.js'
+import { type JournalState, type SessionRecord } from '../session/record.js'
+import type { SessionRuntime } from '../session/runtime.js'
+import type { InboxEntry, SharedSessionStore, SharedStoreHooks } from '../session/shared-store.js'
+import type { Fence } from '../session/store.js'
+import type { Log, Millis, SessionId } from '../types.js'
+
+export interface OwnershipOptions {
+  sessions: SessionRuntime
+  store: SharedSessionStore
+  log: Log
+  delay: (ms: Millis) => Promise<unknown>
+  yieldTurn: () => Promise<unknown>
+}
+
+export interface Ownership {
+  readonly hooks: Pick<SharedStoreHooks, 'doorbell' | 'handOff' | 'evicted' | 'ended'>
+  /**
+   * Drops every connection, so that clients come back to another node; for one that cannot keep
+   * anything. Returns how many there were.
+   */
+  dismissAll(): Promise<number>
+  /** Gives up every session; resolves when the store has answered, or after that time. */
+  partFromAll(deadlineMs: Millis): Promise<void>
+}
+
+/** What a command that runs may take until its session is handed to another node. */
+const FINISH_MS = 300
+const SLICE = 500
+
+export function createOwnership ({ sessions, store, log, delay, yieldTurn }: OwnershipOptions): Ownership {
+  const { directory, committer, delivery, totals, feed } = sessions
+  /** Inboxes that are being read; true when the bell has rung again meanwhile. */
+  const reading = new Map<SessionId, boolean>()
+
+  /** The session if this node has it under that fence, or under an earlier one. */
+  function owned (id: SessionId, fence: Fence): SessionRecord | undefined {
+    const session = directory.get(id)
+    return session?.journal != null && session.journal.fence <= fence ? session : undefined
+  }
+
+  function takeIn (session: SessionRecord, journal: JournalState, entries: readonly InboxEntry[]): void {
+    const at = sessions.now()
+    for (const { number, tail } of entries) {
+      if (number <= journal.inboxTo || session.ended) continue
+      journal.inboxTo = number
+      delivery.appendOrGap(session, { tail, bytes: tail.length, commandId: 0 }, at)
+    }
+  }
+
+  async function read (id: SessionId): Promise<void> {
+    for (;;) {
+      reading.set(id, false)
+      const session = directory.get(id)
+      if (session?.journal == null || session.journal.fence < 0) return
+      const { journal } = session
+      const { fence } = journal
+      const entries = await store.inbox(id, fence, journal.inboxTo)
+      // It may have ended, or been given up, while the store was asked.
+      if (session.ended || directory.get(id) !== session) return
+      if (typeof entries === 'string') {
+        // Where the store is away, the next batch rings again.
+        if (entries === 'fenced') sessions.lose(session, entries)
+        return
+      }
+      takeIn(session, journal, entries)
+      if (entries.length === 0 && reading.get(id) !== true) return
+    }
+  }
+
+  async function partOne (session: SessionRecord): Promise<void> {
+    const parted = committer.part(session, 'idle')
+    await Promise.race([parted, delay(FINISH_MS)])
+    await committer.part(session, 'now')
+    await parted
+  }
+
+  return {
+    hooks: {
+      doorbell (id) {
+        if (reading.has(id)) {
+          reading.set(id, true)
+          return
+        }
+        void read(id).finally(() => reading.delete(id))
+      },
+
+      async handOff (id, fence) {
+        const session = owned(id, fence)
+        if (session === undefined || session.profile === 'basic') return
+        // Its client has another connection, as in P-29.
+        sessions.dismiss(session, CLOSE.replaced)
+        await partOne(session)
+      },
+
+      evicted (id, fence, tombstone) {
+        const session = owned(id, fence)
+        if (session === undefined) return
+        if (tombstone === null) sessions.lose(session, 'fenced')
+        else sessions.endedElsewhere(session, tombstone)
+      },
+
+      ended ({ id, userId, reason, endedAt, ...rest }, _profile, revision) {
+        const distance = -sessions.toWall(0)
+        directory.bury({ id, userId, reason, endedAt, ...rest, buriedAt: Math.min(sessions.now(), endedAt + distance) })
+        totals.ended[reason]++
+        feed.append({ type: 'ended', sessionId: id, userId, revision: revision + 1, at: endedAt, reason })
+      }
+    },
+
+    async dismissAll () {
+      let dismissed = 0
+      let looked = 0
+      for (const session of directory.all()) {
+        if (++looked % SLICE === 0) await yieldTurn()
+        if (sessions.dismiss(session, CLOSE.moved)) dismissed++
+      }
+      return dismissed
+    },
+
+    async partFromAll (deadlineMs) {
+      const all = [...directory.all()]
+      const parted = Promise.all(all.map(async session => {
+        if (session.profile === 'basic') await sessions.end(session, 'shutdown')
+        else await partOne(session)
+      }))
+      await Promise.race([parted, delay(deadlineMs)])
+      const left = all.filter(({ ended }) => !ended).length
+      log.info({ sessions: all.length, left }, 'sessions given up for other nodes')
+    }
+  }
+}
