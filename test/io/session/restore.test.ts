@@ -49,7 +49,7 @@ async function restored (
   const late = createLateStore()
   late.contents.sessions = sessions
   const domain = createDomain({ ...options, store: late })
-  const report = await restoreSessions(domain.sessions, late, () => {})
+  const report = await restoreSessions(domain.sessions, late, { healthChanged () {} })
   return Object.assign(domain, { late, report })
 }
 
@@ -154,7 +154,7 @@ t.test('P-33 the tombstones of a former life answer a resume', async t => {
     previousTokenHash: null
   }]
   const domain = Object.assign(createDomain({ store: late }), { late })
-  await restoreSessions(domain.sessions, late, () => {})
+  await restoreSessions(domain.sessions, late, { healthChanged () {} })
   t.match(domain.manager.tombstoneOf('gone'), { reason: 'ended_by_operator', endedAt: START_WALL - 1000 })
   const peer = await comeBack(domain, 'gone')
   t.match(peer.welcome.previous, { sessionId: 'gone', reason: 'ended_by_operator', lastCommand: 5 })
