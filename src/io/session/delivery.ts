@@ -73,6 +73,9 @@ export interface Delivery {
   readonly dropped: number
 }
 
+/** Outboxes that may wait for the store to keep them: some milliseconds of output. */
+const UNKEPT_FACTOR = 4
+
 export function createDelivery (options: DeliveryOptions): Delivery {
   const { commit, log, limits, dismiss, yieldTurn, now } = options
   const fanOuts = createFanOuts({ append: offer, yieldTurn, now })
@@ -85,6 +88,12 @@ export function createDelivery (options: DeliveryOptions): Delivery {
       heldBytes + bytes > limits.outboxTotalBytes)
   }
 
+  /** What waits for the store is no fault of the peer; it may be more than the outbox for as long. */
+  function isFarOver (held: ReplayLog, bytes: number): boolean {
+    return held.count >= limits.outboxMessages * UNKEPT_FACTOR || held.bytes + bytes > limits.outboxBytes * UNKEPT_FACTOR ||
+      heldBytes + bytes > limits.outboxTotalBytes
+  }
+
   function makeRoom (session: SessionRecord, held: ReplayLog, bytes: number): void {
     while (isFull(held, bytes)) {
       const { connection } = session
@@ -93,6 +102,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
         dropped++
         continue
       }
+      if (firstSeq(held) > session.keptSeq && !isFarOver(held, bytes)) return
       // Not sent yet, perhaps only because the turn is not over. If the socket takes it, all is well; if not, the peer is too slow.
       connection.flush()
       if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) dismiss(session, CLOSE.slowConsumer)

@@ -393,3 +393,27 @@ t.test('P-25 outputs that overflow before the store kept them are a gap, never a
   await answerEverything(domain, late)
   t.strictSame(seqs(frames()), [4, 5])
 })
+
+t.test('P-26 a burst beyond the outbox that waits for the store is not the peer\'s fault: it gets everything', async t => {
+  const domain = createLateDomain({ session: { outboxMessages: 2 } })
+  const { late, join, manager, settle, turn } = domain
+  const peer = await join()
+  const { sessionId } = peer.welcome
+  for (let n = 1; n <= 7; n++) manager.send({ sessionId }, 'e', n)
+  turn()
+  t.equal(peer.transport.closed, undefined)
+  late.answerAll()
+  await settle()
+  t.strictSame(seqs(peer.take()), [1, 2, 3, 4, 5, 6, 7])
+  manager.send({ sessionId }, 'e', 8)
+  t.equal(manager.peekSession(sessionId)?.outboxMessages, 2, 'and the outbox is as small again as it has to be')
+})
+
+t.test('P-26 more than four outboxes do not wait for a store that does not answer', async t => {
+  const { join, manager } = createLateDomain({ session: { outboxMessages: 2 } })
+  const peer = await join()
+  const { sessionId } = peer.welcome
+  for (let n = 1; n <= 9; n++) manager.send({ sessionId }, 'e', n)
+  t.equal(peer.transport.closed?.code, 4101)
+  t.equal(manager.peekSession(sessionId)?.outboxMessages, 2)
+})
