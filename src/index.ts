@@ -26,7 +26,7 @@ export type { ListQuery, SessionCounts, SessionManager, SessionPage } from './io
 export type { SessionLimits, SessionSeed, SessionTotals } from './io/session/runtime.js'
 export type {
   CommitBatch, CommitResult, CreateResult, EndResult, Fence, OpenCommand, SessionStore, StoreHealth, StoreHooks, StoreTraits,
-  StoredAccess, StoredOutput, StoredProgress, StoredSession, StoredTombstone, WallMillis
+  StoredAccess, StoredBlame, StoredOutput, StoredProgress, StoredSession, StoredTombstone, WallMillis
 } from './io/session/store.js'
 export { createEmbeddedStore, type Durability, type EmbeddedStore, type EmbeddedStoreOptions } from './stores/embedded/store.js'
 export type {

@@ -69,6 +69,15 @@ export interface StoredProgress {
   readonly detachedAt: WallMillis | null
   /** Whether its client has ever sent a frame (P-36b). */
   readonly heard: boolean
+  /** What speaks against the oldest output held, while something does (P-51). */
+  readonly blame?: StoredBlame
+}
+
+/** Whole numbers; see ReplayLog. */
+export interface StoredBlame {
+  readonly strikes: number
+  readonly suspicion: number
+  readonly suspectedTo: Seq
 }
 
 /** Who may take the session up. */

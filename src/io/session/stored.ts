@@ -5,7 +5,7 @@ import type { Millis, Seq } from '../types.js'
 import { createRecord, lastSeqOf, NEVER, watermarkOf, type JournalState, type SessionRecord } from './record.js'
 import { append, createReplayLog, firstSeq, outputAt, type ReplayLog } from './replay-log.js'
 import type {
-  Fence, OpenCommand, StoredAccess, StoredOutput, StoredProgress, StoredSession, WallMillis
+  Fence, OpenCommand, StoredAccess, StoredBlame, StoredOutput, StoredProgress, StoredSession, WallMillis
 } from './store.js'
 
 /** Converts a monotonic time into wall-clock time, or back. */
@@ -38,8 +38,13 @@ export function progressOf (session: SessionRecord, toWall: ConvertTime): Stored
     revision: session.revision,
     lastActiveAt: toWall(session.lastActiveAt),
     detachedAt: session.detachedAt === NEVER ? null : toWall(session.detachedAt),
-    heard: session.heard
+    heard: session.heard,
+    ...(log === null || (log.strikes === 0 && log.suspicion === 0) ? {} : { blame: blameOf(log) })
   }
+}
+
+function blameOf ({ strikes, suspicion, suspectedTo }: ReplayLog): StoredBlame {
+  return { strikes, suspicion, suspectedTo }
 }
 
 const NONE: readonly OpenCommand[] = Object.freeze([])
@@ -118,6 +123,7 @@ function reviveLog ({ progress, outputs }: StoredSession): ReplayLog {
   log.ackedSeq = progress.ackedSeq
   log.dropped = progress.dropped
   log.watermark = progress.watermark
+  if (progress.blame !== undefined) Object.assign(log, progress.blame)
   const again = progress.open.filter(({ idempotent }) => idempotent).map(({ id }) => id)
   if (again.length > 0) log.reopened = new Set(again)
   return log

@@ -9,7 +9,7 @@
 //   owner or '' · f fence · n the owner's number of the call that gave it the session dl deadline
 //   and er reason of the end then, both '' while owned ls lastSeq · rs releasedSeq · ob bytes of
 //   outputs held · ib inbox entries taken · iy bytes of the rest as ackedSeq · dr dropped · wm
-//   watermark · op open commands · rv revision · la lastActiveAt da detachedAt or '' · he heard ·
+//   watermark · op open commands · rv revision · la lastActiveAt da detachedAt or '' · he heard · bl blame ·
 //   at the server's time of the last write
 // Fields of a tombstone: u, p, th, pt, wm, rv as above · r reason · e endedAt · n note
 // An output is `<command id>:<tail>`, and so is an inbox entry, whose command id is 0.
@@ -17,7 +17,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { EndReason, JsonObject, Profile, SessionId, UserId } from '../../io/types.js'
 import type {
-  OpenCommand, StoredAccess, StoredOutput, StoredProgress, StoredSession, StoredTombstone
+  OpenCommand, StoredAccess, StoredBlame, StoredOutput, StoredProgress, StoredSession, StoredTombstone
 } from '../../io/session/store.js'
 import type { NodeId, StoredSummary } from '../../io/session/shared-store.js'
 import type { Argument, Reply } from './redis-port.js'
@@ -115,6 +115,16 @@ function openText (open: readonly OpenCommand[]): string {
   return open.map(({ id, idempotent }) => idempotent ? `${id}!` : String(id)).join(',')
 }
 
+function blameText (blame: StoredBlame | undefined): string {
+  return blame === undefined ? '' : `${blame.strikes},${blame.suspicion},${blame.suspectedTo}`
+}
+
+function readBlame (text: string): { blame?: StoredBlame } {
+  if (text === '') return {}
+  const [strikes = 0, suspicion = 0, suspectedTo = 0] = text.split(',').map(Number)
+  return { blame: { strikes, suspicion, suspectedTo } }
+}
+
 function readOpen (text: string): OpenCommand[] {
   if (text === '') return []
   return text.split(',').map(item => ({ id: Number.parseInt(item, 10), idempotent: item.endsWith('!') }))
@@ -128,7 +138,8 @@ export function fieldsOf (progress: StoredProgress, context?: JsonObject, access
   const fields = [
     'as', String(progress.ackedSeq), 'dr', String(progress.dropped), 'wm', String(progress.watermark),
     'op', openText(progress.open), 'rv', String(progress.revision), 'la', String(progress.lastActiveAt),
-    'da', progress.detachedAt === null ? '' : String(progress.detachedAt), 'he', progress.heard ? '1' : '0'
+    'da', progress.detachedAt === null ? '' : String(progress.detachedAt), 'he', progress.heard ? '1' : '0',
+    'bl', blameText(progress.blame)
   ]
   if (context !== undefined) fields.push('x', JSON.stringify(context))
   if (access !== undefined) {
@@ -168,7 +179,8 @@ function readProgress (fields: Map<string, string>): StoredProgress {
     revision: number('rv'),
     lastActiveAt: number('la'),
     detachedAt: detachedAt === '' ? null : Number(detachedAt),
-    heard: fields.get('he') === '1'
+    heard: fields.get('he') === '1',
+    ...readBlame(fields.get('bl') ?? '')
   }
 }
 

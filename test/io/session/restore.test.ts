@@ -180,3 +180,11 @@ t.test('what is held counts for the total of the outboxes', async t => {
   manager.terminateSession('a')
   t.equal(manager.countSessions().outboxBytes, 0)
 })
+
+t.test('P-51 what speaks against an output is not forgotten with the process', async t => {
+  const outputs = [1, 2].map(n => ({ tail: toBytes(`,"type":"message","event":"e","payload":${n}}`), commandId: 0 }))
+  const blame = { strikes: 6, suspicion: 3, suspectedTo: 2 }
+  const domain = await restored([kept('a', { outputs, progress: { lastSeq: 2, blame } })])
+  const peer = await comeBack(domain, 'a')
+  t.match(peer.welcome, { gap: { from: 1, to: 1 }, replay: { from: 2, to: 2 } })
+})
