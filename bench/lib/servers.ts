@@ -101,6 +101,8 @@ export const KINDS: readonly ServerKind[] = [
   holdfast('holdfast-basic', basic),
   { ...holdfast('holdfast-embedded', full), keepsSessions: true },
   { ...holdfast('holdfast-embedded-disk', full, { HOLDFAST_DURABILITY: 'disk' }), keepsSessions: true },
+  // On a server of its own at BENCH_REDIS_URL, whose keys are left behind.
+  holdfast('holdfast-redis', full, { HOLDFAST_REDIS_URL: process.env.BENCH_REDIS_URL ?? 'redis://127.0.0.1:6379' }),
   // An outbox small enough to be full within a second, so that each output drops an older one.
   holdfast('holdfast-mute', mute, { HOLDFAST_OUTBOX_MESSAGES: '32' })
 ]
