@@ -13,6 +13,9 @@ working directory, .env beats the defaults. Lists are separated by commas.
   --help           print this; \`holdfast store --help\`: the commands on data directories
   --version        print the version
   --print-config   print the configuration that would be used, secrets masked
+  --check-config   print what is wrong with the configuration, and exit 1; else print nothing
+  --healthcheck    ask the server of this configuration for /health/live; exit 1 if it does not
+                   answer 200. Give it the same flags, environment and .env as the server.
 `
 
 /** Text of `--help`. */

@@ -30,15 +30,15 @@ export interface ConfigSources {
 }
 
 /** What the command line asks for beside running. */
-export type Action = 'serve' | 'help' | 'version' | 'print-config'
+export type Action = 'serve' | 'help' | 'version' | 'print-config' | 'check-config' | 'healthcheck'
 
 interface Given { text: string, place: string }
 type Draft = { [K in OptionKey]?: unknown }
 
-const ACTIONS: readonly Action[] = ['help', 'version', 'print-config']
+const ACTIONS: readonly Action[] = ['help', 'version', 'print-config', 'check-config', 'healthcheck']
 const PREFIX = 'HOLDFAST_'
 
-/** The first of `--help`, `--version` and `--print-config` that is given, or `serve`. */
+/** The first of `ACTIONS` whose flag is given, or `serve`. */
 export function readAction (argv: readonly string[]): Action {
   return ACTIONS.find(action => argv.includes(`--${action}`)) ?? 'serve'
 }

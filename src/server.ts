@@ -2,7 +2,7 @@
 // The process: command line and environment → configuration → application → listening → drain on a signal → exit. The only file that reads
 // process.env, writes to the terminal, or ends the process.
 //
-// Exit codes: 0 after a drain or an answered flag, 1 for a configuration that cannot be, a port that is taken, or an unexpected error. The first
+// Exit codes: 0 after a drain or an answered flag, 1 for a health check that failed, a configuration that cannot be, a port that is taken, or an unexpected error. The first
 // SIGTERM or SIGINT drains; a second one ends the process at once. Other signals do what they do to every process of Node.
 
 import { existsSync, readFileSync } from 'node:fs'
@@ -39,6 +39,9 @@ async function main (argv: string[]): Promise<void> {
   const dotenv = existsSync('.env') ? readFileSync('.env', 'utf8') : undefined
   const config = loadConfig({ env: process.env, argv, dotenv })
   if (action === 'print-config') return print(renderConfig(config))
+  // A configuration with problems has ended the process by now.
+  if (action === 'check-config') return
+  if (action === 'healthcheck') return await askServer(config)
 
   // Loaded when it is needed: what only prints answers at once.
   const { buildApp } = await import('./app.js')
@@ -55,6 +58,14 @@ async function main (argv: string[]): Promise<void> {
   await app.listen({ host: config.host, port: config.port })
   letHeapGrow()
   if (onTerminal) print(banner(app.server.address() as AddressInfo, config))
+}
+
+async function askServer (config: Config): Promise<void> {
+  const { checkHealth } = await import('./health-check.js')
+  const { isHealthy, sentence } = await checkHealth(config)
+  const stream = isHealthy ? process.stdout : process.stderr
+  stream.write(`${sentence}\n`)
+  process.exitCode = isHealthy ? 0 : 1
 }
 
 /** What is printed may be longer than a pipe takes at once, and its reader may have seen enough. */

@@ -248,6 +248,8 @@ t.test('knows what the command line asks for', async t => {
   t.equal(readAction(['--port', '1', '--version']), 'version')
   t.equal(readAction(['--version', '--help']), 'help')
   t.equal(readAction(['--print-config']), 'print-config')
+  t.equal(readAction(['--check-config', '--port', '1']), 'check-config')
+  t.equal(readAction(['--healthcheck']), 'healthcheck')
 })
 
 t.test('prints a configuration that gives the same configuration, with secrets masked', async t => {

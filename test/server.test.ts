@@ -4,7 +4,7 @@
 import { execFileSync, spawn, type ChildProcessByStdio } from 'node:child_process'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
-import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -75,6 +75,34 @@ t.test('prints the configuration in force, .env included, with secrets masked', 
   t.match(stdout, /^PORT=1234$/m)
   t.match(stdout, /^HOLDFAST_MAX_SESSIONS=7$/m)
   t.match(stdout, /^HOLDFAST_ADMIN_TOKEN=\*+$/m)
+})
+
+t.test('--check-config says nothing of a good configuration and makes nothing', async t => {
+  const data = join(workingDirectory(t), 'data')
+  const result = await run(t, ['--check-config'], { HOLDFAST_DATA_DIR: data })
+  t.same(result, { code: 0, stdout: '', stderr: '' })
+  t.notOk(existsSync(data), 'the store was not opened')
+})
+
+t.test('--check-config lists what is wrong and exits 1', async t => {
+  const { code, stdout, stderr } = await run(t, ['--check-config'], { HOLDFAST_TYPO: '1', HOST: '0.0.0.0' })
+  t.same({ code, stdout }, { code: 1, stdout: '' })
+  t.match(stderr, /HOLDFAST_TYPO/)
+  t.match(stderr, /HOLDFAST_ADMIN_TOKEN/)
+})
+
+t.test('--healthcheck asks the server of its configuration', async t => {
+  const { port } = await start(t)
+  const url = `http://127.0.0.1:${port}/health/live`
+  t.same(await run(t, ['--healthcheck'], { PORT: String(port) }), { code: 0, stdout: `${url} answered 200.\n`, stderr: '' })
+  const everywhere = { HOST: '0.0.0.0', HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' }
+  t.match(await run(t, ['--healthcheck', `--port=${port}`], everywhere), { code: 0, stdout: `${url} answered 200.\n` })
+})
+
+t.test('--healthcheck exits 1 where no server answers', async t => {
+  const url = 'http://127.0.0.1:1/health/live'
+  t.match(await run(t, ['--healthcheck'], { PORT: '1' }), { code: 1, stdout: '', stderr: `${url} did not answer: ` })
+  t.match(await run(t, ['--healthcheck'], { PORT: '0' }), { code: 1, stderr: /^PORT is 0/ })
 })
 
 t.test('looks into data directories', async t => {
