@@ -40,6 +40,7 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
         { name: 'sessions', description: 'One session at a time.' },
         { name: 'users', description: 'All sessions of a user.' },
         { name: 'messages', description: 'Output to clients.' },
+        { name: 'nodes', description: 'The nodes that share a store.' },
         { name: 'health', description: 'For supervisors, load balancers and Prometheus.' },
         { name: 'clients', description: 'The WebSocket endpoint.' }
       ],

@@ -10,6 +10,7 @@ import { ownSockets } from '../plugins/gateway/sockets.js'
 import health from '../plugins/health.js'
 import loadShedding from '../plugins/load-shedding.js'
 import metrics from '../plugins/metrics.js'
+import nodesApi from '../plugins/nodes-api.js'
 import openapi from '../plugins/openapi.js'
 import operatorAuth from '../plugins/operator-auth.js'
 import rateLimit from '../plugins/rate-limit.js'
@@ -86,12 +87,17 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(startPage, { version })
 
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
+  const started = { version, startedAt: new Date(clock.wall()).toISOString() }
   const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined
   await app.register(sessionManager, {
     limits: limits.sessions,
     clock,
     store: overrides.store ?? createStore(config, {
-      ...storeHooks(app), clock, log: app.log, ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
+      ...storeHooks(app),
+      clock,
+      log: app.log,
+      describe: () => ({ ...started, draining: isDraining(app) }),
+      ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
     }),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
@@ -128,6 +134,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(health)
   await app.register(sessionsApi)
   await app.register(usersApi)
+  await app.register(nodesApi, { drainMs: toMs(config.drainSeconds) })
 
   // Last: its preHandler is the budget of addresses that guess URLs.
   app.setNotFoundHandler({ preHandler: app.rateLimit() }, answerNotFound)
@@ -155,6 +162,11 @@ function createInstance (config: Config, { logStream }: AppOverrides): FastifyIn
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => { void answerError(error, request, reply) }
   })
+}
+
+/** Asked by the store from its start on, when there is no gateway yet. */
+function isDraining (app: FastifyInstance): boolean {
+  return app.hasDecorator('gateway') && app.gateway.draining
 }
 
 /** What a start with many sessions says, and what one finds that cannot be read. */

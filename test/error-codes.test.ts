@@ -162,6 +162,7 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
   OPERATOR_REQUIRED: rest({ url: '/sessions' }, { config: { adminToken: 'a-token-of-the-test' } }),
   HOST_FORBIDDEN: rest({ url: '/sessions', headers: { host: 'public.example' } }),
   SESSION_NOT_FOUND: rest({ url: '/sessions/no-such' }),
+  NODE_NOT_FOUND: rest({ url: '/nodes/no-such' }),
   SESSION_ENDED: rest(app => {
     const { id } = app.sessionManager.createSession('ann')
     app.sessionManager.terminateSession(id)

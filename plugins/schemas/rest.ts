@@ -128,7 +128,7 @@ const CODES_OF_STATUS = {
   422: ['IDEMPOTENCY_KEY_REUSED'],
   429: ['TOO_MANY_REQUESTS', 'TOO_MANY_KEYS'],
   500: ['INTERNAL'],
-  503: ['SERVER_FULL']
+  503: ['SERVER_FULL', 'STORE_UNAVAILABLE']
 } as const satisfies Record<number, ErrorCode[]>
 
 type ErrorStatus = keyof typeof CODES_OF_STATUS

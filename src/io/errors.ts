@@ -53,6 +53,7 @@ export const ERRORS = {
   OPERATOR_REQUIRED: { message: 'The operator API needs its token.', status: 401, retry: 'no', remedy: 'Send Authorization: Bearer with the value of HOLDFAST_ADMIN_TOKEN.' },
   HOST_FORBIDDEN: { message: 'Without a token the operator API answers only loopback addresses.', status: 403, retry: 'no', remedy: 'Use http://127.0.0.1, or set HOLDFAST_ADMIN_TOKEN.' },
   SESSION_NOT_FOUND: { message: 'No such session.', status: 404, retry: 'no', remedy: 'List the sessions with GET /sessions.' },
+  NODE_NOT_FOUND: { message: 'No such node.', status: 404, retry: 'no', remedy: 'List the nodes with GET /nodes; a node has another id after each start.' },
   SESSION_ENDED: { message: 'The session has ended.', status: 410, retry: 'no', remedy: 'The answer names the reason; a client starts a new session.' },
   NOT_ATTACHED: { message: 'The session has no connection.', status: 409, retry: 'no', remedy: 'Nothing is to be done: it is detached already.' },
   PAYLOAD_TOO_LARGE: { message: 'The message is larger than an output may be.', status: 413, retry: 'no', remedy: 'Send less; raise HOLDFAST_OUTBOX_BYTES, or what the client asks for (P-50).' },

@@ -1,6 +1,6 @@
 // The store that the configuration asks for.
 
-import type { Clock, Log, UserId } from '../io/types.js'
+import type { Clock, JsonObject, Log, UserId } from '../io/types.js'
 import type { SessionStore } from '../io/session/store.js'
 import { systemClock } from '../system-clock.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
@@ -28,6 +28,8 @@ export interface StoreConfig {
 export interface StoreSurroundings extends Pick<EmbeddedStoreOptions, 'onProgress' | 'onDamaged'> {
   readonly clock?: Clock
   readonly log?: Log
+  /** What this node says of itself to the others. */
+  readonly describe?: () => JsonObject
   /** A user without a quota, who is everybody. */
   readonly unlimitedUserId?: UserId
 }
@@ -47,7 +49,7 @@ export function createStore (config: StoreConfig, surroundings: StoreSurrounding
 }
 
 function createFromUrl (config: StoreConfig, surroundings: StoreSurroundings): SessionStore {
-  const { clock = systemClock, log = SILENT, unlimitedUserId } = surroundings
+  const { clock = systemClock, log = SILENT, unlimitedUserId, describe } = surroundings
   // The configuration refuses what is not a URL of Redis.
   const address = readRedisUrl(config.redisUrl ?? '')
   if ('problem' in address) throw new TypeError(`The URL of Redis cannot be used: ${address.problem}.`)
@@ -73,6 +75,7 @@ function createFromUrl (config: StoreConfig, surroundings: StoreSurroundings): S
     prefix: config.redisPrefix,
     partitions: config.redisPartitions,
     nodeName: config.nodeName,
+    ...describe === undefined ? {} : { describe },
     ...unlimitedUserId === undefined ? {} : { unlimitedUserId }
   })
 }

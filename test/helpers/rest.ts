@@ -4,6 +4,7 @@ import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fas
 import type { Test } from 'tap'
 import health, { type HealthOptions } from '../../plugins/health.js'
 import metrics, { type MetricsOptions } from '../../plugins/metrics.js'
+import nodesApi from '../../plugins/nodes-api.js'
 import openapi from '../../plugins/openapi.js'
 import operatorAuth, { type OperatorAuthOptions } from '../../plugins/operator-auth.js'
 import rateLimit from '../../plugins/rate-limit.js'
@@ -35,6 +36,7 @@ export async function buildRestApp (t: Test, options: RestAppOptions = {}): Prom
   await app.register(health, options.health ?? {})
   await app.register(sessionsApi)
   await app.register(usersApi)
+  await app.register(nodesApi, { drainMs: 500 })
   await options.after?.(app)
   await app.ready()
   return app

@@ -159,6 +159,29 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   t.match((await ask(`${b.url}/sessions/stats`)).body, { active: 0, detached: 0, total: 0 })
 })
 
+t.test('nodes are listed and drained from any node', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])
+  const { socket, hello } = await connectFull(a.wsUrl)
+  for (const node of [a, b]) {
+    const { body } = await ask(`${node.url}/nodes`)
+    const rows = new Map(body.data.map((row: { id: string }) => [row.id, row]))
+    t.match(rows.get(a.store.nodeId), { self: node === a, sessions: 1, leaseUntil: /Z$/ })
+    t.match(rows.get(b.store.nodeId), { self: node === b, sessions: 0 })
+    t.match((await ask(`${node.url}/nodes/${a.store.nodeId}`)).body, { id: a.store.nodeId, sessions: 1 })
+  }
+  t.match(await ask(`${b.url}/nodes/other`), { status: 404, body: { code: 'NODE_NOT_FOUND' } })
+  t.equal((await ask(`${b.url}/nodes/other/drain`, { method: 'POST' })).status, 404)
+
+  t.strictSame(await ask(`${b.url}/nodes/${a.store.nodeId}/drain`, { method: 'POST' }), { status: 202, body: { draining: true } })
+  t.match(await socket.nextOf('goodbye'), { payload: { code: 4200, action: 'resume' } })
+  t.match(await ask(`${a.url}/health/ready`), { status: 503, body: { reasons: ['draining'] } })
+  t.match((await ask(`${a.url}/nodes/${a.store.nodeId}`)).body, { info: { draining: true } })
+  const again = await connectFull(b.wsUrl, [resumeEntry(hello)])
+  t.match(again.hello, { type: 'session_resumed', payload: { sessionId: idOf(hello) } })
+  again.socket.ws.close()
+})
+
 t.test('a node that stops gives its sessions up, and one that starts takes them', needsRedis(), async t => {
   const redis = await startRedis(t)
   const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])

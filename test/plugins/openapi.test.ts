@@ -16,8 +16,8 @@ t.test('the description is OpenAPI 3.1 and has every route with every status', a
   t.equal(document.openapi, '3.1.0')
   const operations = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map(method => `${method.toUpperCase()} ${path}`))
   t.same(operations.sort(), [
-    'DELETE /sessions/{id}', 'DELETE /sessions/{id}/connection', 'DELETE /users/{userId}/sessions', 'GET /health/live', 'GET /health/ready', 'GET /metrics', 'GET /sessions', 'GET /sessions/stats',
-    'GET /sessions/{id}', 'GET /users/{userId}/sessions', 'GET /ws', 'PATCH /sessions/{id}/context', 'POST /broadcast', 'POST /sessions/{id}/messages', 'POST /users/{userId}/messages'
+    'DELETE /sessions/{id}', 'DELETE /sessions/{id}/connection', 'DELETE /users/{userId}/sessions', 'GET /health/live', 'GET /health/ready', 'GET /metrics', 'GET /nodes', 'GET /nodes/{id}', 'GET /sessions', 'GET /sessions/stats',
+    'GET /sessions/{id}', 'GET /users/{userId}/sessions', 'GET /ws', 'PATCH /sessions/{id}/context', 'POST /broadcast', 'POST /nodes/{id}/drain', 'POST /sessions/{id}/messages', 'POST /users/{userId}/messages'
   ])
   t.same(Object.keys(document.paths['/sessions/{id}']?.get?.responses ?? {}), ['200', '400', '401', '403', '404', '410', '429', '500', '503'])
   t.same(document.paths['/sessions']?.get?.parameters?.filter(({ required }) => required === true), [])
