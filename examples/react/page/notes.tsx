@@ -56,11 +56,13 @@ export function Notes ({ user, onSignOut }: { user: string, onSignOut: () => voi
     <main>
       <header>
         <h1>Notes of {user}</h1>
+        <button onClick={() => { close(); onSignOut() }}>Sign out</button>
+      </header>
+      <div id='connection'>
         <p id='status' role='status' data-state={status.state}>{describe(status)}</p>
         {status.state === 'detached' && <button onClick={retry}>Try now</button>}
         {status.state === 'ended' && <button onClick={retry}>Start again</button>}
-        <button onClick={() => { close(); onSignOut() }}>Sign out</button>
-      </header>
+      </div>
       <ul id='notes'>{notes.map(({ id, author, text }) => <li key={id}><b>{author}</b> {text}</li>)}</ul>
       <NoteForm add={add} isLive={status.state === 'live'} />
     </main>
