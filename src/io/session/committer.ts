@@ -12,27 +12,15 @@
 // Invariants: one batch of a session at a time; batches follow one another without a hole in their seqs; a waiter is settled once,
 // also when its session ends or is lost.
 
-import type { Log, MaybePromise } from '../types.js'
-import { lastSeqOf, type JournalState, type Parting, type SessionRecord } from './record.js'
-import { isShared, type Deadline, type SharedBatch } from './shared-store.js'
-import { accessOf, outputsAfter, progressOf, toStored, type ConvertTime } from './stored.js'
-import type { CommitBatch, CommitResult, CreateResult, EndResult, Fence, SessionStore, StoredTombstone } from './store.js'
+import type { MaybePromise } from '../types.js'
+import { createCommitQueue, type CommitOutcome, type CommitQueueOptions } from './commit-queue.js'
+import { createEnrolment } from './enrolment.js'
+import { createJournal, settleAll, waitUntilKept } from './journal.js'
+import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
+import { isShared } from './shared-store.js'
+import type { CreateResult, EndResult, Fence, StoredTombstone } from './store.js'
 
-export interface CommitterOptions {
-  store: SessionStore
-  log: Log
-  toWall: ConvertTime
-  /** Runs a callback after the present turn and before other events. */
-  defer: (callback: () => void) => void
-  /** The session is another node's now, or the store has lost it. */
-  onLost: (session: SessionRecord, result: 'fenced' | 'missing') => void
-  /** The session is about to part: appends what it is still to get. */
-  catchUp: (session: SessionRecord) => void
-  /** The session has parted: it leaves whatever finds it. */
-  onParted: (session: SessionRecord) => void
-  /** What becomes of a session that has parted and that nobody claims. */
-  deadlineOf: (session: SessionRecord) => Deadline
-}
+export type CommitterOptions = Omit<CommitQueueOptions, 'sharedStore' | 'begun' | 'answered'>
 
 export interface Committer {
   /** The state of a new session's journal; null for one that is not committed. `fence` is -1 until `create` has answered. */
@@ -72,168 +60,25 @@ export interface Committer {
 const PROBES_WHILE_AWAY = 1
 const RETRIES_PER_CALL = 1024
 
-export type CommitOutcome = 'kept' | 'fenced' | 'missing' | 'unavailable' | 'gap'
-
-interface EarlyEnd { readonly tombstone: StoredTombstone, readonly resolve: (result: EndResult) => void }
-
-interface Burial { readonly id: string, readonly fence: Fence, readonly tombstone: StoredTombstone }
-
 export function createCommitter (options: CommitterOptions): Committer {
-  const { store, log, toWall, defer, onLost } = options
-  const sharedStore = isShared(store) ? store : undefined
+  const { store, log, toWall, defer } = options
   const { survives, shared } = store.traits
-  let changed: SessionRecord[] = []
-  let failed: SessionRecord[] = []
-  const burials: Burial[] = []
-  /** Ended before the store had answered that it knows them. */
-  const earlyEnds = new Map<JournalState, EarlyEnd>()
-  const commits: Record<CommitOutcome, number> = { kept: 0, fenced: 0, missing: 0, unavailable: 0, gap: 0 }
-  let unanswered = 0
+  const sharedStore = isShared(store) ? store : undefined
   const idle: (() => void)[] = []
-
-  function flush (): void {
-    const sessions = changed
-    changed = []
-    for (const session of sessions) {
-      const journal = session.journal as JournalState
-      journal.isListed = false
-      start(session, journal)
-    }
-    checkIdle()
-  }
-
-  function start (session: SessionRecord, journal: JournalState): void {
-    if (journal.isRunning || journal.isListed || journal.fence < 0 || journal.keptVersion === journal.version) return
-    if (session.ended && journal.parting?.stage !== 'gone') return
-    const parting = startParting(session, journal)
-    const { version } = journal
-    const batch = createBatch(session, journal)
-    if (parting !== null) options.onParted(session)
-    journal.isRunning = true
-    unanswered++
-    journal.contextChanged = journal.accessChanged = false
-    const { parting: present } = journal
-    const answer = sharedStore !== undefined && present?.stage === 'gone'
-      ? sharedStore.release(batch, options.deadlineOf(session))
-      : store.commit(batch)
-    answer.then(result => settle(session, journal, batch, version, result), error => {
-      // S-8 is broken; whether it was kept is unknown, as after any lost answer.
-      log.error({ err: error, sid: session.id }, 'session store rejected a commit')
-      settle(session, journal, batch, version, 'unavailable')
-    })
-  }
-
-  /** What has just begun: the batch that follows is the last one. */
-  function startParting (session: SessionRecord, { parting }: JournalState): Parting | null {
-    if (parting === null || parting.stage === 'gone' || session.connection !== null) return null
-    if (parting.stage === 'idle' && session.calls !== null) return null
-    options.catchUp(session)
-    parting.stage = 'gone'
-    parting.progress = progressOf(session, toWall)
-    return parting
-  }
-
-  function createBatch (session: SessionRecord, journal: JournalState): CommitBatch | SharedBatch {
-    return {
-      id: session.id,
-      fence: journal.fence,
-      prevSeq: journal.storedSeq,
-      outputs: outputsAfter(session, journal.storedSeq),
-      progress: journal.parting?.progress ?? progressOf(session, toWall),
-      ...(journal.inboxTo > 0 ? { inboxTo: journal.inboxTo } : {}),
-      ...(journal.contextChanged ? { context: session.context } : {}),
-      ...(journal.accessChanged ? { access: accessOf(session) } : {})
+  let unanswered = 0
+  const counted = {
+    begun () { unanswered++ },
+    answered () {
+      unanswered--
+      checkIdle()
     }
   }
-
-  function settle (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
-    journal.isRunning = false
-    commits[typeof result === 'object' ? 'gap' : result]++
-    apply(session, journal, batch, version, result)
-    answered()
-  }
-
-  function answered (): void {
-    unanswered--
-    checkIdle()
-  }
+  const queue = createCommitQueue({ ...options, ...counted, sharedStore })
+  const enrolment = createEnrolment({ store, log, toWall, onKnown: queue.start, ...counted })
 
   function checkIdle (): void {
-    if (unanswered > 0 || changed.length > 0) return
+    if (unanswered > 0 || queue.changed > 0) return
     for (const callback of idle.splice(0)) callback()
-  }
-
-  function apply (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
-    const { parting } = journal
-    const isParting = parting?.stage === 'gone' && session.ended
-    if (session.ended && !isParting) return
-    if (isParting && (result === 'kept' || result === 'fenced' || result === 'missing')) {
-      journal.keptVersion = journal.version
-      settleAll(journal, result === 'kept')
-      return
-    }
-    if (result === 'kept') {
-      journal.storedSeq = batch.progress.lastSeq
-      journal.keptVersion = version
-      session.keptSeq = Math.max(session.keptSeq, batch.progress.lastSeq)
-      session.connection?.wake()
-      settleWaiters(journal, version, true)
-      start(session, journal)
-      return
-    }
-    // Not known to be kept: they go with the next batch, whatever else that has.
-    journal.contextChanged ||= batch.context !== undefined
-    journal.accessChanged ||= batch.access !== undefined
-    if (result === 'fenced' || result === 'missing') {
-      onLost(session, result)
-    } else if (result === 'unavailable') {
-      journal.isListed = true
-      failed.push(session)
-    } else {
-      log.warn({ sid: session.id, storedSeq: result.gap, prevSeq: batch.prevSeq }, 'session store has lost outputs, sending them again')
-      journal.storedSeq = Math.min(result.gap, lastSeqOf(session))
-      start(session, journal)
-    }
-  }
-
-  function retryCommits (count: number): void {
-    const sessions = failed
-    failed = []
-    for (let i = 0; i < sessions.length; i++) {
-      const session = sessions[i] as SessionRecord
-      if (i >= count) {
-        failed.push(session)
-        continue
-      }
-      const journal = session.journal as JournalState
-      journal.isListed = false
-      start(session, journal)
-    }
-  }
-
-  async function bury (burial: Burial): Promise<EndResult> {
-    const { id, fence, tombstone } = burial
-    unanswered++
-    const answer = await Promise.resolve(store.end(id, fence, tombstone)).catch((error: unknown): EndResult => {
-      log.error({ err: error, sid: id }, 'session store rejected an end')
-      return 'unavailable'
-    })
-    if (answer === 'unavailable') burials.push(burial)
-    answered()
-    return answer
-  }
-
-  function created (session: SessionRecord, journal: JournalState, answer: CreateResult): void {
-    const isKept = typeof answer === 'object'
-    if (isKept) journal.fence = answer.fence
-    const ended = earlyEnds.get(journal)
-    if (ended === undefined) {
-      if (isKept) start(session, journal)
-      return
-    }
-    earlyEnds.delete(journal)
-    if (isKept) void bury({ id: session.id, fence: journal.fence, tombstone: ended.tombstone }).then(ended.resolve)
-    else ended.resolve('missing')
   }
 
   function commit (session: SessionRecord): void {
@@ -241,56 +86,26 @@ export function createCommitter (options: CommitterOptions): Committer {
     if (journal === null || session.profile === 'basic') {
       session.keptSeq = lastSeqOf(session)
       session.connection?.wake()
-      return
+    } else {
+      queue.add(session, journal)
     }
-    journal.version++
-    if (journal.isRunning || journal.isListed) return
-    journal.isListed = true
-    if (changed.push(session) === 1) defer(flush)
   }
 
   return {
-    commits,
+    commits: queue.outcomes,
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
-    get backlog () { return failed.length + burials.length },
+    get backlog () { return queue.failed + enrolment.failed },
 
     journalFor (profile, fence, storedSeq) {
-      if (survives === 'nothing' || (profile === 'basic' && !shared)) return null
-      return {
-        fence,
-        storedSeq,
-        version: 0,
-        keptVersion: 0,
-        isRunning: false,
-        isListed: false,
-        contextChanged: false,
-        accessChanged: false,
-        waiters: null,
-        inboxTo: 0,
-        parting: null
-      }
+      return survives === 'nothing' || (profile === 'basic' && !shared) ? null : createJournal(fence, storedSeq)
     },
 
-    create (session) {
-      const { journal } = session
-      if (journal === null) return undefined
-      unanswered++
-      return Promise.resolve(store.create(toStored(session, toWall))).catch((error: unknown): CreateResult => {
-        log.error({ err: error, sid: session.id }, 'session store rejected a session')
-        return 'unavailable'
-      }).then(answer => {
-        created(session, journal, answer)
-        answered()
-        return typeof answer === 'object' ? undefined : answer
-      })
-    },
-
+    create: session => session.journal === null ? undefined : enrolment.create(session, session.journal),
     commit,
 
     whenKept ({ journal, ended }) {
       if (journal === null || journal.keptVersion === journal.version) return undefined
-      if (ended) return Promise.resolve(false)
-      return new Promise(resolve => { (journal.waiters ??= []).push({ version: journal.version, settle: resolve }) })
+      return ended ? Promise.resolve(false) : waitUntilKept(journal)
     },
 
     contextChanged ({ journal }) {
@@ -327,8 +142,7 @@ export function createCommitter (options: CommitterOptions): Committer {
     end ({ journal, id }, tombstone) {
       if (journal === null) return 'ended'
       settleAll(journal, false)
-      if (journal.fence >= 0) return bury({ id, fence: journal.fence, tombstone })
-      return new Promise(resolve => { earlyEnds.set(journal, { tombstone, resolve }) })
+      return enrolment.end(id, journal, tombstone)
     },
 
     whenIdle () {
@@ -339,27 +153,9 @@ export function createCommitter (options: CommitterOptions): Committer {
     },
 
     retry () {
-      if (failed.length === 0 && burials.length === 0) return
       const count = store.health() === 'ok' ? RETRIES_PER_CALL : PROBES_WHILE_AWAY
-      retryCommits(count)
-      const due = burials.splice(0, count)
-      for (const burial of due) void bury(burial)
+      queue.retry(count)
+      enrolment.retry(count)
     }
   }
-}
-
-/** Settles what waits for a version up to this one. */
-function settleWaiters (journal: JournalState, version: number, isKept: boolean): void {
-  const { waiters } = journal
-  if (waiters === null) return
-  const due = waiters.filter(waiter => waiter.version <= version)
-  const rest = waiters.filter(waiter => waiter.version > version)
-  journal.waiters = rest.length === 0 ? null : rest
-  for (const waiter of due) waiter.settle(isKept)
-}
-
-/** Nothing more comes of the session here. */
-function settleAll (journal: JournalState, isKept: boolean): void {
-  settleWaiters(journal, Infinity, isKept)
-  for (const settled of journal.parting?.settled.splice(0) ?? []) settled()
 }
