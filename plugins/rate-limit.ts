@@ -2,8 +2,9 @@
 // limited, and answers TOO_MANY_REQUESTS. The socket route asks by its `config.rateLimit`; the operators' scope asks by `fastify.rateLimit()`,
 // which is one budget for all its routes together.
 //
-// Register it before the routes that ask: it looks at each route when that is declared. It counts per process; behind several nodes the
-// budget of an address is that many times larger.
+// Register it before the routes that ask: it looks at each route when that is declared. It counts per
+// process, where it is given no Redis: behind several nodes the budget of an address is that many
+// times larger then. While Redis is away nothing is counted.
 
 import rateLimitLibrary from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
@@ -13,11 +14,30 @@ import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
 export interface RateLimitOptions {
   /** Requests per minute of one address to everything that asks without a number of its own. An IPv6 address counts as its /64. */
   requestsPerMinute: number
+  /** A client of ioredis through which several nodes count together. It is ended with the instance. */
+  redis?: RateLimitRedis
+  /** In front of every key there; default `holdfast:rate:`. */
+  prefix?: string
+}
+
+/** What is used of ioredis here; the rest is the library's. */
+export interface RateLimitRedis {
+  on(event: 'error', listener: () => void): unknown
+  connect(): Promise<unknown>
+  disconnect(): void
 }
 
 export default fp<RateLimitOptions>(async function rateLimit (fastify, options) {
   if (fastify.hasDecorator('rateLimit')) return
+  const { redis, prefix = 'holdfast:rate:' } = options
+  if (redis !== undefined) {
+    // What the store says of the same Redis is enough.
+    redis.on('error', () => {})
+    await redis.connect().catch(() => {})
+    fastify.addHook('onClose', async () => { redis.disconnect() })
+  }
   await fastify.register(rateLimitLibrary, {
+    ...redis === undefined ? {} : { redis, nameSpace: prefix, skipOnError: true },
     global: false,
     max: options.requestsPerMinute,
     timeWindow: 60_000,

@@ -13,7 +13,7 @@ import metrics from '../plugins/metrics.js'
 import nodesApi from '../plugins/nodes-api.js'
 import openapi from '../plugins/openapi.js'
 import operatorAuth from '../plugins/operator-auth.js'
-import rateLimit from '../plugins/rate-limit.js'
+import rateLimit, { type RateLimitOptions } from '../plugins/rate-limit.js'
 import { readBodies } from '../plugins/schemas/body.js'
 import { answerError } from '../plugins/schemas/error-answer.js'
 import securityHeaders from '../plugins/security-headers.js'
@@ -34,7 +34,7 @@ import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
-import { createStore, type StoreSurroundings } from './stores/create.js'
+import { createStore, openRedisUrl, type StoreSurroundings } from './stores/create.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -82,7 +82,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   // These look at routes when they are declared, so they come before the first one.
   ownSockets(app)
   const { version = '0.0.0' } = overrides
-  await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute })
+  await app.register(rateLimit, { requestsPerMinute: config.requestsPerMinute, ...createRateStore(config, overrides) })
   await app.register(openapi, { version })
   await app.register(startPage, { version })
 
@@ -193,6 +193,14 @@ async function createAuthenticate (config: Config, { log }: FastifyInstance, clo
     now: clock.now,
     log
   })
+}
+
+/** Nodes that share a Redis count requests there together. */
+function createRateStore (
+  { store, redisUrl, redisPrefix }: Config, overrides: AppOverrides
+): Pick<RateLimitOptions, 'redis' | 'prefix'> {
+  if (store !== 'redis' || redisUrl === undefined || overrides.store !== undefined) return {}
+  return { redis: openRedisUrl(redisUrl), prefix: `${redisPrefix}:rate:` }
 }
 
 async function createCore (config: Config, app: FastifyInstance, clock: Clock): Promise<PlatformCore | undefined> {

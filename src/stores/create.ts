@@ -5,9 +5,9 @@ import type { SessionStore } from '../io/session/store.js'
 import { systemClock } from '../system-clock.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
 import { createMemoryStore } from './memory.js'
-import { connectRedis } from './redis/ioredis.js'
+import { connectRedis, openRedis } from './redis/ioredis.js'
 import { createRedisStore } from './redis/store.js'
-import { readRedisUrl } from './redis/url.js'
+import { readRedisUrl, type RedisAddress } from './redis/url.js'
 
 /** The members of the configuration that decide. */
 export interface StoreConfig {
@@ -50,9 +50,7 @@ export function createStore (config: StoreConfig, surroundings: StoreSurrounding
 
 function createFromUrl (config: StoreConfig, surroundings: StoreSurroundings): SessionStore {
   const { clock = systemClock, log = SILENT, unlimitedUserId, describe } = surroundings
-  // The configuration refuses what is not a URL of Redis.
-  const address = readRedisUrl(config.redisUrl ?? '')
-  if ('problem' in address) throw new TypeError(`The URL of Redis cannot be used: ${address.problem}.`)
+  const address = addressOf(config.redisUrl ?? '')
   return createRedisStore({
     port: connectRedis(address),
     clock,
@@ -78,4 +76,16 @@ function createFromUrl (config: StoreConfig, surroundings: StoreSurroundings): S
     ...describe === undefined ? {} : { describe },
     ...unlimitedUserId === undefined ? {} : { unlimitedUserId }
   })
+}
+
+/** A client of its own for what is not sessions; it is not connected yet. */
+export function openRedisUrl (url: string): ReturnType<typeof openRedis> {
+  return openRedis(addressOf(url))
+}
+
+/** The configuration refuses what is not a URL of Redis. */
+function addressOf (url: string): RedisAddress {
+  const address = readRedisUrl(url)
+  if ('problem' in address) throw new TypeError(`The URL of Redis cannot be used: ${address.problem}.`)
+  return address
 }

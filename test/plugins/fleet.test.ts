@@ -3,6 +3,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
+import { startTestApp } from '../helpers/app.js'
 import { startFleetNode } from '../helpers/fleet.js'
 import { needsRedis, startRedis } from '../helpers/redis.js'
 import { eventually } from '../helpers/server.js'
@@ -195,4 +196,20 @@ t.test('a node that stops gives its sessions up, and one that starts takes them'
   t.strictSame(b.store.stats.handOffs, { asked: 0, released: 0, taken: 0 })
   t.match((await ask(`${b.url}/sessions/${own.id}`)).body, { state: 'detached', context: { from: 'a' } })
   again.socket.ws.close()
+})
+
+t.test('an address has one budget of requests, whichever node it asks', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const config = { store: 'redis', redisUrl: redis.url, redisPartitions: 16, requestsPerMinute: 5 } as const
+  const [a, b] = await Promise.all([startTestApp(t, { config }), startTestApp(t, { config })])
+  const statuses: number[] = []
+  for (let i = 0; i < 3; i++) {
+    for (const { url } of [a, b]) statuses.push((await ask(`${url}/sessions`)).status)
+  }
+  t.strictSame(statuses, [200, 200, 200, 200, 200, 429])
+  t.ok((await redis.client.keys('holdfast:rate:*')).length > 0)
+
+  await redis.kill()
+  t.equal((await ask(`${a.url}/health/live`)).status, 200)
+  t.equal((await ask(`${a.url}/sessions`)).status, 503, 'nothing is counted while Redis is away')
 })

@@ -64,10 +64,15 @@ function retryAfter (attempt: number): number {
 
 /** The port over connections of its own. */
 export function connectRedis (address: RedisAddress, options: RedisPortOptions = {}): RedisPort {
+  return createPort(openRedis(address, options) as unknown as RedisClient, address.kind === 'cluster', true)
+}
+
+/** A client that is not connected yet, with the settings of the store. Whoever opens it ends it. */
+export function openRedis (address: RedisAddress, options: RedisPortOptions = {}): Redis | Cluster {
   const settings = connectionOptions(address, options)
   const [{ host, port } = { host: '127.0.0.1', port: 6379 }] = address.hosts
   if (address.kind === 'cluster') {
-    const cluster = new Cluster([...address.hosts], {
+    return new Cluster([...address.hosts], {
       redisOptions: settings,
       lazyConnect: true,
       enableOfflineQueue: false,
@@ -79,9 +84,8 @@ export function connectRedis (address: RedisAddress, options: RedisPortOptions =
       // Names of nodes on one host resolve by themselves; with TLS the name is needed as it is.
       ...address.tls ? { dnsLookup: sameName } : {}
     })
-    return createPort(cluster as unknown as RedisClient, true, true)
   }
-  const client = address.kind === 'single'
+  return address.kind === 'single'
     ? new Redis({ ...settings, host, port })
     : new Redis({
       ...settings,
@@ -89,7 +93,6 @@ export function connectRedis (address: RedisAddress, options: RedisPortOptions =
       name: address.primary as string,
       ...address.tls ? { enableTLSForSentinelMode: true } : {}
     })
-  return createPort(client as unknown as RedisClient, false, true)
 }
 
 /**
