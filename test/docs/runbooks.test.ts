@@ -1,8 +1,7 @@
 // Every command of docs/operations.md, run as it stands there against the built server. A block that
 // is of no kind known here fails, so a new one cannot go without being run.
 //
-// Left out of two lines: `npm ci`, which .ci/run does in a clean clone, and Docker itself; of the
-// recipe for a container the commands of the image are run.
+// Left out of a line: `npm ci`, which .ci/run does in a clean clone.
 
 import { spawn } from 'node:child_process'
 import { readFileSync, readdirSync } from 'node:fs'
@@ -76,19 +75,6 @@ async function runSnapshot (t: Test, block: string): Promise<void> {
   })
 }
 
-async function runImage (t: Test, recipe: string): Promise<void> {
-  const command = JSON.parse(/^CMD (.*)$/m.exec(recipe)?.[1] as string) as string[]
-  const check = /^HEALTHCHECK CMD (.*)$/m.exec(recipe)?.[1] as string
-  t.match(recipe, /^ENV HOST=0\.0\.0\.0$/m)
-  const scripts = (JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8')) as { scripts: object }).scripts
-  for (const [, script] of recipe.matchAll(/npm run (\w+)/g)) t.ok(Object.hasOwn(scripts, script as string), String(script))
-  // Everywhere is too far for a test; the token that this would need is given all the same.
-  await runServerLine(t, command.join(' '), { HOST: '127.0.0.1', HOLDFAST_ADMIN_TOKEN: TOKEN }, async port => {
-    t.match(await shell(t, check.replace('3000', String(port)), {}), { code: 0 })
-  })
-  t.match(await shell(t, check.replace('3000', '1'), {}), { code: 1 }, 'and it notices that nobody is there')
-}
-
 t.test('every command of operations.md is run', async t => {
   const server = await startServer({ HOLDFAST_ADMIN_TOKEN: TOKEN })
   t.teardown(() => server.stop('SIGKILL'))
@@ -101,8 +87,7 @@ t.test('every command of operations.md is run', async t => {
     else if (lines.every(line => /^(npm|node) /.test(line))) await runStarts(t, block)
     else t.fail(`nothing runs this block:\n${block}`)
   }
-  for (const recipe of readBlocks(manual, 'dockerfile')) await runImage(t, recipe)
-  const known = ['sh', 'dockerfile', 'json']
+  const known = ['sh', 'json']
   const languages = [...manual.matchAll(/^```(\w+)$/gm)].map(([, language]) => language as string)
   t.same(languages.filter(language => !known.includes(language)), [], 'no other kind of block')
 })
