@@ -69,6 +69,21 @@ t.test('a session is resumed on any node', needsRedis(), async t => {
     ended.socket.ws.close()
   })
 
+  t.test('P-51 an output that its client does not take is given up, whichever node sends it', async t => {
+    const { socket, hello } = await connectFull(a.wsUrl)
+    socket.send({ command: 'echo', payload: 'poison', id: 1 })
+    await socket.nextOf('result')
+    let last = { socket, hello }
+    for (let i = 0; i < 3; i++) {
+      last.socket.ws.close(1009)
+      await last.socket.nextClose()
+      last = await connectFull(i % 2 === 0 ? b.wsUrl : a.wsUrl, [resumeEntry(last.hello, 0)])
+      t.equal(last.hello.type, 'session_resumed')
+    }
+    t.match(last.hello, { payload: { gap: { from: 1, to: 1 }, replay: null } })
+    last.socket.ws.close()
+  })
+
   t.test('P-35 of simultaneous resumes on both nodes one is left', async t => {
     const { socket, hello } = await connectFull(a.wsUrl)
     const rivals = await Promise.all(Array.from({ length: 12 }, (_, i) => {
