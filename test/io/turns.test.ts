@@ -8,7 +8,8 @@ import t from 'tap'
 import { MAX_JSON_BYTES, parseJson, printJson } from '../../src/io/json.js'
 import { readContext } from '../../src/io/session/context.js'
 
-const BOUND_MS = 50
+/** Code that is counted for coverage takes up to twice as long. */
+const BOUND_MS = process.env._TAPJS_PROCESSINFO_COVERAGE_ === '0' ? 50 : 100
 /** What the yardstick takes on a core of its own of the machine of docs/performance.md. */
 const YARDSTICK_MS = 4.5
 
@@ -46,7 +47,7 @@ const TEXTS: Record<string, string> = {
 }
 
 for (const [name, text] of Object.entries(TEXTS)) {
-  t.test(`a mebibyte of ${name} is parsed, printed and kept within ${BOUND_MS} ms each`, async t => {
+  t.test(`a mebibyte of ${name} is parsed, printed and kept in time`, async t => {
     let value: unknown
     const bound = BOUND_MS * Math.max(1, cpuMs(() => { JSON.parse(YARDSTICK) }) / YARDSTICK_MS)
     const parsed = cpuMs(() => { value = parseJson(text) })
