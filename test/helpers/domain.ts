@@ -7,9 +7,11 @@ import type { PlatformCore } from '../../src/io/dispatcher/core.js'
 import { createGateway, type AcceptRequest, type Gateway, type GatewayLimits } from '../../src/io/gateway/gateway.js'
 import type { Connection, Transport } from '../../src/io/gateway/sender.js'
 import { createEntrance, type Entrance, type Entry, type EntryRequest } from '../../src/io/session/entry.js'
+import { createClaims } from '../../src/io/session/claim.js'
 import { createSessionManager, type SessionManager } from '../../src/io/session/manager.js'
 import { createRecord, type SessionRecord } from '../../src/io/session/record.js'
 import { createSessionRuntime, type SessionLimits, type SessionRuntime } from '../../src/io/session/runtime.js'
+import { isShared } from '../../src/io/session/shared-store.js'
 import type { SessionStore } from '../../src/io/session/store.js'
 import { isPromise } from '../../src/io/maybe-promise.js'
 import { toBytes } from '../../src/io/protocol/codec.js'
@@ -145,6 +147,7 @@ export interface DomainOptions {
   dispatcher?: Partial<DispatcherLimits>
   gateway?: Partial<GatewayLimits>
   store?: SessionStore
+  clock?: ManualClock
   core?: PlatformCore
   before?: Before
   events?: EventMap
@@ -194,7 +197,7 @@ export const LIMITS: SessionLimits = {
 }
 
 export function createDomain (options: DomainOptions = {}): Domain {
-  const clock = createManualClock()
+  const clock = options.clock ?? createManualClock()
   const log = createRecordingLog()
   const store = options.store ?? createMemoryStore()
   let ids = 1
@@ -207,14 +210,14 @@ export function createDomain (options: DomainOptions = {}): Domain {
     clock,
     log,
     limits: { ...LIMITS, ...options.session },
-    createId: options.createId ?? (() => `s${++ids}`),
+    createId: options.createId ?? store.newId ?? (() => `s${++ids}`),
     generation: 'life-one',
     defer,
     yieldTurn,
     ...(options.unlimitedUserId === undefined ? {} : { unlimitedUserId: options.unlimitedUserId })
   })
   const manager = createSessionManager(sessions, yieldTurn)
-  const entrance = createEntrance(sessions)
+  const entrance = createEntrance(sessions, isShared(store) ? createClaims(sessions, store) : undefined)
   const dispatcherLimits = { commandsPerSecond: 1000, maxInFlight: 64, commandTimeoutMs: 30_000, ...options.dispatcher }
   const { core, before, events: schemas } = options
   const dispatcher = createDispatcher({

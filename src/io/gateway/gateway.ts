@@ -160,8 +160,9 @@ export function createGateway (options: GatewayOptions): Gateway {
       owner, transport, session.profile, latest, request.credentialsExpireAt ?? Infinity, maxOutputBytes
     )
     connection.place = live.push(connection) - 1
-    if (entrance.mayAttach(entry)) greet(connection, entry)
-    else goodbye(connection, session.ended ? CLOSE.unknownSession : CLOSE.replaced)
+    const obstacle = entrance.obstacle(entry)
+    if (obstacle === undefined) greet(connection, entry)
+    else goodbye(connection, obstacle)
     return connection
   }
 

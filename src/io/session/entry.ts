@@ -4,10 +4,10 @@
 //
 // A session that is not on this node may be in a store that several share; it is claimed then (claim.ts).
 //
-// Between the two the session is detached: it may be ended, or be given to a later handshake of the same client. `mayAttach`
-// tells; the latest handshake wins.
+// Between the two the session is detached: it may be ended, or be given to a later handshake of the same client, here or on
+// another node. `obstacle` tells; the latest handshake wins.
 
-import { CLOSE } from '../protocol/close-codes.js'
+import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import type { ResumeOffer } from '../protocol/handshake.js'
 import { HoldfastError } from '../errors.js'
 import { isPromise } from '../maybe-promise.js'
@@ -54,8 +54,8 @@ export interface Entrance {
    * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE, STORE_UNAVAILABLE  also as a rejection; nothing is left behind
    */
   enter(request: EntryRequest): MaybePromise<Entry>
-  /** Whether the session of this entry still waits for it. */
-  mayAttach(entry: Entry): boolean
+  /** Why the session of this entry waits for it no more; undefined where it does. */
+  obstacle(entry: Entry): CloseCode | undefined
 }
 
 /** What a client is told when the store is away. It may be back the next moment. */
@@ -104,10 +104,12 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
     const { userId } = request
     const session = directory.get(sessionId)
     const hash = hashResumeToken(token)
-    if (session === undefined && claims !== undefined && directory.tombstone(sessionId) === undefined) {
-      return claim(claims, request, offer, hash)
+    if (session === undefined || !holds(hash, userId, session)) {
+      // A record that does not know the token may be of an ownership that was lost unnoticed (S-11).
+      return claims !== undefined && directory.tombstone(sessionId) === undefined
+        ? claim(claims, request, offer, hash)
+        : open(request, refuse(offer, userId, hash))
     }
-    if (session === undefined || !holds(hash, userId, session)) return open(request, refuse(offer, userId, hash))
     // A client that has seen more than there is means lost state (P-34).
     const isStale = expiry.isStale(session)
     if (isStale || lastSeq > lastSeqOf(session)) {
@@ -116,7 +118,7 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
       void runtime.end(session, reason)
       return open(request, { sessionId, reason, lastCommand: watermarkOf(session) })
     }
-    return takeUp(request, session, hash, lastSeq)
+    return takeUp(request, offer, session, hash)
   }
 
   async function claim (from: Claims, request: EntryRequest, offer: ResumeOffer, hash: string): Promise<Entry> {
@@ -138,21 +140,18 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
     return { session, lastSeen: lastSeq, resumeToken: token, previous: undefined, claim: session.claims }
   }
 
-  function takeUp (request: EntryRequest, session: SessionRecord, hash: string, lastSeq: Seq): MaybePromise<Entry> {
+  function takeUp (request: EntryRequest, offer: ResumeOffer, session: SessionRecord, hash: string): MaybePromise<Entry> {
     // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
     session.previousTokenHash = hash
     runtime.dismiss(session, CLOSE.replaced)
     session.labels = request.labels ?? NOTHING
     totals.resumed++
-    const entry = prepare(session, lastSeq, undefined)
+    const entry = prepare(session, offer.lastSeq, undefined)
     committer.commit(session)
     const kept = committer.whenKept(session)
     if (kept === undefined) return entry
-    return kept.then(isKept => {
-      if (isKept) return entry
-      // It ended meanwhile: what a later resume would be told.
-      return open(request, refuse({ sessionId: session.id, token: '', lastSeq }, request.userId, hash))
-    })
+    // It ended meanwhile, or another node has it now: what a later resume would be told.
+    return kept.then(isKept => isKept ? entry : resume(request, offer))
   }
 
   return {
@@ -163,7 +162,11 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
       return offer === 'malformed' ? open(request, { sessionId: '', reason: 'unknown' }) : resume(request, offer)
     },
 
-    mayAttach: ({ session, claim }) => !session.ended && session.claims === claim
+    obstacle ({ session, claim }) {
+      if (!session.ended) return session.claims === claim ? undefined : CLOSE.replaced
+      // Without a tombstone it lives on elsewhere.
+      return claims !== undefined && directory.tombstone(session.id) === undefined ? CLOSE.moved : CLOSE.unknownSession
+    }
   }
 }
 
