@@ -1,8 +1,10 @@
-// The socket route: checks the handshake before the upgrade (P-4), makes a Transport of the accepted socket, and passes what happens on it to the gateway
-// (src/io/gateway), which decides. Ends connections when the instance closes.
+// The socket route: checks the handshake before the upgrade (P-4), makes a Transport of the
+// accepted socket, and passes what happens on it to the gateway (src/io/gateway), which decides.
+// Ends connections when the instance closes.
 //
-// Its WebSocketServer is its own, so that the host's sockets and their options, with @fastify/websocket or without, are the
-// host's. What becomes of sockets that are not, or not yet, WebSockets is decided in gateway/sockets.ts.
+// Its WebSocketServer is its own, so that the host's sockets and their options, with
+// @fastify/websocket or without, are the host's. What becomes of sockets that are not, or not yet,
+// WebSockets is decided in gateway/sockets.ts.
 
 import type { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -48,8 +50,9 @@ export interface GatewayDecorator extends Gateway {
   /** True from the start of a drain: upgrades are refused, readiness is false. */
   readonly draining: boolean
   /**
-   * Closes every connection, spread over half the time, and waits for commands and HTTP requests that are under way. It resolves within
-   * `deadlineMs`, and within 500 ms for less, whatever clients do (P-48). Close the instance then: what is left is ended at once.
+   * Closes every connection, spread over half the time, and waits for commands and HTTP requests
+   * that are under way. It resolves within `deadlineMs`, and within 500 ms for less, whatever
+   * clients do (P-48). Close the instance then: what is left is ended at once.
    */
   drain(deadlineMs: Millis): Promise<void>
 }
@@ -59,19 +62,26 @@ export interface WebsocketGatewayOptions {
   path?: string
   authenticate: Authenticate
   /**
-   * Origins of pages that may connect, beside the server's own: `https://app.example`, `capacitor://localhost`, `null`;
-   * `https://*.app.example` for every sub-domain, `*` for every page. Default: none.
+   * Origins of pages that may connect, beside the server's own: `https://app.example`,
+   * `capacitor://localhost`, `null`; `https://*.app.example` for every sub-domain, `*` for every
+   * page. Default: none.
    */
   allowedOrigins?: readonly string[]
-  /** Browsers have to call the server by a loopback name, unless their origin is allowed by name; for servers where nobody proves who he is. Default false. */
+  /**
+   * Browsers have to call the server by a loopback name, unless their origin is allowed by name;
+   * for servers where nobody proves who he is. Default false.
+   */
   loopbackHostOnly?: boolean
   /** Default: the server's, each of those that are not given. */
   limits?: Given<GatewayLimits>
-  /** Handshakes per address; takes effect where @fastify/rate-limit is registered. Default: the server's. */
+  /**
+   * Handshakes per address; takes effect where @fastify/rate-limit is registered. Default: the
+   * server's.
+   */
   upgradesPerMinute?: number
   /**
-   * How long peers may take to answer a close, or to finish a request when the instance closes, before their sockets
-   * are destroyed; default 3000.
+   * How long peers may take to answer a close, or to finish a request when the instance closes,
+   * before their sockets are destroyed; default 3000.
    */
   closeTimeoutMs?: Millis
   /** How long `authenticate` may take; default 10,000. */
@@ -96,14 +106,21 @@ const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
 }
 
 const SWEEP_EVERY_MS = 250
-/** When a host closes the instance without a drain, as in tests: clients are told, and nothing is spread. */
+/**
+ * When a host closes the instance without a drain, as in tests: clients are told, and nothing is
+ * spread.
+ */
 const CLOSE_DRAIN_MS = 1000
 
 export default fp<WebsocketGatewayOptions>(async function websocketGateway (fastify, options) {
-  if (fastify.hasDecorator('gateway')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/websocket-gateway is registered twice.' })
+  if (fastify.hasDecorator('gateway')) {
+    const message = 'The plugin holdfast/websocket-gateway is registered twice.'
+    throw new HoldfastError('PLUGIN_MISUSED', { message })
+  }
   checkOptions('holdfast/websocket-gateway', options, CHECKS)
   const limits = completeConnectionLimits(options.limits)
-  const { path = '/ws', clock = systemClock, closeTimeoutMs = 3000, upgradesPerMinute = OPTIONS.upgradesPerMinute.default } = options
+  const { path = '/ws', clock = systemClock, closeTimeoutMs = 3000 } = options
+  const { upgradesPerMinute = OPTIONS.upgradesPerMinute.default } = options
   let draining = false
   let drained = false
   const sockets = ownSockets(fastify)
@@ -139,7 +156,14 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     fastify.dispatcher.refuseCommands()
     sockets.drain()
     // Not the clock of the options: what passes here is time of the process.
-    await drainConnections({ gateway, clock: systemClock, delay, random: Math.random, deadlineMs, busyRequests: () => sockets.busy })
+    await drainConnections({
+      gateway,
+      clock: systemClock,
+      delay,
+      random: Math.random,
+      deadlineMs,
+      busyRequests: () => sockets.busy
+    })
     drained = true
   }
 
@@ -152,7 +176,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
 
   const webSockets = createWebSocketServer(websocketOptions(limits.maxMessageBytes, closeTimeoutMs))
   sockets.adopt(webSockets)
-  // The host's @fastify/websocket brings the same, wherever it is registered. A decorator would make that impossible.
+  // The host's @fastify/websocket brings the same, wherever it is registered. A decorator would
+  // make that impossible.
   fastify.addHook('onReady', async () => {
     if (!fastify.hasDecorator('injectWS')) Object.assign(fastify, { injectWS: createInjectWS(fastify.server) })
   })
@@ -173,8 +198,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
 
   await fastify.register(async function socketRoute (scope) {
-    // Refusals have the form of docs/errors.md, and no stack in the log, whatever the host does with
-    // errors. An error of the host's own hooks is the host's.
+    // Refusals have the form of docs/errors.md, and no stack in the log, whatever the host does
+    // with errors. An error of the host's own hooks is the host's.
     scope.setErrorHandler((error, request, reply) => {
       if (!(error instanceof HoldfastError)) throw error
       answerError(error, request, reply)
@@ -191,8 +216,8 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       // Not in the handler, which @fastify/websocket wraps where the host has registered it.
       preHandler: (request, reply) => {
         reply.hijack()
-        // The upgrade and the first frame go out in one write. `connect` uncorks, and so does the end of a socket that is
-        // refused after all.
+        // The upgrade and the first frame go out in one write. `connect` uncorks, and so does the
+        // end of a socket that is refused after all.
         reply.raw.socket?.cork()
         sockets.accept(webSockets, request.raw, socket => { connect(gateway, listeners, clock, socket, request) })
       },
@@ -210,10 +235,12 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
 /**
  * The options of ws that the protocol needs.
  *
- * Fragments and chunks are bounded far below the library's defaults, since each costs memory before a message is whole; compression is off, since a
- * few bytes of it can unfold to megabytes.
+ * Fragments and chunks are bounded far below the library's defaults, since each costs memory before
+ * a message is whole; compression is off, since a few bytes of it can unfold to megabytes.
  */
-export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Millis): NonNullable<WebsocketPluginOptions['options']> {
+export function websocketOptions (
+  maxMessageBytes: number, closeTimeoutMs: Millis
+): NonNullable<WebsocketPluginOptions['options']> {
   return {
     maxPayload: maxMessageBytes,
     perMessageDeflate: false,
@@ -223,7 +250,9 @@ export function websocketOptions (maxMessageBytes: number, closeTimeoutMs: Milli
   }
 }
 
-/** Where a socket has its connection, so that the listeners are the same functions for every socket. */
+/**
+ * Where a socket has its connection, so that the listeners are the same functions for every socket.
+ */
 const CONNECTION = Symbol('holdfast.connection')
 interface ConnectedSocket extends WebSocket { [CONNECTION]?: Connection }
 
@@ -234,7 +263,10 @@ interface Listeners {
   error(this: ConnectedSocket, error: Error): void
 }
 
-/** What happens on sockets, passed on. A closure of each socket for each event would be a tenth of what a connection holds. */
+/**
+ * What happens on sockets, passed on. A closure of each socket for each event would be a tenth of
+ * what a connection holds.
+ */
 function createListeners (gateway: Gateway): Listeners {
   return {
     message (data, isBinary) { gateway.receive(this[CONNECTION] as Connection, data, isBinary) },
@@ -247,7 +279,9 @@ function createListeners (gateway: Gateway): Listeners {
   }
 }
 
-function connect (gateway: Gateway, listeners: Listeners, clock: Clock, socket: ConnectedSocket, request: FastifyRequest): void {
+function connect (
+  gateway: Gateway, listeners: Listeners, clock: Clock, socket: ConnectedSocket, request: FastifyRequest
+): void {
   const { handshake, identity, entry, response } = request.upgrade as Upgrade
   const stream = response.socket as Duplex
   // Request and reply would otherwise live as long as the socket, on which the response hangs.
@@ -266,7 +300,9 @@ function connect (gateway: Gateway, listeners: Listeners, clock: Clock, socket: 
     transport,
     entry,
     maxOutputBytes: handshake.maxOutputBytes,
-    ...(identity.expiresAt === undefined ? {} : { credentialsExpireAt: clock.now() + identity.expiresAt - clock.wall() })
+    ...(identity.expiresAt === undefined
+      ? {}
+      : { credentialsExpireAt: clock.now() + identity.expiresAt - clock.wall() })
   })
   connection.flush()
   stream.uncork()
@@ -283,7 +319,10 @@ function limitKeyOfRequest (request: FastifyRequest): string {
   return limitKeyOf(addressOfPeer(request))
 }
 
-/** The code with which ws closes for an error of its own; undefined for those of the network, whose close tells all. */
+/**
+ * The code with which ws closes for an error of its own; undefined for those of the network, whose
+ * close tells all.
+ */
 function violationOf (error: Error & { code?: string }): number | undefined {
   if (error.code?.startsWith('WS_ERR_') !== true) return undefined
   return VIOLATIONS[error.code] ?? 1002

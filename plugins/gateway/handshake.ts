@@ -1,11 +1,15 @@
-// Everything that can refuse an upgrade, in the order of its cost: the request's form, draining, the subprotocols, the origin, the credentials, the quotas.
-// It runs before the upgrade, so a refusal is an HTTP answer and no socket is ever opened for it (P-4).
+// Everything that can refuse an upgrade, in the order of its cost: the request's form, draining,
+// the subprotocols, the origin, the credentials, the quotas. It runs before the upgrade, so a
+// refusal is an HTTP answer and no socket is ever opened for it (P-4).
 //
-// Node checks little of an upgrade: without `checkForm`, HTTP/1.0, two Host headers, or a body that is then read as frames would get through.
+// Node checks little of an upgrade: without `checkForm`, HTTP/1.0, two Host headers, or a body that
+// is then read as frames would get through.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { checkPrincipal, type Authenticate, readRefusal, type AuthRequest, type Principal, type Refusal } from '../../src/auth/authenticate.js'
+import {
+  checkPrincipal, readRefusal, type Authenticate, type AuthRequest, type Principal, type Refusal
+} from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
 import { closeOf } from '../../src/io/gateway/gateway.js'
@@ -35,10 +39,16 @@ export interface HandshakeOptions {
   authenticate: Authenticate
   /** Entries as of src/io/names/origin.ts. */
   allowedOrigins: readonly string[]
-  /** Browsers have to call the server by a loopback name; for servers that take everybody on this machine for the placeholder user. */
+  /**
+   * Browsers have to call the server by a loopback name; for servers that take everybody on this
+   * machine for the placeholder user.
+   */
   loopbackHostOnly: boolean
   clock: Clock
-  /** When a client that was refused for a quota may come back: a connection whose peer is gone has been found by then. */
+  /**
+   * When a client that was refused for a quota may come back: a connection whose peer is gone has
+   * been found by then.
+   */
   deadPeerMs: Millis
   /** How long `authenticate` may take: the socket is open meanwhile, and nobody owns it. */
   authTimeoutMs: Millis
@@ -48,22 +58,36 @@ export interface HandshakeOptions {
 }
 
 export interface HandshakeCheck {
-  /** A preValidation hook with a callback: a handshake that nothing has to wait for is judged without a promise. */
+  /**
+   * A preValidation hook with a callback: a handshake that nothing has to wait for is judged
+   * without a promise.
+   */
   check(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
-  /** Refuses the handshakes whose credentials are being checked; without it an `authenticate` that hangs would hold up a close. */
+  /**
+   * Refuses the handshakes whose credentials are being checked; without it an `authenticate` that
+   * hangs would hold up a close.
+   */
   refusePending(): void
 }
 
 /** About three milliseconds of handshakes between two looks at everything else. */
 const PER_TURN = 16
-/** A line for each handshake that fails for one and the same reason would fill the disk during an outage. */
+/**
+ * A line for each handshake that fails for one and the same reason would fill the disk during an
+ * outage.
+ */
 const LOG_EVERY_MS = 60_000
 /** About a second of waiting handshakes; those beyond are told to come back. */
 const MAX_WAITING = 4096
 
 export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck {
   const { entrance, clock, isDraining } = options
-  const turnstile = createTurnstile({ perTurn: PER_TURN, maxWaiting: MAX_WAITING, yieldTurn: setImmediate, random: Math.random })
+  const turnstile = createTurnstile({
+    perTurn: PER_TURN,
+    maxWaiting: MAX_WAITING,
+    yieldTurn: setImmediate,
+    random: Math.random
+  })
   const pending = new Set<(reason: HoldfastError) => void>()
   const isAllowed = createOriginMatcher(options.allowedOrigins)
   const suppressedLines = createLineLimiter(clock, LOG_EVERY_MS)
@@ -71,7 +95,8 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   function identify (request: FastifyRequest, token: string | undefined): MaybePromise<Principal> {
     const { headers, url } = request
     try {
-      const answer = options.authenticate({ token, headers, address: addressOfPeer(request), url, request } satisfies AuthRequest)
+      const asked: AuthRequest = { token, headers, address: addressOfPeer(request), url, request }
+      const answer = options.authenticate(asked)
       if (!isPromise(answer)) return vet(answer)
       return withinTime(answer, 'AUTH_UNAVAILABLE').then(vet).catch(error => { throw translate(request, error, token) })
     } catch (error) {
@@ -81,8 +106,11 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
 
   function vet (answer: Principal | Refusal): Principal {
     const principal = checkPrincipal(answer)
-    // Let in, it would be told at once to come back with fresh credentials, and a client without any would do so for ever.
-    if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) throw new HoldfastError('UNAUTHENTICATED')
+    // Let in, it would be told at once to come back with fresh credentials, and a client without
+    // any would do so for ever.
+    if (principal.expiresAt !== undefined && principal.expiresAt <= clock.wall()) {
+      throw new HoldfastError('UNAUTHENTICATED')
+    }
     // Found here and not when the session is made: by then the socket would be open.
     if (principal.context !== undefined) readSeed(principal.context, options.maxContextBytes)
     return principal
@@ -105,7 +133,8 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
   /** Refusals go on as they are; whatever else an `authenticate` throws is for the log alone. */
   function translate (request: FastifyRequest, thrown: unknown, token: string | undefined): HoldfastError {
     const error = thrown instanceof HoldfastError ? thrown : readRefusal(thrown, token) ?? thrown
-    // The reason is in the cause, for operators alone. A bad token is everyday; an outage is theirs to mend.
+    // The reason is in the cause, for operators alone. A bad token is everyday; an outage is theirs
+    // to mend.
     if (error instanceof HoldfastError && error.code !== 'AUTH_UNAVAILABLE') {
       request.log.debug({ err: error }, 'credentials refused')
       return error
@@ -118,7 +147,10 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     return isOutage ? error : new HoldfastError('AUTH_UNAVAILABLE', { cause: error, retryAfterMs: 1000 })
   }
 
-  /** Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak for its visitor. */
+  /**
+   * Browsers send an Origin, and no CORS rule protects a WebSocket: a foreign page must not speak
+   * for its visitor.
+   */
   function checkOrigin ({ headers: { origin: text, host }, host: forwardedHost }: FastifyRequest): void {
     if (text === undefined) return
     const origin = canonicalOrigin(text)
@@ -146,7 +178,8 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
       let offer: Handshake | undefined
       function refuse (reason: unknown): void {
         const error = withRetryTime(reason, options.deadPeerMs)
-        // A page must not be told more than CORS would let it see, and a flood is answered in the cheapest way: both by HTTP.
+        // A page must not be told more than CORS would let it see, and a flood is answered in the
+        // cheapest way: both by HTTP.
         if (offer?.wantsGoodbye === true && error instanceof HoldfastError && closeOf(error) !== undefined) {
           request.upgrade = { handshake: offer, identity: error, response: reply.raw }
           done()
@@ -233,13 +266,19 @@ function withResolvers<T> (): { promise: Promise<T>, resolve: (value: T) => void
   return { promise, resolve, reject }
 }
 
-/** Only attached sessions refuse for a quota (P-54), and how long people keep theirs open is not known; when dead ones are found is. */
+/**
+ * Only attached sessions refuse for a quota (P-54), and how long people keep theirs open is not
+ * known; when dead ones are found is.
+ */
 function withRetryTime (error: unknown, deadPeerMs: Millis): unknown {
   const isQuota = error instanceof HoldfastError && (error.code === 'USER_QUOTA' || error.code === 'SERVER_FULL')
   return isQuota ? new HoldfastError(error.code as ErrorCode, { retryAfterMs: deadPeerMs }) : error
 }
 
-/** What a refusal says in headers: when to come back (P-4), or what to ask for (RFC 9110, section 15.5.22). */
+/**
+ * What a refusal says in headers: when to come back (P-4), or what to ask for (RFC 9110, section
+ * 15.5.22).
+ */
 function addHeaders (reply: FastifyReply, error: HoldfastError): void {
   if (error.retryAfterMs !== undefined) void reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000))
   if (error.code === 'UPGRADE_REQUIRED') void reply.header('upgrade', 'websocket')
@@ -271,5 +310,6 @@ function countHosts (rawHeaders: readonly string[] | undefined): number {
 
 function bearerOf (header: string | undefined): string | undefined {
   const [scheme = '', token, ...rest] = header?.split(' ') ?? []
-  return scheme.toLowerCase() === 'bearer' && token !== undefined && token !== '' && rest.length === 0 ? token : undefined
+  const isBearer = scheme.toLowerCase() === 'bearer' && token !== undefined && token !== '' && rest.length === 0
+  return isBearer ? token : undefined
 }

@@ -1,4 +1,5 @@
-// The head of a request as bytes, without its wish to upgrade: such as the `Upgrade: h2c` of Java's HTTP client.
+// The head of a request as bytes, without its wish to upgrade: such as the `Upgrade: h2c` of Java's
+// HTTP client.
 
 import type { IncomingMessage } from 'node:http'
 
@@ -17,6 +18,8 @@ export function withoutUpgrade ({ method, url, httpVersion, rawHeaders }: Incomi
 }
 
 function otherOptions (connection: string): string | undefined {
-  const kept = connection.split(',').map(token => token.trim()).filter(token => !UPGRADE_HEADERS.includes(token.toLowerCase()))
+  const kept = connection.split(',')
+    .map(token => token.trim())
+    .filter(token => !UPGRADE_HEADERS.includes(token.toLowerCase()))
   return kept.length === 0 ? undefined : kept.join(', ')
 }

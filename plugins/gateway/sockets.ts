@@ -1,16 +1,18 @@
-// Owns every socket of an HTTP server from its acceptance until it is closed or a WebSocket library has taken it: which
-// answers a connection still owes, what becomes of a request with an Upgrade header, and how the sockets end when the
-// server stops. It works on the server itself and not by hooks, so it does not matter which plugin refused a request,
-// or in which order plugins were registered. Handshakes for routes of ours go to the router and to nobody else; all
-// others go to whoever listens for upgrades (@fastify/websocket, socket.io, ws), as if we were not there.
+// Owns every socket of an HTTP server from its acceptance until it is closed or a WebSocket library
+// has taken it: which answers a connection still owes, what becomes of a request with an Upgrade
+// header, and how the sockets end when the server stops. It works on the server itself and not by
+// hooks, so it does not matter which plugin refused a request, or in which order plugins were
+// registered. Handshakes for routes of ours go to the router and to nobody else; all others go to
+// whoever listens for upgrades (@fastify/websocket, socket.io, ws), as if we were not there.
 //
-// Why Node's own closing is not enough: `server.close()` waits for connections that never sent a byte, or half a
-// request, and stops the timers that would end them. And an upgrade is answered outside of Node's bookkeeping: nobody
-// ends the socket of a handshake that was refused.
+// Why Node's own closing is not enough: `server.close()` waits for connections that never sent a
+// byte, or half a request, and stops the timers that would end them. And an upgrade is answered
+// outside of Node's bookkeeping: nobody ends the socket of a handshake that was refused.
 //
-// Invariants: once `end` was called every socket closes, idle ones at once, the others when they are answered, and what
-// is left at the deadline; a refused upgrade leaves no socket open; an upgrade waits for the answers before it, and
-// once somebody has answered or accepted it, nobody else is asked.
+// Invariants: once `end` was called every socket closes, idle ones at once, the others when they
+// are answered, and what is left at the deadline; a refused upgrade leaves no socket open; an
+// upgrade waits for the answers before it, and once somebody has answered or accepted it, nobody
+// else is asked.
 
 import { Server as HttpServer, ServerResponse, type IncomingMessage } from 'node:http'
 import { Socket, type Server } from 'node:net'
@@ -34,8 +36,9 @@ export interface Sockets {
   /** From now on each answer ends its connection. */
   drain(): void
   /**
-   * Ends what this server has accepted after `graceMs`. With the last of those that were adopted it ends everything
-   * else too: what is idle now, what is busy once it is answered, and whatever is left after `graceMs`.
+   * Ends what this server has accepted after `graceMs`. With the last of those that were adopted it
+   * ends everything else too: what is idle now, what is busy once it is answered, and whatever is
+   * left after `graceMs`.
    */
   end(webSockets: WithClients, graceMs: Millis): void
   /** Whether a request is a WebSocket handshake that nobody has accepted yet. */
@@ -73,8 +76,9 @@ interface Owner extends Sockets {
 }
 
 /**
- * The owner of the sockets of an instance's server: one for a server, however often and from wherever it is asked for.
- * Routes that are declared after the first call can refuse handshakes that are not meant for them.
+ * The owner of the sockets of an instance's server: one for a server, however often and from
+ * wherever it is asked for. Routes that are declared after the first call can refuse handshakes
+ * that are not meant for them.
  */
 export function ownSockets (fastify: FastifyInstance): Sockets {
   const owner = owners.get(fastify.server) ?? createOwner(fastify)
@@ -89,7 +93,10 @@ export function ownSockets (fastify: FastifyInstance): Sockets {
 
 function createOwner (fastify: FastifyInstance): Owner {
   const { server } = fastify
-  /** Sockets that are HTTP's, with the bytes that had been read from each when its last answer was done. */
+  /**
+   * Sockets that are HTTP's, with the bytes that had been read from each when its last answer was
+   * done.
+   */
   const sockets = new Map<AnsweringSocket, number>()
   const answers = new Set<ServerResponse>()
   /** Handshakes on their way through the router. */
@@ -154,7 +161,8 @@ function createOwner (fastify: FastifyInstance): Owner {
     track(socket)
     // Node took its own listener off; without one a reset would end the process.
     if (socket.listenerCount('error', destroySocket) === 0) socket.on('error', destroySocket)
-    // The answer to a pipelined request before this one is still on the socket; two at a time would get stuck.
+    // The answer to a pipelined request before this one is still on the socket; two at a time would
+    // get stuck.
     const earlier = socket._httpMessage
     if (earlier != null) {
       earlier.once('close', () => { upgrade(request, socket, head) })
@@ -172,7 +180,8 @@ function createOwner (fastify: FastifyInstance): Owner {
     if (others.length === 0 || isOwn(request.url ?? '')) route(request, socket)
     else askOthers(request, socket, head)
     const response = socket._httpMessage
-    // Whoever took it without an answer, or has upgraded it by now, closes it; the deadline is for all.
+    // Whoever took it without an answer, or has upgraded it by now, closes it; the deadline is for
+    // all.
     if (response == null || !upgrading.has(request) || isRead(socket)) {
       leaveToOthers(request, socket)
       return
@@ -182,7 +191,10 @@ function createOwner (fastify: FastifyInstance): Owner {
     response.on('close', forgetUpgrade)
   }
 
-  /** An answer on a socket that was to be upgraded is a refusal, and nobody reads a request from it again. */
+  /**
+   * An answer on a socket that was to be upgraded is a refusal, and nobody reads a request from it
+   * again.
+   */
   function refused (this: ServerResponse): void {
     // A request of injectWS has no socket of its own.
     const socket = upgrading.get(this.req)?.socket ?? this.req.socket
@@ -210,13 +222,17 @@ function createOwner (fastify: FastifyInstance): Owner {
     try {
       fastify.routing(request, response)
     } catch (err) {
-      // A hook of the host that throws outside of its promise. From this event it would end the process.
+      // A hook of the host that throws outside of its promise. From this event it would end the
+      // process.
       fastify.log.error({ err }, 'handshake failed')
       socket.destroy()
     }
   }
 
-  /** In their order, until one has taken it: two that both know the path would write into each other's answer. */
+  /**
+   * In their order, until one has taken it: two that both know the path would write into each
+   * other's answer.
+   */
   function askOthers (request: IncomingMessage, socket: AnsweringSocket, head: Buffer): void {
     const writtenBefore = socket.bytesWritten
     for (const listener of [...others]) {
@@ -227,8 +243,9 @@ function createOwner (fastify: FastifyInstance): Owner {
   }
 
   /**
-   * Node has stopped reading this connection as HTTP. It gets it back as it came, without the Upgrade (RFC 9110 section
-   * 7.8 lets a server ignore it), so that bodies, further requests and time limits are Node's again.
+   * Node has stopped reading this connection as HTTP. It gets it back as it came, without the
+   * Upgrade (RFC 9110 section 7.8 lets a server ignore it), so that bodies, further requests and
+   * time limits are Node's again.
    */
   function giveBack (request: IncomingMessage, socket: AnsweringSocket, head: Buffer): void {
     socket.unshift(Buffer.concat([withoutUpgrade(request), head]))
@@ -247,7 +264,10 @@ function createOwner (fastify: FastifyInstance): Owner {
     watched.prependListener('request', answering)
   }
 
-  /** Puts one listener in place of all, also of those that come later: Node would call every one of them. */
+  /**
+   * Puts one listener in place of all, also of those that come later: Node would call every one of
+   * them.
+   */
   function takeUpgrades (): void {
     others.push(...server.listeners('upgrade') as UpgradeListener[])
     server.removeAllListeners('upgrade')
@@ -328,7 +348,10 @@ function finish (socket: AnsweringSocket): void {
   else socket.destroySoon()
 }
 
-/** A peer that has reset its connection has no address to count it by any more, and waits for no answer. */
+/**
+ * A peer that has reset its connection has no address to count it by any more, and waits for no
+ * answer.
+ */
 function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply, done: () => void): void {
   // injectWS has no socket at all.
   const socket = raw.socket as typeof raw.socket | undefined
@@ -343,7 +366,9 @@ function leaveTheGone ({ raw }: FastifyRequest, reply: FastifyReply, done: () =>
   socket.destroy()
 }
 
-/** Somebody reads it who is not HTTP: Node has let go of a socket whose request wants an upgrade. */
+/**
+ * Somebody reads it who is not HTTP: Node has let go of a socket whose request wants an upgrade.
+ */
 function isRead (socket: Duplex): boolean {
   return socket.listenerCount('data') > 0
 }
@@ -358,8 +383,9 @@ function patternOf (url: string): RegExp {
 }
 
 /**
- * Handshakes on routes that are not for them: @fastify/websocket would accept each, and without it each would be
- * answered as a plain request. After the onRequest hooks: they decide first who may ask.
+ * Handshakes on routes that are not for them: @fastify/websocket would accept each, and without it
+ * each would be answered as a plain request. After the onRequest hooks: they decide first who may
+ * ask.
  */
 function refuseMistaken (scope: FastifyInstance, isHandshake: (request: IncomingMessage) => boolean): void {
   const plainRoutes = new Set<string>()

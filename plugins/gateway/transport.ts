@@ -1,7 +1,9 @@
-// A Transport (src/io/gateway/sender.ts) out of a ws socket and the stream below it. Frames are written to the stream as the sender made them; closing and pings
-// go through ws. Both write whole frames only, so they cannot cut each other in two.
+// A Transport (src/io/gateway/sender.ts) out of a ws socket and the stream below it. Frames are
+// written to the stream as the sender made them; closing and pings go through ws. Both write whole
+// frames only, so they cannot cut each other in two.
 //
-// A class: a literal with a getter would get a hidden class of its own for each connection, and with five closures cost each as much as its session does.
+// A class: a literal with a getter would get a hidden class of its own for each connection, and
+// with five closures cost each as much as its session does.
 
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -23,13 +25,17 @@ class SocketTransport implements Transport {
 
   write (frames: ByteString): boolean {
     if (this.socket.readyState !== OPEN) return true
-    // What the kernel does not take now waits outside of the heap, which peers that do not read could fill otherwise.
-    return this.stream.writableLength === 0 ? this.stream.write(frames, 'latin1') : this.stream.write(Buffer.from(frames, 'latin1'))
+    // What the kernel does not take now waits outside of the heap, which peers that do not read
+    // could fill otherwise.
+    return this.stream.writableLength === 0
+      ? this.stream.write(frames, 'latin1')
+      : this.stream.write(Buffer.from(frames, 'latin1'))
   }
 
   get bufferedBytes (): number { return this.stream.writableLength }
 
-  // A stream without a network, as of injectWS, does not count. What it is given it has taken, and pings tell that it lives.
+  // A stream without a network, as of injectWS, does not count. What it is given it has taken, and
+  // pings tell that it lives.
   get takenBytes (): number { return (this.stream.bytesWritten ?? 0) - this.stream.writableLength }
   get receivedBytes (): number { return this.stream.bytesRead ?? 0 }
 

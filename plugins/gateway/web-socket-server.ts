@@ -15,8 +15,9 @@ export function createWebSocketServer (options: ServerOptions): WebSocketServer 
 type InjectWS = FastifyInstance['injectWS']
 
 /**
- * `injectWS` of @fastify/websocket, for hosts that have not registered it: on an instance that serves nothing and hands
- * its handshakes on. In the turn of the call, as there: tests rely on it that `onInit` has run when it returns.
+ * `injectWS` of @fastify/websocket, for hosts that have not registered it: on an instance that
+ * serves nothing and hands its handshakes on. In the turn of the call, as there: tests rely on it
+ * that `onInit` has run when it returns.
  */
 export function createInjectWS (server: Pick<Server, 'emit'>): InjectWS {
   let carrier: FastifyInstance | undefined

@@ -1,6 +1,7 @@
-// The policy of a stop (P-48): clients are sent away over the first half of the time, so that they do not all come back
-// at once, those without running commands first; commands and requests under way have the rest; the last half second
-// waits for nobody, and is for closing handshakes. Not here: who is refused meanwhile, and the sockets themselves.
+// The policy of a stop (P-48): clients are sent away over the first half of the time, so that they
+// do not all come back at once, those without running commands first; commands and requests under
+// way have the rest; the last half second waits for nobody, and is for closing handshakes. Not
+// here: who is refused meanwhile, and the sockets themselves.
 
 import type { Clock, Millis } from '../types.js'
 import type { Gateway } from './gateway.js'
@@ -8,7 +9,10 @@ import type { Gateway } from './gateway.js'
 /** What peers have at least to answer a close. */
 export const CLOSING_MS = 500
 const STEP_MS = 50
-/** Never slower, so that a few clients do not wait for a window made for many; a step's worth goes at once. */
+/**
+ * Never slower, so that a few clients do not wait for a window made for many; a step's worth goes
+ * at once.
+ */
 const LEAST_PER_MS = 0.4
 /** Clients come back over this span. */
 const RETRY_SPREAD_MS = 2000
@@ -25,7 +29,8 @@ export interface DrainOptions {
 }
 
 /** Resolves when no connection and no request is left, or at the deadline. */
-export async function drainConnections ({ gateway, clock, delay, random, deadlineMs, busyRequests }: DrainOptions): Promise<void> {
+export async function drainConnections (options: DrainOptions): Promise<void> {
+  const { gateway, clock, delay, random, deadlineMs, busyRequests } = options
   const startedAt = clock.now()
   const endAt = startedAt + Math.max(deadlineMs, CLOSING_MS)
   const total = gateway.connections

@@ -1,8 +1,10 @@
-// The state machine of connections (docs/protocol.md section 9): accepted → attached to a session → left. It reads frames, asks the session manager and the
-// dispatcher, and says goodbye. All of it is synchronous, so two frames of one socket can never be handled in the wrong order.
+// The state machine of connections (docs/protocol.md section 9): accepted → attached to a session →
+// left. It reads frames, asks the session manager and the dispatcher, and says goodbye. All of it
+// is synchronous, so two frames of one socket can never be handled in the wrong order.
 //
-// Order of calls: `accept` once the socket is open; `receive` per message; `heard` per ping and pong; `closed` once. `sweep` turns by a timer of the
-// plugin; `closeSome` drains. Not here: sockets, timers, HTTP, authentication.
+// Order of calls: `accept` once the socket is open; `receive` per message; `heard` per ping and
+// pong; `closed` once. `sweep` turns by a timer of the plugin; `closeSome` drains. Not here:
+// sockets, timers, HTTP, authentication.
 
 import { CLOSE, type CloseAction, type CloseCode } from '../protocol/close-codes.js'
 import { errorFrame, goodbyeFrame, readClientFrame, readFrameId, refusalFrame, toBytes } from '../protocol/codec.js'
@@ -57,15 +59,22 @@ export interface Gateway {
   /** A WebSocket ping or pong has come: a sign of life in either profile (P-43a). */
   heard(connection: Connection): void
   /**
-   * The WebSocket layer closes the connection by itself, with this code, since the peer sent what it must not: 1009 for
-   * a message that is too large. `closed` follows, and most often knows only of 1006.
+   * The WebSocket layer closes the connection by itself, with this code, since the peer sent what
+   * it must not: 1009 for a message that is too large. `closed` follows, and most often knows only
+   * of 1006.
    */
   violated(connection: Connection, code: number): void
   /** The socket is closed; `code` as the WebSocket layer reports it. */
   closed(connection: Connection, code: number): void
-  /** Heartbeats, dead peers, expired credentials: looks at the share of connections that `elapsedMs` is of a round. */
+  /**
+   * Heartbeats, dead peers, expired credentials: looks at the share of connections that `elapsedMs`
+   * is of a round.
+   */
   sweep(elapsedMs: Millis): void
-  /** Closes up to `count` connections with 4200; those with commands running only if `force`. Returns how many are left (P-48). */
+  /**
+   * Closes up to `count` connections with 4200; those with commands running only if `force`.
+   * Returns how many are left (P-48).
+   */
   closeSome(count: number, retryAfterMs: Millis, force: boolean): number
   readonly connections: number
   /** Closes by code: the server's own, and the peers'. */
@@ -73,9 +82,15 @@ export interface Gateway {
   readonly badFrames: number
 }
 
-/** A round of the sweep visits every connection; eight of them fit into a heartbeat, so a ping is early by an eighth at most, and never late. */
+/**
+ * A round of the sweep visits every connection; eight of them fit into a heartbeat, so a ping is
+ * early by an eighth at most, and never late.
+ */
 const ROUNDS_PER_HEARTBEAT = 8
-/** A sweep that is later by more: the process was stopped, its host was paused, or it computed. A fifth of the grace of P-43. */
+/**
+ * A sweep that is later by more: the process was stopped, its host was paused, or it computed. A
+ * fifth of the grace of P-43.
+ */
 const STANDSTILL_MS = 2000
 
 export function createGateway (options: GatewayOptions): Gateway {
@@ -233,7 +248,9 @@ export function createGateway (options: GatewayOptions): Gateway {
 
   function closed (connection: Connection, code: number): void {
     remove(connection)
-    if (!connection.closed && connection.session !== null && connection.profile === 'full') suspectOutput(connection, connection.session, code)
+    if (!connection.closed && connection.session !== null && connection.profile === 'full') {
+      suspectOutput(connection, connection.session, code)
+    }
     const isGoodbye = code === 1000 || code === 1005
     lose(connection, PEER_CODES.has(code) ? code : 0, peerReason(code), isGoodbye ? 'ended_by_client' : null)
   }
@@ -258,8 +275,8 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 
   /**
-   * Whether bytes have come since the last visit, or the peer's TCP has made room in a socket that was full (P-43a, P-43b).
-   * A socket that was not full takes bytes whether its peer lives or not.
+   * Whether bytes have come since the last visit, or the peer's TCP has made room in a socket that
+   * was full (P-43a, P-43b). A socket that was not full takes bytes whether its peer lives or not.
    */
   function hasStirred (connection: Connection): boolean {
     const { transport, receivedBytes, takenBytes } = connection
@@ -309,12 +326,14 @@ export function createGateway (options: GatewayOptions): Gateway {
 
     sweep (elapsedMs) {
       const now = latest = Math.floor(clock.now())
-      // What came while this process stood still is unread, and nobody was asked: everyone has a whole round from now on.
+      // What came while this process stood still is unread, and nobody was asked: everyone has a
+      // whole round from now on.
       if (now - sweptAt > elapsedMs + STANDSTILL_MS) awakeSince = now
       sweptAt = now
       owed = Math.min(owed + live.length * elapsedMs / roundMs, live.length)
       for (; owed >= 1; owed--) {
-        // From the end to the front: removing the visited one moves only one that was visited already.
+        // From the end to the front: removing the visited one moves only one that was visited
+        // already.
         visited = visited === 0 || visited > live.length ? live.length : visited
         const connection = live[--visited]
         if (connection === undefined) break
@@ -335,7 +354,10 @@ export function createGateway (options: GatewayOptions): Gateway {
   }
 }
 
-/** The close code of a refused handshake; undefined for refusals that are answered over HTTP whatever the client wants (P-53). */
+/**
+ * The close code of a refused handshake; undefined for refusals that are answered over HTTP
+ * whatever the client wants (P-53).
+ */
 export function closeOf ({ code }: HoldfastError): CloseCode | undefined {
   return REFUSALS[code]
 }
@@ -350,7 +372,10 @@ const REFUSALS: Readonly<Record<string, CloseCode>> = {
   STORE_UNAVAILABLE: CLOSE.storeUnavailable
 }
 
-/** A quota is no fault of the client: it may come back, as HTTP says by Retry-After. Undefined: what the code says. */
+/**
+ * A quota is no fault of the client: it may come back, as HTTP says by Retry-After. Undefined: what
+ * the code says.
+ */
 function actionOf ({ code }: HoldfastError): CloseAction | undefined {
   return code === 'USER_QUOTA' ? 'resume_later' : undefined
 }

@@ -1,10 +1,12 @@
-// Bounds what repeats in the log: in an outage every handshake fails for the same reason, thousands of them in a minute, and one
-// line says it. Whoever reads the next line learns how many were held back.
+// Bounds what repeats in the log: in an outage every handshake fails for the same reason, thousands
+// of them in a minute, and one line says it. Whoever reads the next line learns how many were held
+// back.
 
 import type { Clock, Millis } from '../types.js'
 
 /**
- * Asked before a line of a kind is logged: undefined while one was logged less than `everyMs` ago, else how many were held back since.
+ * Asked before a line of a kind is logged: undefined while one was logged less than `everyMs` ago,
+ * else how many were held back since.
  *
  * @param kind one of a few constants; each is remembered
  */

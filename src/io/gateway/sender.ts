@@ -1,9 +1,11 @@
-// One accepted socket: its record, the port to its socket, and the sender that gives it what is due. At the end of a turn a connection writes, in this order, its
-// unsequenced frames, and in a second write the session's outputs from `sentSeq` on; a replay is nothing else than a `sentSeq` that starts low, so "replay, then live" needs
-// no buffering and cannot be got wrong.
+// One accepted socket: its record, the port to its socket, and the sender that gives it what is
+// due. At the end of a turn a connection writes, in this order, its unsequenced frames, and in a
+// second write the session's outputs from `sentSeq` on; a replay is nothing else than a `sentSeq`
+// that starts low, so "replay, then live" needs no buffering and cannot be got wrong.
 //
-// Kept true: outputs leave in order of seq, each once per connection; nothing above the session's `keptSeq` leaves; no more than
-// `maxBufferedBytes` and one write wait in a socket that does not drain (P-44).
+// Kept true: outputs leave in order of seq, each once per connection; nothing above the session's
+// `keptSeq` leaves; no more than `maxBufferedBytes` and one write wait in a socket that does not
+// drain (P-44).
 
 import type { CloseCode } from '../protocol/close-codes.js'
 import { LIVE_FRAME, PING_FRAME, PONG_FRAME, goodbyeFrame, toBytes } from '../protocol/codec.js'
@@ -14,13 +16,19 @@ import { PROBE, PROBE_BYTES, outputFrame, textFrame } from './frame-writer.js'
 
 /** What the domain needs of a socket. Every call is safe on a socket that is closing or closed. */
 export interface Transport {
-  /** Hands whole frames to the socket; they are sent in order of the calls. False when it holds so much that `bufferedBytes` is worth a look. */
+  /**
+   * Hands whole frames to the socket; they are sent in order of the calls. False when it holds so
+   * much that `bufferedBytes` is worth a look.
+   */
   write(frames: ByteString): boolean
   /** Bytes handed over that the kernel has not taken yet. */
   readonly bufferedBytes: number
   /** Bytes handed over that the kernel has taken, over the life of the socket. */
   readonly takenBytes: number
-  /** Bytes that have arrived, over the life of the socket; those of a message that is not whole yet as well. */
+  /**
+   * Bytes that have arrived, over the life of the socket; those of a message that is not whole yet
+   * as well.
+   */
   readonly receivedBytes: number
   /** Calls back once, when what was handed over has been taken. */
   onceDrained(callback: () => void): void
@@ -31,8 +39,9 @@ export interface Transport {
 }
 
 /**
- * The record of one connection. A class for the sake of its three methods: on a prototype they cost a connection nothing. What happens to it is decided in
- * gateway.ts; here it is only told where to turn.
+ * The record of one connection. A class for the sake of its three methods: on a prototype they cost
+ * a connection nothing. What happens to it is decided in gateway.ts; here it is only told where to
+ * turn.
  */
 export class Connection implements AttachedConnection {
   // What each message touches comes first.
@@ -66,7 +75,10 @@ export class Connection implements AttachedConnection {
   badFrames = 0
   /** Bytes of output since the last ack or probe (P-43c). */
   unprobedBytes = 0
-  /** What the heartbeat found at its last visit: bytes that had arrived; and bytes taken, or -1 when nothing waited. */
+  /**
+   * What the heartbeat found at its last visit: bytes that had arrived; and bytes taken, or -1 when
+   * nothing waited.
+   */
   receivedBytes = 0
   takenBytes = -1
   /** Whole bytes; Infinity would be an object of its own in each connection. */
@@ -76,7 +88,10 @@ export class Connection implements AttachedConnection {
   /** Position in the hub's list; -1 when it is not in it. */
   place = -1
 
-  constructor (owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis, maxOutputBytes: number) {
+  constructor (
+    owner: ConnectionOwner, transport: Transport, profile: Profile, now: Millis, credentialsExpireAt: Millis,
+    maxOutputBytes: number
+  ) {
     this.owner = owner
     this.maxOutputBytes = maxOutputBytes
     this.transport = transport
@@ -117,7 +132,10 @@ export interface Sender {
   flush(connection: Connection): void
   /** Queues an unsequenced frame. */
   sendText(connection: Connection, text: string): void
-  /** Queues `ping` or, for the client's, `pong` (P-43, P-52); while one waits, there is no second one. */
+  /**
+   * Queues `ping` or, for the client's, `pong` (P-43, P-52); while one waits, there is no second
+   * one.
+   */
   sendPing(connection: Connection): void
   sendPong(connection: Connection): void
   /** Queues an output that was sent before, for a command that came again (P-12). */
@@ -129,8 +147,8 @@ export interface Sender {
 /** Largest single write; a replay goes out in steps of this, and other connections in between. */
 const WRITE_BYTES = 65_536
 /**
- * Most that one connection is written in a turn, give or take a frame. A peer on a fast line takes a
- * whole outbox as quickly as it is written, and nobody else would be served meanwhile.
+ * Most that one connection is written in a turn, give or take a frame. A peer on a fast line takes
+ * a whole outbox as quickly as it is written, and nobody else would be served meanwhile.
  */
 const TURN_BYTES = 2 * 1_048_576
 /** Unsequenced frames that may wait for one socket. */
@@ -184,7 +202,10 @@ export function createSender (options: SenderOptions): Sender {
     })
   }
 
-  /** Unlike a socket that is blocked, a paused one can be flushed: when its outbox needs room, or before its goodbye. */
+  /**
+   * Unlike a socket that is blocked, a paused one can be flushed: when its outbox needs room, or
+   * before its goodbye.
+   */
   function pause (connection: Connection): void {
     if (connection.paused) return
     connection.paused = true
@@ -194,11 +215,16 @@ export function createSender (options: SenderOptions): Sender {
     })
   }
 
-  /** Writes the frames that are due, up to about `maxBytes` (always at least one). Returns their bytes; 0 when there were none. */
+  /**
+   * Writes the frames that are due, up to about `maxBytes` (always at least one). Returns their
+   * bytes; 0 when there were none.
+   */
   function writeBatch (connection: Connection, maxBytes: number): number {
     if (connection.texts !== null) return writeTexts(connection, connection.texts, maxBytes)
     const { session } = connection
-    const frames = session === null || session.log === null ? writeLive(connection) : writeOutputs(connection, session, session.log, maxBytes)
+    const frames = session === null || session.log === null
+      ? writeLive(connection)
+      : writeOutputs(connection, session, session.log, maxBytes)
     if (frames === '') return 0
     connection.sentAt = now()
     connection.crowded = !connection.transport.write(frames)
@@ -207,10 +233,12 @@ export function createSender (options: SenderOptions): Sender {
   }
 
   function writeOutputs (connection: Connection, session: SessionRecord, log: ReplayLog, maxBytes: number): ByteString {
-    // What overflow dropped was either sent, or closed this connection (P-26), or fell into the gap the client was told of.
+    // What overflow dropped was either sent, or closed this connection (P-26), or fell into the gap
+    // the client was told of.
     let seq = Math.max(connection.sentSeq, firstSeq(log) - 1)
     connection.sentSeq = seq
-    // `live` goes right behind the last output of the replay, or first if that was all sent before, however much is newer already (P-30).
+    // `live` goes right behind the last output of the replay, or first if that was all sent before,
+    // however much is newer already (P-30).
     let frames = writeLive(connection)
     let bytes = 0
     while (seq < session.keptSeq && bytes < maxBytes) {
@@ -224,7 +252,10 @@ export function createSender (options: SenderOptions): Sender {
     return frames
   }
 
-  /** A WebSocket ping behind so many bytes of output, so that a slow line and a dead one do not look the same (P-43c). */
+  /**
+   * A WebSocket ping behind so many bytes of output, so that a slow line and a dead one do not look
+   * the same (P-43c).
+   */
   function probe (connection: Connection, bytes: number): ByteString {
     connection.unprobedBytes += bytes
     if (connection.unprobedBytes < PROBE_BYTES) return ''
@@ -262,7 +293,8 @@ export function createSender (options: SenderOptions): Sender {
   }
 
   function isCrowded (connection: Connection, bytes: number): boolean {
-    return connection.texts !== null && (connection.texts.length >= MAX_TEXTS || connection.textBytes + bytes > maxBufferedBytes)
+    return connection.texts !== null &&
+      (connection.texts.length >= MAX_TEXTS || connection.textBytes + bytes > maxBufferedBytes)
   }
 
   function queue (connection: Connection, frame: ByteString): void {

@@ -1,6 +1,7 @@
-// Lets handshakes in a few at a time. After a deploy or an outage thousands of clients come back at once, and a handshake costs ten times what a command costs;
-// taken as they come they would hold up every command for as long. So each turn of the event loop takes some, the others wait in order, and when too
-// many wait the next are sent away with a time to come back.
+// Lets handshakes in a few at a time. After a deploy or an outage thousands of clients come back at
+// once, and a handshake costs ten times what a command costs; taken as they come they would hold up
+// every command for as long. So each turn of the event loop takes some, the others wait in order,
+// and when too many wait the next are sent away with a time to come back.
 
 import { HoldfastError } from '../errors.js'
 import type { Millis } from '../types.js'
@@ -9,7 +10,8 @@ export interface Turnstile {
   /**
    * Undefined when the caller may go on at once; otherwise a promise of its turn.
    *
-   * @throws SERVER_FULL  too many are waiting; `retryAfterMs` spreads them over the time that those will take
+   * @throws SERVER_FULL  too many are waiting; `retryAfterMs` spreads them over the time that those
+   *   will take
    */
   pass(): Promise<void> | undefined
   readonly waiting: number
@@ -58,7 +60,10 @@ export function createTurnstile (options: TurnstileOptions): Turnstile {
         free--
         return undefined
       }
-      if (queue.length - next >= maxWaiting) throw new HoldfastError('SERVER_FULL', { retryAfterMs: RETRY_LEAST_MS + Math.floor(random() * RETRY_SPREAD_MS) })
+      if (queue.length - next >= maxWaiting) {
+        const retryAfterMs = RETRY_LEAST_MS + Math.floor(random() * RETRY_SPREAD_MS)
+        throw new HoldfastError('SERVER_FULL', { retryAfterMs })
+      }
       return new Promise(resolve => queue.push(resolve))
     }
   }

@@ -1,8 +1,10 @@
-// What a session is sent: numbered, bounded, kept by the store, and only then on its way. The one place that appends to a log or takes from it, so the
-// bytes held by all sessions are counted in one place too.
+// What a session is sent: numbered, bounded, kept by the store, and only then on its way. The one
+// place that appends to a log or takes from it, so the bytes held by all sessions are counted in
+// one place too.
 //
-// Order: make room → append → commit → wake the connection. An output that the store has not kept never leaves (S-2). Room is made by dropping
-// the oldest outputs, but never one that an attached connection has yet to send: that connection is too slow, and goes first (P-26).
+// Order: make room → append → commit → wake the connection. An output that the store has not kept
+// never leaves (S-2). Room is made by dropping the oldest outputs, but never one that an attached
+// connection has yet to send: that connection is too slow, and goes first (P-26).
 
 import { MAX_JSON_BYTES } from '../json.js'
 import type { Log, Millis, Output, Seq, UserId } from '../types.js'
@@ -12,7 +14,8 @@ import { LARGE_OUTPUT_BYTES, MAX_LOST_DELIVERIES, MAX_REFUSED_DELIVERIES } from 
 import { createFanOuts } from './fan-out.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
 import {
-  acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt, type ReplayLog
+  acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt,
+  type ReplayLog
 } from './replay-log.js'
 
 export interface DeliveryLimits {
@@ -22,7 +25,9 @@ export interface DeliveryLimits {
   outboxTotalBytes: number
 }
 
-/** What a single output may hold at most: the outbox, or what is printed and parsed in one piece. */
+/**
+ * What a single output may hold at most: the outbox, or what is printed and parsed in one piece.
+ */
 export function largestOutputBytes ({ outboxBytes }: { readonly outboxBytes: number }): number {
   return Math.min(outboxBytes, MAX_JSON_BYTES)
 }
@@ -40,24 +45,37 @@ export interface DeliveryOptions {
 }
 
 export interface Delivery {
-  /** Appends an output and wakes the connection. False when it is larger than the session takes (P-50); nothing happens then, nor for an ended session. */
+  /**
+   * Appends an output and wakes the connection. False when it is larger than the session takes
+   * (P-50); nothing happens then, nor for an ended session.
+   */
   append(session: SessionRecord, output: Output, now: Millis): boolean
   /** The same; where the output is too large, the session gets a `gap` in its place. */
   appendOrGap(session: SessionRecord, output: Output, now: Millis): void
   /** From now on the session takes outputs up to this size, also of those that are held (P-50). */
   limitOutputs(session: SessionRecord, maxOutputBytes: number): void
   /**
-   * A connection has ended after it was sent everything up to `sentSeq`: with a code that refuses what was sent, or by a loss
-   * right after sending. Which output that speaks against, the next resume tells by its lastSeq.
+   * A connection has ended after it was sent everything up to `sentSeq`: with a code that refuses
+   * what was sent, or by a loss right after sending. Which output that speaks against, the next
+   * resume tells by its lastSeq.
    */
   suspect(session: SessionRecord, isRefusal: boolean, sentSeq: Seq): void
-  /** Gives the oldest output up if it ended a connection once too often; it is part of the gap then (P-51). */
+  /**
+   * Gives the oldest output up if it ended a connection once too often; it is part of the gap then
+   * (P-51).
+   */
   judge(session: SessionRecord): void
-  /** Appends an output to each of many sessions, a slice of them per turn, as `appendOrGap` does. See fan-out.ts. */
+  /**
+   * Appends an output to each of many sessions, a slice of them per turn, as `appendOrGap` does.
+   * See fan-out.ts.
+   */
   fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
   /** Number of the latest fan-out, from which a new session starts. */
   readonly latestFanOut: number
-  /** Appends what the session is to get of the fan-outs under way; for one that is about to part from its connection. */
+  /**
+   * Appends what the session is to get of the fan-outs under way; for one that is about to part
+   * from its connection.
+   */
   catchUp(session: SessionRecord, now: Millis): void
   /** False for an ack of the future, which changes nothing (P-22). */
   acknowledge(session: SessionRecord, seq: Seq): boolean
@@ -88,9 +106,12 @@ export function createDelivery (options: DeliveryOptions): Delivery {
       heldBytes + bytes > limits.outboxTotalBytes)
   }
 
-  /** What waits for the store is no fault of the peer; it may be more than the outbox for as long. */
+  /**
+   * What waits for the store is no fault of the peer; it may be more than the outbox for as long.
+   */
   function isFarOver (held: ReplayLog, bytes: number): boolean {
-    return held.count >= limits.outboxMessages * UNKEPT_FACTOR || held.bytes + bytes > limits.outboxBytes * UNKEPT_FACTOR ||
+    return held.count >= limits.outboxMessages * UNKEPT_FACTOR ||
+      held.bytes + bytes > limits.outboxBytes * UNKEPT_FACTOR ||
       heldBytes + bytes > limits.outboxTotalBytes
   }
 
@@ -103,9 +124,12 @@ export function createDelivery (options: DeliveryOptions): Delivery {
         continue
       }
       if (firstSeq(held) > session.keptSeq && !isFarOver(held, bytes)) return
-      // Not sent yet, perhaps only because the turn is not over. If the socket takes it, all is well; if not, the peer is too slow.
+      // Not sent yet, perhaps only because the turn is not over. If the socket takes it, all is
+      // well; if not, the peer is too slow.
       connection.flush()
-      if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) dismiss(session, CLOSE.slowConsumer)
+      if (session.connection === connection && held.count > 0 && firstSeq(held) > connection.sentSeq) {
+        dismiss(session, CLOSE.slowConsumer)
+      }
       if (session.ended) return
     }
   }

@@ -1,8 +1,10 @@
-// One output to many sessions without holding up anybody else: a slice of the sessions gets it per turn of the event loop, and other events have their turn in
-// between (docs/performance.md). What is sent to a session meanwhile goes behind it all the same, since every append first gives the session
-// what it has not got yet.
+// One output to many sessions without holding up anybody else: a slice of the sessions gets it per
+// turn of the event loop, and other events have their turn in between (docs/performance.md). What
+// is sent to a session meanwhile goes behind it all the same, since every append first gives the
+// session what it has not got yet.
 //
-// Kept true: a session gets each fan-out that was started while it lived once, in the order of their start, and before whatever is sent to it later.
+// Kept true: a session gets each fan-out that was started while it lived once, in the order of
+// their start, and before whatever is sent to it later.
 
 import type { Millis, Output, UserId } from '../types.js'
 import type { SessionRecord } from './record.js'
@@ -10,7 +12,10 @@ import type { SessionRecord } from './record.js'
 export interface FanOuts {
   /** Number of the latest one, from which a new session starts. */
   readonly latest: number
-  /** Begins one, to all sessions given that live now; `userId` if they are one user's. Returns before anybody has got it. */
+  /**
+   * Begins one, to all sessions given that live now; `userId` if they are one user's. Returns
+   * before anybody has got it.
+   */
   start(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
   /** Gives the session what it is to get of those under way. */
   catchUp(session: SessionRecord, now: Millis): void
@@ -25,7 +30,10 @@ export interface FanOutOptions {
 
 /** Sessions per turn: about a millisecond and a half, writing included. */
 const SLICE = 128
-/** Fan-outs under way, since each append looks at them all. Whoever starts one more waits until the oldest is through. */
+/**
+ * Fan-outs under way, since each append looks at them all. Whoever starts one more waits until the
+ * oldest is through.
+ */
 const MOST = 16
 
 interface FanOut {

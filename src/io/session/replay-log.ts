@@ -1,9 +1,11 @@
-// The numbered conversation itself: which outputs are held, what a resuming client still has to get, and which commands were accepted.
-// Both directions live here because they are one mechanism: an answer is an output, so the outputs held are also the answers that a repeated
-// command is given again (P-12). Pure: plain records and functions, no time, no socket. A log is made when a session first needs one.
+// The numbered conversation itself: which outputs are held, what a resuming client still has to
+// get, and which commands were accepted. Both directions live here because they are one mechanism:
+// an answer is an output, so the outputs held are also the answers that a repeated command is given
+// again (P-12). Pure: plain records and functions, no time, no socket. A log is made when a session
+// first needs one.
 //
-// Kept true: seqs are contiguous from `firstSeq` to `lastSeq`; an output leaves only by an ack, by overflow, or with its session; a seq is
-// never given twice; `watermark` only grows, by one.
+// Kept true: seqs are contiguous from `firstSeq` to `lastSeq`; an output leaves only by an ack, by
+// overflow, or with its session; a seq is never given twice; `watermark` only grows, by one.
 
 import type { Output, Seq } from '../types.js'
 
@@ -21,12 +23,21 @@ export interface ReplayLog {
   dropped: number
   /** Highest numbered command accepted (P-11). */
   watermark: number
-  /** What connections that ended since the last progress count for against the oldest output held (P-51). */
+  /**
+   * What connections that ended since the last progress count for against the oldest output held
+   * (P-51).
+   */
   strikes: number
-  /** What the end of the last connection counts for, and the highest seq that it was sent; judged at the next resume. */
+  /**
+   * What the end of the last connection counts for, and the highest seq that it was sent; judged at
+   * the next resume.
+   */
   suspicion: number
   suspectedTo: Seq
-  /** Commands that had begun when their node died, and that may be executed again when they are sent again; null if there are none. */
+  /**
+   * Commands that had begun when their node died, and that may be executed again when they are sent
+   * again; null if there are none.
+   */
   reopened: Set<number> | null
 }
 
@@ -54,7 +65,10 @@ export function firstSeq (log: ReplayLog): Seq {
   return log.lastSeq - log.count + 1
 }
 
-/** Gives the output the next seq and holds it. The caller has made room (`dropOldest`). Returns the seq. */
+/**
+ * Gives the output the next seq and holds it. The caller has made room (`dropOldest`). Returns the
+ * seq.
+ */
 export function append (log: ReplayLog, output: Output): Seq {
   if (log.count === log.ring.length) resize(log, log.ring.length * 2)
   log.ring[(log.head + log.count) & (log.ring.length - 1)] = output
@@ -69,7 +83,10 @@ export function outputAt (log: ReplayLog, seq: Seq): Output | undefined {
   return offset < 0 || offset >= log.count ? undefined : log.ring[(log.head + offset) & (log.ring.length - 1)]
 }
 
-/** Puts another output in the place of a held one, under its seq. Returns by how many bytes that is less. */
+/**
+ * Puts another output in the place of a held one, under its seq. Returns by how many bytes that is
+ * less.
+ */
 export function replaceAt (log: ReplayLog, seq: Seq, output: Output): number {
   const at = (log.head + seq - firstSeq(log)) & (log.ring.length - 1)
   const freed = (log.ring[at] as Output).bytes - output.bytes
@@ -79,8 +96,8 @@ export function replaceAt (log: ReplayLog, seq: Seq, output: Output): number {
 }
 
 /**
- * The client has handled everything up to `seq` (P-21). Returns the bytes that this freed, 0 for an ack that is not new, or -1 for an ack of
- * the future, which changes nothing (P-22).
+ * The client has handled everything up to `seq` (P-21). Returns the bytes that this freed, 0 for an
+ * ack that is not new, or -1 for an ack of the future, which changes nothing (P-22).
  */
 export function acknowledge (log: ReplayLog, seq: Seq): number {
   if (seq > log.lastSeq) return -1
@@ -99,7 +116,10 @@ export function releaseThrough (log: ReplayLog, seq: Seq): number {
   return freed
 }
 
-/** Overflow: the oldest output goes unacknowledged and will be part of a gap (P-25). Returns its bytes. */
+/**
+ * Overflow: the oldest output goes unacknowledged and will be part of a gap (P-25). Returns its
+ * bytes.
+ */
 export function dropOldest (log: ReplayLog): number {
   if (log.count === 0) return 0
   log.dropped++
@@ -130,7 +150,10 @@ export interface ReplayPlan {
   readonly gap: Range | null
 }
 
-/** What a client that has everything up to `lastSeen` is still to get. `lastSeen` is at most `lastSeq`. */
+/**
+ * What a client that has everything up to `lastSeen` is still to get. `lastSeen` is at most
+ * `lastSeq`.
+ */
 export function planReplay (log: ReplayLog, lastSeen: Seq): ReplayPlan {
   const oldest = firstSeq(log)
   const from = Math.max(lastSeen + 1, oldest)
@@ -151,7 +174,10 @@ export function accept (log: ReplayLog, id: number): void {
   log.watermark = id
 }
 
-/** Seq of the held answer of a numbered command; 0 when it is not held. Newest first: a retry mostly asks for a recent one. */
+/**
+ * Seq of the held answer of a numbered command; 0 when it is not held. Newest first: a retry mostly
+ * asks for a recent one.
+ */
 export function findAnswer (log: ReplayLog, id: number): Seq {
   for (let i = log.count - 1; i >= 0; i--) {
     if (log.ring[(log.head + i) & (log.ring.length - 1)]?.commandId === id) return firstSeq(log) + i
