@@ -10,8 +10,8 @@ export type ClientEvent =
   | { readonly kind: 'resumed', readonly offered: number, readonly lastCommand: number, readonly replay: Span | null, readonly gap: Span | null }
   | { readonly kind: 'live' }
   /** `mark` is the content in short: equal for equal outputs. */
-  | { readonly kind: 'output', readonly seq: number, readonly id: number | undefined, readonly mark: string }
-  | { readonly kind: 'sent', readonly id: number }
+  | { readonly kind: 'output', readonly seq: number, readonly id: number | undefined, readonly mark: string, readonly at?: number }
+  | { readonly kind: 'sent', readonly id: number, readonly at?: number }
   | { readonly kind: 'refused', readonly id: number, readonly code: string }
   | { readonly kind: 'closed' }
   /** A resume was answered with a new session. */

@@ -138,7 +138,7 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       const { delayMs, messages, fault } = plan.commands[id - 1]!
       const marks = Array.from({ length: messages }, (_, n) => ({ event: 'along', payload: markOf(plan.client, id, n) }))
       const payload = { tag: 'chaos', n: id, delayMs, ...ORDERS[fault], ...(messages === 0 ? {} : { messages: marks }) }
-      events.push({ kind: 'sent', id })
+      events.push({ kind: 'sent', id, at: performance.now() })
       send({ command: parts.hasCore ? 'kit' : 'echo', id, payload })
     }
     function step (): void {
@@ -187,10 +187,14 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       token = String(facts['resumeToken'])
       ready = true
     }
+    function onGoodbye ({ payload }: ServerFrame): void {
+      // Any other one is followed by a resume.
+      if (payload?.action === 'new') events.push({ kind: 'ended', reason: String(payload.reason) })
+    }
     function onOutput (frame: ServerFrame): void {
       const seq = frame.seq!
       const id = typeof frame.id === 'number' ? frame.id : undefined
-      events.push({ kind: 'output', seq, id, mark: readMark(frame) })
+      events.push({ kind: 'output', seq, id, mark: readMark(frame), at: performance.now() })
       if (seq > lastSeq) lastSeq = seq
       if (id !== undefined && !answered.has(id)) {
         answered.add(id)
@@ -228,7 +232,8 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       },
       onFrame (frame: ServerFrame, offered: number): void {
         heard = performance.now()
-        if (!ready) onOpening(frame, offered)
+        if (frame.type === 'goodbye') onGoodbye(frame)
+        else if (!ready) onOpening(frame, offered)
         else if (frame.type === 'ping') open.sendText(JSON.stringify({ type: 'ack', seq: ackedSeq = lastSeq }))
         else if (frame.type === 'live') events.push({ kind: 'live' })
         else if (frame.seq !== undefined) onOutput(frame)

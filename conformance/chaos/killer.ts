@@ -7,21 +7,27 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** Between the end of a command and the next kill: time for clients to come back and go on. */
 const PAUSE_MS = 700
 
+/** One kill on the clock of `performance.now`: from its command's start to its end. */
+export interface Kill { readonly from: number, readonly to: number }
+
 export interface Killer {
-  /** Resolves with how often the server was killed, when the last command is through. */
-  stop(): Promise<number>
+  /** Resolves with the kills, when the last command is through. */
+  stop(): Promise<readonly Kill[]>
 }
 
 export function startKiller (command: string, kills: number): Killer {
   const stopping = new AbortController()
 
-  async function run (): Promise<number> {
-    for (let done = 0; done < kills; done++) {
+  async function run (): Promise<readonly Kill[]> {
+    const done: Kill[] = []
+    while (done.length < kills) {
       await delay(PAUSE_MS)
-      if (stopping.signal.aborted) return done
+      if (stopping.signal.aborted) break
+      const from = performance.now()
       await shell(command)
+      done.push({ from, to: performance.now() })
     }
-    return kills
+    return done
   }
 
   const running = run()

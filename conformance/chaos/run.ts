@@ -8,13 +8,15 @@ import { startCore, type Core } from '../core.js'
 import { credentials } from '../kit.js'
 import type { ChaosOptions, KitOptions } from '../options.js'
 import { createProxy, type Lane } from '../proxy.js'
-import { startKiller } from './killer.js'
+import { startKiller, type Kill } from './killer.js'
 import { createChaosClient, markOf, type ChaosClient } from './client.js'
 import { isAnswered, planChaos, type ClientPlan, type CoreFault } from './plan.js'
 
 /** More than an outbox holds by default. */
 const FLOOD = { outputs: 36, bytes: 40_000 }
 const SHOWN_PROBLEMS = 40
+/** What a node gives commands that run when another one asks for their session. */
+const HAND_OVER_MS = 300
 
 export interface ChaosReport {
   readonly lines: readonly string[]
@@ -46,7 +48,7 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
     const limit = setTimeout(() => { for (const { client } of players) client.stop() }, chaos.limitSeconds * 1000)
     const killer = chaos.killCommand === undefined ? undefined : startKiller(chaos.killCommand, chaos.kills ?? 10)
     await Promise.all(players.map(({ client }) => client.run()))
-    const kills = await killer?.stop() ?? 0
+    const kills = await killer?.stop() ?? []
     clearTimeout(limit)
     clearInterval(progress)
     return report(core, chaos, players, { tookMs: performance.now() - startedAt, delayMs: delays.max / 1e6, kills })
@@ -147,27 +149,27 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
   }
 }
 
-interface Run { tookMs: number, delayMs: number, kills: number }
+interface Run { tookMs: number, delayMs: number, kills: readonly Kill[] }
 
 function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills }: Run): ChaosReport {
   const counted = core !== undefined
   const verdict = addVerdicts(players.map(({ plan, client, produced, executions }) => checkHistory({
-    client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced, serverDies: kills > 0
+    client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced, serverDies: kills.length > 0
   })))
   const troubles = players.flatMap((player) => player.troubles)
   const sum = (of: (player: Player) => number) => players.reduce((total, player) => total + of(player), 0)
   const broken = sum(({ lane }) => lane.broken)
   const executions = sum((player) => [...player.executions.values()].reduce((total, runs) => total + runs, 0))
   const stuck = sum(({ client }) => client.stuck)
-  const problems = [...verdict.problems, ...troubles, ...players.flatMap((player) => checkUnknown(player, kills > 0))]
-  if (kills < (chaos.kills ?? 0)) problems.push(`the server was killed ${kills} times, not ${chaos.kills}: give it more commands`)
+  const problems = [...verdict.problems, ...troubles, ...players.flatMap((player) => checkUnknown(player, kills))]
+  if (kills.length < (chaos.kills ?? 0)) problems.push(`the server was killed ${kills.length} times, not ${chaos.kills}: give it more commands`)
   if (broken < chaos.cuts) problems.push(`only ${broken} of ${chaos.cuts} connections were broken`)
   if (stuck > 0) problems.push(`${stuck} connections went silent and had to be left`)
   const lines = [
     `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit itself ${Math.round(delayMs)} ms`,
     `commands ${chaos.commands}, executions ${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
     `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
-    ...(kills > 0 ? [`server killed ${kills} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`] : []),
+    ...(kills.length > 0 ? [`server killed ${kills.length} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`] : []),
     ...(chaos.coreFaults ? [`faults of the core: ${countFaults(players)}`] : []),
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,
     `lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}`,
@@ -184,15 +186,23 @@ function countFaults (players: readonly Player[]): string {
   return [...counts].filter(([fault]) => fault !== 'none').map(([fault, count]) => `${fault} ${count}`).sort().join(', ')
 }
 
-/** A command whose answer the core lost is OUTCOME_UNKNOWN, and no other one is. */
-function checkUnknown ({ plan, client }: Player, serverDies: boolean): string[] {
+/**
+ * A command whose answer the core lost is OUTCOME_UNKNOWN. One that a kill came upon may be, and where nodes are killed, so that there
+ * are several, one that ran for longer than the node waited that was to hand its session over. No other one is.
+ */
+function checkUnknown ({ plan, client }: Player, kills: readonly Kill[]): string[] {
   const problems: string[] = []
+  const sentAt = new Map<number, number>()
+  const mayBeLost = (from: number, to: number) => kills.length > 0 &&
+    (to - from > HAND_OVER_MS || kills.some((kill) => kill.from < to && kill.to > from))
   for (const event of client.events) {
+    if (event.kind === 'sent' && !sentAt.has(event.id)) sentAt.set(event.id, event.at ?? 0)
     if (event.kind !== 'output' || event.id === undefined) continue
-    const fault = plan.commands[event.id - 1]?.fault ?? 'none'
+    const { id, at = 0 } = event
+    const fault = plan.commands[id - 1]?.fault ?? 'none'
     const isUnknown = event.mark.endsWith(' OUTCOME_UNKNOWN')
-    if (isUnknown && serverDies) continue
-    if (isUnknown === isAnswered(fault)) problems.push(`client ${plan.client}: command ${event.id} (${fault}) was answered ${event.mark}`)
+    if (isUnknown && mayBeLost(sentAt.get(id) ?? 0, at)) continue
+    if (isUnknown === isAnswered(fault)) problems.push(`client ${plan.client}: command ${id} (${fault}) was answered ${event.mark}`)
   }
   return problems
 }
