@@ -2,7 +2,8 @@
 // compilers in two ways of finding modules, imported, and started; then once more as strict as it gets: each package sees its own
 // dependencies alone, and the Node.js that each asks for is enforced. Needs a build and, for the packages, a registry or npm's cache.
 
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -57,6 +58,25 @@ function answers () {
   })
 }
 
+/** A server whose log goes to a pipe, as under every supervisor. */
+async function starts () {
+  const server = spawn(join(folder, 'node_modules/.bin/holdfast'), { cwd: folder, env: { ...process.env, PORT: '0' } })
+  const closed = once(server, 'close')
+  const stop = setTimeout(() => server.kill(), 30_000)
+  let printed = ''
+  const read = text => {
+    printed += text
+    if (printed.includes('Server listening')) server.kill()
+  }
+  server.stdout.on('data', read)
+  server.stderr.on('data', read)
+  await closed
+  clearTimeout(stop)
+  step('starts', () => {
+    if (!printed.includes('Server listening')) throw new Error(`the server printed ${printed}`)
+  })
+}
+
 try {
   const tarball = join(folder, `holdfast-${version}.tgz`)
   run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], { cwd: root })
@@ -105,11 +125,13 @@ try {
   }
   imports()
   answers()
+  await starts()
   step('installs with npm ci, engine-strict and no dependency but its own', () => run('npm', [
     'ci', '--engine-strict', '--install-strategy=linked', '--omit=dev', '--no-audit', '--no-fund', '--prefer-offline'
   ]))
   imports()
   answers()
+  await starts()
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

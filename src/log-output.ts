@@ -144,7 +144,9 @@ export function writerWithoutWaiting (fd: number): (text: string | Buffer) => nu
 }
 
 function openWithoutWaiting (fd: number): number {
-  if (fstatSync(fd).isFile()) return fd
+  // With numbers instead of BigInts, Node.js 20 takes links for files from here on, where a module is
+  // required: packages that a package manager has linked together do not find their dependencies.
+  if (fstatSync(fd, { bigint: true }).isFile()) return fd
   try {
     return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
   } catch {
