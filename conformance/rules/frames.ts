@@ -22,6 +22,9 @@ const MALFORMED: Readonly<Record<string, readonly string[]>> = {
   'too much nesting': [`{"command":"echo","payload":${'['.repeat(40)}${']'.repeat(40)}}`, `{"command":"echo","payload":${'{"a":'.repeat(40)}1${'}'.repeat(40)}}`, `{"command":"echo","payload":${'['.repeat(20_000)}${']'.repeat(20_000)}}`]
 }
 
+/** Of one message: members, arrays and objects. */
+const MAX_MEMBERS = 32_768
+
 /** In the basic profile a frame names its session, so that nothing but its malformation can be wrong with it. */
 function inProfile (peer: Peer, text: string): string {
   if (peer.profile === 'full' || !text.startsWith('{"') || text.includes('"sessionId"')) return text
@@ -57,6 +60,13 @@ export const frameChecks: readonly Check[] = [
       await expectNoEffect(peer, text.slice(0, 60))
     }
   })),
+  check('P-6', 'answers BAD_FRAME to too many members', BOTH, async (scope) => {
+    const text = `{"command":"echo","payload":[${Array<string>(MAX_MEMBERS).fill('[]').join()}]}`
+    if (scope.facts.maxMessageBytes < text.length + 100) notTested('maxMessageBytes ≥ 131072')
+    const peer = await scope.connect()
+    peer.sendText(inProfile(peer, text))
+    await expectNoEffect(peer, 'more than 32,768 arrays')
+  }),
   check('P-6', 'takes what is within the bounds', BOTH, async (scope) => {
     const peer = await scope.connect()
     const deep = JSON.parse(`${'['.repeat(24)}${']'.repeat(24)}`)

@@ -22,7 +22,7 @@ export const MAX_DEPTH = 32
  * Members, arrays and objects of one text, in what a peer sends (P-6). Plain elements of arrays are not counted: a
  * mebibyte of them is cheap. What takes time is to make objects whose keys were never seen together.
  */
-export const MAX_MEMBERS = 65_536
+export const MAX_MEMBERS = 32_768
 const MAX_PATH_CHARACTERS = 120
 
 /** What is wrong with a text. The message is a sentence without its full stop; it names a member and quotes no value. */

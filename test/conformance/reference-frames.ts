@@ -5,15 +5,16 @@ export type ClientFrame =
   & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' } | { kind: 'end' } | { kind: 'ping' })
 
 const MAX_DEPTH = 32
+const MAX_MEMBERS = 32_768
 
-export function readClientFrame (text: string, { lenient, rounds }: { lenient: boolean, rounds: boolean }): ClientFrame | undefined {
+export function readClientFrame (text: string, { lenient, rounds, counts }: { lenient: boolean, rounds: boolean, counts: boolean }): ClientFrame | undefined {
   let value: any
   try {
     value = JSON.parse(text)
   } catch {
     return undefined
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || !isSafe(value)) return undefined
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || !isSafe(value, counts)) return undefined
   if (!rounds && !isCarried(text, value)) return undefined
   const { sessionId, command, payload = null, id, ack, type, seq } = value
   if (sessionId !== undefined && typeof sessionId !== 'string') return undefined
@@ -59,12 +60,13 @@ export function readId (text: string): number | string | undefined {
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
 const isText = (value: unknown) => typeof value === 'string' && value.length >= 1 && value.length <= 128
 
-/** Neither nested too deep nor with a key that could reach a prototype. Walks without recursion, since the depth is the question. */
-function isSafe (root: object): boolean {
+/** Neither nested too deep, nor too large, nor with a key that could reach a prototype. Walks without recursion, since the depth is the question. */
+function isSafe (root: object, counts: boolean): boolean {
+  let members = 0
   const open: [value: object, depth: number][] = [[root, 1]]
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const [value, depth] = next
-    if (depth > MAX_DEPTH) return false
+    if (depth > MAX_DEPTH || (counts && ++members > MAX_MEMBERS)) return false
     for (const name of Object.keys(value)) {
       if (name === '__proto__') return false
       const inner = (value as Record<string, unknown>)[name]

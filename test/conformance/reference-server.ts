@@ -11,7 +11,7 @@ import { readClientFrame, readId, type ClientFrame } from './reference-frames.js
 
 export type Mutant =
   | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL' | 'sends a frame before the first' | 'takes unknown members'
-  | 'rounds numbers' | 'ignores binary'
+  | 'rounds numbers' | 'reads any number of members' | 'ignores binary'
   | 'takes any sessionId' | 'answers twice' | 'executes duplicates' | 'takes gaps' | 'remembers string ids' | 'moves the watermark on a refusal'
   | 'runs one at a time' | 'skips a seq on resume' | 'ignores acks' | 'ignores acks of the future' | 'drops while detached' | 'holds in basic'
   | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
@@ -351,7 +351,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (is('heartbeats are activity')) session.activeAt = performance.now()
     if (binary && is('ignores binary')) return
     const text = data.toString()
-    const frame = binary ? undefined : readClientFrame(text, { lenient: is('takes unknown members'), rounds: is('rounds numbers') })
+    const frame = binary ? undefined : readClientFrame(text, { lenient: is('takes unknown members'), rounds: is('rounds numbers'), counts: !is('reads any number of members') })
     if (frame === undefined) {
       if (++connection.malformed > 10 && !is('tolerates bad frames')) return end(connection, 4400, 'bad_frame')
       return tell(connection, { type: 'error', code: 'BAD_FRAME', payload: 'Not a client frame.', ...(is('hides which command was bad') ? {} : { id: readId(text) }) })

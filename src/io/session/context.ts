@@ -17,7 +17,7 @@ export const MAX_LABELS_BYTES = 4096
  * Members, arrays and objects of a context. It is printed, read again and frozen in one turn, so it has half of what
  * a text may have that is only read.
  */
-export const MAX_CONTEXT_MEMBERS = 32_768
+export const MAX_CONTEXT_MEMBERS = 16_384
 
 /** A context with what it takes as JSON. */
 export interface KeptContext { readonly context: JsonObject, readonly bytes: number }

@@ -87,7 +87,8 @@ t.test('a context of too many members is refused, however few bytes it has', asy
   const context = { all: Array<Record<string, never>>(MAX_CONTEXT_MEMBERS - 3).fill({}) }
   const { id } = manager.createSession('ann', { context })
   t.throws(() => manager.updateContext(id, () => ({ all: [...context.all, {}] })), {
-    code: 'CONTEXT_TOO_LARGE', message: 'The session context would have more than 32768 members, arrays and objects.'
+    code: 'CONTEXT_TOO_LARGE',
+    message: `The session context would have more than ${MAX_CONTEXT_MEMBERS} members, arrays and objects.`
   })
   const cycle: Record<string, unknown> = {}
   cycle['self'] = cycle
