@@ -28,8 +28,8 @@ const COMMAND_CREDIT = 1000
 
 export type Verdict =
   | { kind: 'refused', refusal: HoldfastError, abusive: boolean }
-  /** A duplicate; `seq` of its held answer, or 0 while it is still running: nothing to send. */
-  | { kind: 'duplicate', seq: Seq }
+  /** It came before. The seq of its held answer; null while it is running: nothing to send yet. */
+  | { kind: 'duplicate', answerSeq: Seq | null }
 
 /** Undefined when the command is accepted, and recorded as such. */
 export function admit (
@@ -73,9 +73,9 @@ function reopens ({ log }: SessionRecord, id: number): boolean {
 }
 
 function duplicate (session: SessionRecord, id: number): Verdict {
-  if (session.calls?.isRunning(id) === true) return { kind: 'duplicate', seq: 0 }
-  const seq = session.log === null ? 0 : findAnswer(session.log, id)
-  return seq === 0 ? refused(new HoldfastError('RESULT_EXPIRED')) : { kind: 'duplicate', seq }
+  if (session.calls?.isRunning(id) === true) return { kind: 'duplicate', answerSeq: null }
+  const answerSeq = session.log === null ? null : findAnswer(session.log, id)
+  return answerSeq === null ? refused(new HoldfastError('RESULT_EXPIRED')) : { kind: 'duplicate', answerSeq }
 }
 
 /** A token bucket of two seconds' worth: two numbers per session and no timer. */

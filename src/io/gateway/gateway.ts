@@ -240,10 +240,11 @@ export function createGateway (options: GatewayOptions): Gateway {
       if (verdict.abusive) leave(connection, CLOSE.rateLimited, verdict.refusal.retryAfterMs)
       return
     }
+    const { answerSeq } = verdict
     // What has not been sent yet comes in its order anyway.
-    if (verdict.seq === 0 || verdict.seq > connection.sentSeq || session.log === null) return
-    const output = outputAt(session.log, verdict.seq)
-    if (output !== undefined) sender.sendAgain(connection, output, verdict.seq)
+    if (answerSeq === null || answerSeq > connection.sentSeq || session.log === null) return
+    const output = outputAt(session.log, answerSeq)
+    if (output !== undefined) sender.sendAgain(connection, output, answerSeq)
   }
 
   function closed (connection: Connection, code: number): void {

@@ -212,13 +212,13 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     },
 
     fanOut: fanOuts.start,
-    get latestFanOut () { return fanOuts.latest },
+    get latestFanOut () { return fanOuts.latestNumber },
     catchUp: fanOuts.catchUp,
 
     acknowledge (session, seq) {
       if (session.log === null) return seq === 0
       const freed = acknowledge(session.log, seq)
-      if (freed < 0) return false
+      if (freed === undefined) return false
       heldBytes -= freed
       return true
     },

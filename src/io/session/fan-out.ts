@@ -11,7 +11,7 @@ import type { SessionRecord } from './record.js'
 
 export interface FanOuts {
   /** Number of the latest one, from which a new session starts. */
-  readonly latest: number
+  readonly latestNumber: number
   /**
    * Begins one, to all sessions given that live now; `userId` if they are one user's. Returns
    * before anybody has got it.
@@ -34,7 +34,7 @@ const SLICE = 128
  * Fan-outs under way, since each append looks at them all. Whoever starts one more waits until the
  * oldest is through.
  */
-const MOST = 16
+const MAX_RUNNING = 16
 
 interface FanOut {
   readonly number: number
@@ -45,7 +45,7 @@ interface FanOut {
 
 export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOuts {
   const running: FanOut[] = []
-  let latest = 0
+  let latestNumber = 0
 
   function catchUp (session: SessionRecord, at: Millis): void {
     for (const { number, userId, output } of running) {
@@ -57,7 +57,7 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
   }
 
   /** Gives the oldest to its next sessions. */
-  function give (count: number): void {
+  function advance (count: number): void {
     const { sessions } = running[0] as FanOut
     const at = now()
     for (let left = count; left > 0; left--) {
@@ -71,16 +71,16 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
   }
 
   function slice (): void {
-    give(SLICE)
+    advance(SLICE)
     if (running.length > 0) yieldTurn(slice)
   }
 
   return {
-    get latest () { return latest },
+    get latestNumber () { return latestNumber },
 
     start (sessions, userId, output) {
-      if (running.length >= MOST) give(Infinity)
-      running.push({ number: ++latest, sessions: sessions[Symbol.iterator](), userId, output })
+      if (running.length >= MAX_RUNNING) advance(Infinity)
+      running.push({ number: ++latestNumber, sessions: sessions[Symbol.iterator](), userId, output })
       if (running.length === 1) yieldTurn(slice)
     },
 

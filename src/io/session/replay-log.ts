@@ -97,10 +97,10 @@ export function replaceAt (log: ReplayLog, seq: Seq, output: Output): number {
 
 /**
  * The client has handled everything up to `seq` (P-21). Returns the bytes that this freed, 0 for an
- * ack that is not new, or -1 for an ack of the future, which changes nothing (P-22).
+ * ack that is not new; undefined for an ack of the future, which changes nothing (P-22).
  */
-export function acknowledge (log: ReplayLog, seq: Seq): number {
-  if (seq > log.lastSeq) return -1
+export function acknowledge (log: ReplayLog, seq: Seq): number | undefined {
+  if (seq > log.lastSeq) return undefined
   if (seq <= log.ackedSeq) return 0
   log.ackedSeq = seq
   log.strikes = 0
@@ -175,14 +175,14 @@ export function accept (log: ReplayLog, id: number): void {
 }
 
 /**
- * Seq of the held answer of a numbered command; 0 when it is not held. Newest first: a retry mostly
- * asks for a recent one.
+ * Seq of the held answer of a numbered command; null when it is not held. Newest first: a retry
+ * mostly asks for a recent one.
  */
-export function findAnswer (log: ReplayLog, id: number): Seq {
+export function findAnswer (log: ReplayLog, id: number): Seq | null {
   for (let i = log.count - 1; i >= 0; i--) {
     if (log.ring[(log.head + i) & (log.ring.length - 1)]?.commandId === id) return firstSeq(log) + i
   }
-  return 0
+  return null
 }
 
 /** What a client that comes back need not send again: everything up to this number (P-31). */

@@ -8,9 +8,11 @@ import { buildOutput, buildRecord, createDomain } from '../../helpers/domain.js'
 
 const LIMITS = { commandsPerSecond: 10, maxInFlight: 3 }
 
-function codeOf (session: SessionRecord, id: number | string | undefined, now = 0, limits = LIMITS): string | number | undefined {
+function codeOf (
+  session: SessionRecord, id: number | string | undefined, now = 0, limits = LIMITS
+): string | number | null | undefined {
   const verdict = admit(session, id, now, limits)
-  return verdict === undefined ? undefined : verdict.kind === 'duplicate' ? verdict.seq : verdict.refusal.code
+  return verdict === undefined ? undefined : verdict.kind === 'duplicate' ? verdict.answerSeq : verdict.refusal.code
 }
 
 function callsOf (running: number[]): CallState {
@@ -46,7 +48,7 @@ t.test('P-12 a duplicate is running, held, or gone', async t => {
   admit(session, 2, 0, LIMITS)
   session.log ??= createReplayLog()
   append(session.log, buildOutput(',"n":1}', 1))
-  t.equal(codeOf(session, 2), 0, 'running')
+  t.equal(codeOf(session, 2), null, 'running')
   t.equal(codeOf(session, 1), 1, 'held, with its seq')
   acknowledge(session.log, 1)
   t.equal(codeOf(session, 1), 'RESULT_EXPIRED', 'gone')
@@ -62,7 +64,7 @@ t.test('P-16 no more than maxInFlight unanswered commands, and the watermark doe
   session.calls = callsOf([1, 2, 3])
   t.match(admit(session, 4, 0, LIMITS), { refusal: { code: 'TOO_MANY_IN_FLIGHT', retryAfterMs: 100 } })
   t.equal(codeOf(session, undefined), 'TOO_MANY_IN_FLIGHT')
-  t.equal(codeOf(session, 2), 0, 'a duplicate starts none and is told apart first')
+  t.equal(codeOf(session, 2), null, 'a duplicate starts none and is told apart first')
   t.equal(codeOf(session, 9), 'COMMAND_GAP', 'so is a gap')
   t.equal(session.log.watermark, 3)
 })
