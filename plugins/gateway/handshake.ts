@@ -12,7 +12,7 @@ import {
 } from '../../src/auth/authenticate.js'
 import { isLoopbackHost } from '../../src/loopback.js'
 import { HoldfastError, type ErrorCode } from '../../src/io/errors.js'
-import { closeOf } from '../../src/io/gateway/gateway.js'
+import { closeOf } from '../../src/io/gateway/closing.js'
 import { createLineLimiter } from '../../src/io/gateway/line-limiter.js'
 import { createTurnstile } from '../../src/io/gateway/turnstile.js'
 import { addressOfPeer } from '../../src/io/names/address.js'

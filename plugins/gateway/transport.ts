@@ -1,4 +1,4 @@
-// A Transport (src/io/gateway/sender.ts) out of a ws socket and the stream below it. Frames are
+// A Transport (src/io/gateway/transport.ts) out of a ws socket and the stream below it. Frames are
 // written to the stream as the sender made them; closing and pings go through ws. Both write whole
 // frames only, so they cannot cut each other in two.
 //
@@ -8,7 +8,7 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from '@fastify/websocket'
-import type { Transport } from '../../src/io/gateway/sender.js'
+import type { Transport } from '../../src/io/gateway/transport.js'
 import type { ByteString } from '../../src/io/types.js'
 
 /** RFC 6455's state, as ws numbers it. */

@@ -472,7 +472,7 @@ t.test('P-46 P-44 a connection that deserves two closes at once gets one', async
   for (let n = 0; n < 45; n++) peer.send({ command: 'echo' })
   peer.take()
   peer.transport.bufferedBytes = 10_000
-  peer.connection.crowded = true
+  peer.connection.hasBacklog = true
   for (let n = 0; n < 65; n++) peer.send({ command: 'echo' })
   t.equal(peer.transport.closed?.code, 4101, 'the hundredth refusal finds no room')
   t.strictSame([...gateway.closes], [[4101, 1]])
