@@ -98,6 +98,12 @@ export default [
       '\\./stores/redis/url\\.js'
     ]
   }),
+  imports('src/workers.ts', { allowed: ['node:cluster'], types: ['\\./io/types\\.js'] }),
+  {
+    files: ['src/*.ts'],
+    ignores: ['src/workers.ts', 'src/config*.ts'],
+    rules: { 'no-restricted-imports': ['error', { name: 'node:cluster', message: 'Only src/workers.ts knows it.' }] }
+  },
   {
     files: [ts('src'), ts('plugins')],
     ignores: ['src/server.ts'],
@@ -117,7 +123,7 @@ export default [
 ]
 
 function PLUGIN_BASE () {
-  return ['fastify-plugin', '@fastify/[\\w-]+', 'helmet', 'typebox(/\\w+)?', 'prom-client', 'node:.*']
+  return ['fastify-plugin', '@fastify/[\\w-]+', 'helmet', 'typebox(/\\w+)?', 'prom-client', 'node:(?!cluster$).*']
 }
 
 /** Files import what matches one of `allowed`, and types of what matches one of `types`; nothing else. */

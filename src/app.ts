@@ -4,6 +4,7 @@
 // The order matters; each line below says why it stands where it stands. No handlerTimeout and no onRequestAbort or onTimeout hook: with them
 // injectWS fails, whose requests are plain objects.
 
+import { hostname } from 'node:os'
 import Fastify, { type FastifyInstance } from 'fastify'
 import dispatcher from '../plugins/dispatcher.js'
 import { ownSockets } from '../plugins/gateway/sockets.js'
@@ -30,7 +31,7 @@ import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
 import { largestOutputBytes } from './io/session/delivery.js'
 import type { SessionStore } from './io/session/store.js'
-import type { Clock } from './io/types.js'
+import type { Clock, JsonObject } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
@@ -49,6 +50,8 @@ export interface AppOverrides {
   clock?: Clock
   /** Where log lines go, one JSON object each; default: the standard output. `lostLines` is shown as a metric. */
   logStream?: { write(line: string): void, readonly lostLines?: number }
+  /** In every log line, beside the id of the process and the name of the host. */
+  logFields?: JsonObject
   /** Shown in the description of the REST API. */
   version?: string
 }
@@ -142,11 +145,12 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   return app
 }
 
-function createInstance (config: Config, { logStream }: AppOverrides): FastifyInstance {
+function createInstance (config: Config, { logStream, logFields }: AppOverrides): FastifyInstance {
   return Fastify({
     logger: {
       level: config.logLevel,
       redact: ['req.headers.authorization', 'req.headers.cookie', 'req.headers["sec-websocket-protocol"]', 'headers.authorization', 'headers.cookie', 'headers["sec-websocket-protocol"]'],
+      ...(logFields === undefined ? {} : { base: { pid: process.pid, hostname: hostname(), ...logFields } }),
       serializers: { req: describeRequest as never },
       ...(logStream === undefined ? {} : { stream: logStream })
     },

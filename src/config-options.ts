@@ -17,7 +17,7 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   /** Undefined: not set. */
   readonly default: D
   /** For numbers. */
-  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'partitions' | 'per second' | 'per minute'
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'partitions' | 'processes' | 'per second' | 'per minute'
   /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
   readonly secret?: true
   /** What it decides, or which failure or attack it bounds. */
@@ -246,6 +246,15 @@ export const OPTIONS = {
     schema: Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9._-]+$' }),
     default: 'node',
     what: 'Name of this node for people, with the redis store; a random part is added at each start.'
+  }),
+  workers: option({
+    env: 'HOLDFAST_WORKERS',
+    schema: whole(1, 128),
+    default: 1,
+    unit: 'processes',
+    what: 'Processes that serve together on one port, each a node with limits of its own, so that a machine uses ' +
+      'more than one core. More than one needs the redis store.',
+    tune: 'Set to the number of cores, less one where Redis runs on the same machine.'
   }),
   sessionTimeoutSeconds: option({
     env: 'HOLDFAST_SESSION_TIMEOUT_SECONDS',

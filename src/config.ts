@@ -205,6 +205,10 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   if (config.store === 'embedded' && config.dataDir === undefined) {
     problems.push('HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.')
   }
+  if (config.workers > 1 && config.store !== 'redis') {
+    problems.push(`HOLDFAST_WORKERS is ${config.workers}, but the ${config.store} store belongs to a single process: ` +
+      'set HOLDFAST_REDIS_URL, so that the workers share their sessions, or leave HOLDFAST_WORKERS at 1.')
+  }
   if (isChanged(config, given, 'maxSessionsPerUser') && maxSessionsPerUser > maxSessions) {
     problems.push(`HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ${maxSessions}, is reached before it.`)
   }

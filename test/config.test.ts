@@ -118,7 +118,7 @@ t.test('takes the ends of every range and nothing beyond', async t => {
     const { minimum, maximum } = schema as { minimum?: number, maximum?: number }
     if (minimum === undefined || maximum === undefined) continue
     // The core's URL makes the core's options count; the other two are held against each other.
-    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(key === 'redisPartitions' ? { HOLDFAST_REDIS_URL: 'redis://h' } : {}), HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
+    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(['redisPartitions', 'workers'].includes(key) ? { HOLDFAST_REDIS_URL: 'redis://h' } : {}), HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
     t.same(problemsOf({ env: { ...beside, [env]: String(minimum) } }), [], `${env}=${minimum}`)
     t.same(problemsOf({ env: { ...beside, [env]: String(maximum) } }), [], `${env}=${maximum}`)
     t.equal(problemsOf({ env: { ...beside, [env]: String(maximum + 1) } }).length, 1, `${env}=${maximum + 1}`)
@@ -288,6 +288,17 @@ t.test('a URL of Redis alone asks for the redis store', async t => {
   const config = load({ env: { HOLDFAST_REDIS_URL: 'redis://127.0.0.1' } })
   t.match(config, { store: 'redis', redisPrefix: 'holdfast', redisPartitions: 256, nodeName: 'node' })
   t.notMatch(renderConfig(load({ env: { HOLDFAST_REDIS_URL: 'redis://:hunter2@127.0.0.1' } })), /hunter2/)
+})
+
+t.test('several workers are refused with a store of one process', async t => {
+  for (const [store, env] of [['memory', {}], ['embedded', { HOLDFAST_DATA_DIR: 'data' }]] as const) {
+    t.same(problemsOf({ env: { HOLDFAST_WORKERS: '2', ...env } }), [
+      `HOLDFAST_WORKERS is 2, but the ${store} store belongs to a single process: ` +
+        'set HOLDFAST_REDIS_URL, so that the workers share their sessions, or leave HOLDFAST_WORKERS at 1.'
+    ])
+  }
+  t.match(load({ env: { HOLDFAST_WORKERS: '2', HOLDFAST_REDIS_URL: 'redis://h' } }), { workers: 2 })
+  t.match(load({ env: { HOLDFAST_WORKERS: '1', HOLDFAST_DATA_DIR: 'data' } }), { workers: 1 })
 })
 
 t.test('refuses what cannot be meant of stores', async t => {
