@@ -269,3 +269,20 @@ t.test('Redis stops for 5 s: nobody loses a session, an answer or a message', ne
   }
   await checkAll(t, users, 5)
 })
+
+t.test('S-21 Redis dies and comes back empty: whoever is connected goes on in his session', needsRedis(), async t => {
+  const fleet = await startFleet(t)
+  const users = await startUsers(t, fleet)
+  await delay(500)
+  await fleet.redis.kill()
+  await delay(500)
+  await fleet.redis.restart()
+  await eventually('commands are answered again', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ?? 0) > performance.now() - 500))
+  await eventually('all sessions are there', async () => await fleet.redis.client.dbsize() > CLIENTS)
+  const [node] = fleet.nodes as [ServerProcess]
+  for (let n = 1; n <= 5; n++) {
+    const statuses = await Promise.all(users.map(({ id }) => post(`${node.url}/sessions/${id}/messages`, { event: 'tick', payload: n })))
+    t.ok(statuses.every(status => status === 202))
+  }
+  await checkAll(t, users, 5)
+})

@@ -68,6 +68,7 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
       if (typeof entries === 'string') {
         // Where the store is away, the next batch rings again.
         if (entries === 'fenced') sessions.lose(session, entries)
+        else if (entries === 'missing') await sessions.lookFor(session)
         return
       }
       takeIn(session, journal, entries)

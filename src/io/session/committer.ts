@@ -40,6 +40,8 @@ export interface Committer {
   part(session: SessionRecord, stage: 'idle' | 'now'): Promise<void>
   /** The session stays, unless the store has been told already. */
   keep(session: SessionRecord): void
+  /** Gives the store a session that it has lost as it is now (S-21). What the store could not be told is tried again by `retry`. */
+  giveAgain(session: SessionRecord): Promise<void>
   /** The session is not this node's any more: whoever waits for it is told. */
   abandon(session: SessionRecord): void
   /** Has the store forget an ended session. What it could not be told is tried again by `retry`. */
@@ -65,6 +67,8 @@ export function createCommitter (options: CommitterOptions): Committer {
   const { survives, shared } = store.traits
   const sharedStore = isShared(store) ? store : undefined
   const idle: (() => void)[] = []
+  /** To be given again. */
+  const lost: SessionRecord[] = []
   let unanswered = 0
   const counted = {
     begun () { unanswered++ },
@@ -91,10 +95,19 @@ export function createCommitter (options: CommitterOptions): Committer {
     }
   }
 
+  async function giveAgain (session: SessionRecord): Promise<void> {
+    const refusal = await enrolment.createAgain(session, session.journal as JournalState)
+    if (refusal === undefined || session.ended) return
+    if (refusal === 'unavailable') lost.push(session)
+    // Another node was the first to give it, or has ended it.
+    else options.onLost(session, 'fenced')
+  }
+
   return {
     commits: queue.outcomes,
+    giveAgain,
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
-    get backlog () { return queue.failed + enrolment.failed },
+    get backlog () { return queue.failed + enrolment.failed + lost.length },
 
     journalFor (profile, fence, storedSeq) {
       return survives === 'nothing' || (profile === 'basic' && !shared) ? null : createJournal(fence, storedSeq)
@@ -156,6 +169,7 @@ export function createCommitter (options: CommitterOptions): Committer {
       const count = store.health() === 'ok' ? RETRIES_PER_CALL : PROBES_WHILE_AWAY
       queue.retry(count)
       enrolment.retry(count)
+      for (const session of lost.splice(0, count)) void giveAgain(session)
     }
   }
 }

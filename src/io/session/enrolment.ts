@@ -1,8 +1,10 @@
 // The first and the last that a store hears of a session. An end that it could not be told is tried again until it is, and one that
-// comes before the store has answered that it knows the session waits for that.
+// comes before the store has answered that it knows the session waits for that. A store that has lost a session hears of it for the
+// first time once more.
 
-import type { Log } from '../types.js'
-import type { JournalState, SessionRecord } from './record.js'
+import type { Log, Seq } from '../types.js'
+import { settleWaiters } from './journal.js'
+import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
 import { toStored, type ConvertTime } from './stored.js'
 import type { CreateResult, EndResult, Fence, SessionStore, StoredTombstone } from './store.js'
 
@@ -20,6 +22,8 @@ export interface EnrolmentOptions {
 export interface Enrolment {
   /** Undefined when the store has the session, else why not. */
   create(session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined>
+  /** The same for a session that the store has lost: it gets all that there is now, and nothing else before it has answered. */
+  createAgain(session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined>
   end(id: string, journal: JournalState, tombstone: StoredTombstone): Promise<EndResult>
   /** Tries again what the store could not be told, up to so many. */
   retry(count: number): void
@@ -27,6 +31,8 @@ export interface Enrolment {
   readonly failed: number
 }
 
+/** What a store that keeps the session has of it then. */
+interface Given { readonly version: number, readonly lastSeq: Seq }
 interface EarlyEnd { readonly tombstone: StoredTombstone, readonly resolve: (result: EndResult) => void }
 interface Burial { readonly id: string, readonly fence: Fence, readonly tombstone: StoredTombstone }
 
@@ -47,9 +53,16 @@ export function createEnrolment ({ store, log, toWall, onKnown, begun, answered 
     return answer
   }
 
-  function created (session: SessionRecord, journal: JournalState, answer: CreateResult): void {
+  function created (session: SessionRecord, journal: JournalState, given: Given, answer: CreateResult): void {
     const isKept = typeof answer === 'object'
-    if (isKept) journal.fence = answer.fence
+    if (isKept) {
+      journal.fence = answer.fence
+      journal.storedSeq = given.lastSeq
+      journal.keptVersion = given.version
+      session.keptSeq = Math.max(session.keptSeq, given.lastSeq)
+      session.connection?.wake()
+      settleWaiters(journal, given.version, true)
+    }
     const ended = earlyEnds.get(journal)
     if (ended === undefined) {
       if (isKept) onKnown(session, journal)
@@ -60,18 +73,28 @@ export function createEnrolment ({ store, log, toWall, onKnown, begun, answered 
     else ended.resolve('missing')
   }
 
+  async function create (session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined> {
+    begun()
+    const given = { version: journal.version, lastSeq: lastSeqOf(session) }
+    const answer = await Promise.resolve(store.create(toStored(session, toWall))).catch((error: unknown): CreateResult => {
+      log.error({ err: error, sid: session.id }, 'session store rejected a session')
+      return 'unavailable'
+    })
+    created(session, journal, given, answer)
+    answered()
+    return typeof answer === 'object' ? undefined : answer
+  }
+
   return {
     get failed () { return burials.length },
+    create,
 
-    async create (session, journal) {
-      begun()
-      const answer = await Promise.resolve(store.create(toStored(session, toWall))).catch((error: unknown): CreateResult => {
-        log.error({ err: error, sid: session.id }, 'session store rejected a session')
-        return 'unavailable'
-      })
-      created(session, journal, answer)
-      answered()
-      return typeof answer === 'object' ? undefined : answer
+    createAgain (session, journal) {
+      journal.fence = -1
+      // Its inbox went too, and is numbered from 1 again.
+      journal.inboxTo = 0
+      journal.contextChanged = journal.accessChanged = false
+      return create(session, journal)
     },
 
     end (id, journal, tombstone) {

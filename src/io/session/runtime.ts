@@ -20,7 +20,7 @@ import { createExpiry, type Expiry, type ExpiryLimits } from './expiry.js'
 import { createQuota, type Quota, type QuotaLimits } from './quota.js'
 import { END_CLOSE } from './endings.js'
 import { createLife } from './life.js'
-import { createRecord, type AttachedConnection, type SessionRecord } from './record.js'
+import { createRecord, type AttachedConnection, type JournalState, type SessionRecord } from './record.js'
 import type { ReplayPlan } from './replay-log.js'
 import { isShared, type Deadline, type SharedSessionStore } from './shared-store.js'
 import type { EndResult, SessionStore, StoredTombstone } from './store.js'
@@ -108,6 +108,8 @@ export interface SessionRuntime {
   changeContext(session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject
   /** The session is another node's now, or the store has lost it: its client may come back. */
   lose(session: SessionRecord, result: 'fenced' | 'missing'): void
+  /** A shared store does not know the session: takes over its end, or gives it to the store again (S-21). */
+  lookFor(session: SessionRecord): Promise<void>
   /** Another node, or the store, has ended the session; nothing is left to be kept of it. */
   endedElsewhere(session: SessionRecord, tombstone: StoredTombstone): void
   /** Ends the session at once. Its connection is told when the store has answered, and so is the caller. */
@@ -131,7 +133,7 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     toWall,
     defer,
     onLost: (session, result) => {
-      if (result === 'missing' && isShared(store)) void lookForEnd(store, session)
+      if (result === 'missing' && isShared(store)) void lookFor(store, session)
       else life.lose(session, result)
     },
     catchUp: session => delivery.catchUp(session, now()),
@@ -146,11 +148,22 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     directory, detached, limits, unlimitedUserId: options.unlimitedUserId, end: (session, reason) => { void life.end(session, reason) }
   })
 
-  /** An operator may have ended it from another node, whose message has not come yet. */
-  async function lookForEnd (shared: SharedSessionStore, session: SessionRecord): Promise<void> {
-    const found = await shared.find(session.id)
-    if (typeof found === 'object' && 'reason' in found) life.endedElsewhere(session, found)
-    else life.lose(session, 'missing')
+  /** An operator may have ended it from another node, whose message has not come yet; else the store has lost it (S-21). */
+  async function lookFor (shared: SharedSessionStore, session: SessionRecord): Promise<void> {
+    const { id } = session
+    const journal = session.journal as JournalState
+    const { fence } = journal
+    if (fence < 0) return
+    const found = await shared.find(id)
+    // It may have ended, or been given again, while the store was asked.
+    if (session.ended || journal.fence !== fence) return
+    if (typeof found === 'object') {
+      if ('reason' in found) life.endedElsewhere(session, found)
+      else life.lose(session, 'fenced')
+      return
+    }
+    log.warn({ sid: id }, 'session store has lost a session, giving it again')
+    await committer.giveAgain(session)
   }
 
   function changeContext (session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject {
@@ -202,6 +215,7 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     get active () { return life.active },
     open,
     changeContext,
+    lookFor: session => isShared(store) ? lookFor(store, session) : Promise.resolve(),
     closeOf: reason => END_CLOSE[reason]
   }
 }

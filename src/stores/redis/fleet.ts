@@ -195,6 +195,12 @@ export function createFleet (node: RedisNode, bus: Bus, options: FleetOptions): 
   async function lose (id: SessionId, fence: number): Promise<void> {
     const [word, detail] = (await gate.call('find', layout.sessionKeys(id), []) ?? []) as Reply[]
     if (word === undefined || node.owned.get(id) !== fence) return
+    if (textOf(word) === 'missing') {
+      // The server came back empty (S-21): whoever reads the inbox finds that out. So are the others missing.
+      node.hooks.doorbell(id)
+      touched = -Infinity
+      return
+    }
     disown(node, id, fence)
     stats.evicted++
     node.hooks.evicted(id, fence, textOf(word) === 'ended' ? readTombstone(id, readFields(detail as Reply)) : null)

@@ -402,10 +402,11 @@ t.test('redis store', needsRedis(), async t => {
     t.ok(head.startsWith(prefix))
     await waitFor(async () => {
       await a.store.tick()
-      return a.evicted.length === 2 && a.doorbells.length > 0
+      return a.evicted.length === 1 && new Set(a.doorbells).size === 2
     })
-    t.same(a.evicted.map(({ id }) => id).sort(), [gone.session.id, moved.session.id].sort())
-    t.equal(a.doorbells[0], pushed.session.id)
+    t.equal(a.evicted[0]?.id, moved.session.id)
+    // Whoever reads the inbox of the one that is gone gives the session again (S-21).
+    t.same([...new Set(a.doorbells)].sort(), [gone.session.id, pushed.session.id].sort())
   })
 
   t.test('a user who has as many sessions as he may loses the one that was ownerless the longest', async t => {
