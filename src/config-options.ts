@@ -343,7 +343,7 @@ export const OPTIONS = {
     unit: 'bytes',
     default: 64 * KIB,
     what: 'The context of one session, as JSON.',
-    hit: '`CONTEXT_TOO_LARGE`, as for more than 32,768 members, arrays and objects',
+    hit: '`CONTEXT_TOO_LARGE`, as for more than 16,384 members, arrays and objects',
     tune: 'Keep references in the context in place of documents before raising it.'
   }),
   outboxMessages: option({

@@ -16,7 +16,7 @@ export const workerNumber: number | undefined = cluster.worker?.id
 export interface ListeningAddress { address: string, port: number, addressType: number }
 
 /** How a process ended: by itself, by a signal, or because it could not be made. */
-export interface WorkerEnd { exitCode: number | null, signal: string | null, err?: Error }
+export interface WorkerEnd { exitCode: number | null, signal: string | null, err?: Error | undefined }
 
 export interface WorkerProcess {
   readonly id: number
@@ -87,14 +87,14 @@ export function createSupervisor (options: SupervisorOptions): Supervisor {
       onListening(at)
       for (let others = count - 1; others > 0; others--) fill(0)
     })
-    worker.onEnd(end => {
+    worker.onEnd(({ exitCode, signal, err }) => {
       running.delete(worker)
-      const fields = { worker: worker.id, workerPid: worker.pid, ...end }
+      const fields = { worker: worker.id, workerPid: worker.pid, exitCode, signal, err }
       if (isStopping) noteStop(fields)
       else if (!hasListened) {
         log.fatal(fields, 'no worker could start, exiting')
         giveUp()
-      } else if (end.exitCode === 0 && listeningSince !== undefined) {
+      } else if (exitCode === 0 && listeningSince !== undefined) {
         log.info(fields, 'worker stopped, another one is started')
         fill(0)
       } else {
@@ -120,7 +120,7 @@ export function createSupervisor (options: SupervisorOptions): Supervisor {
   }
 
   /** One that was still starting knows no drain, and ends by the signal. */
-  function noteStop (fields: WorkerEnd & { worker: number, workerPid: number | undefined }): void {
+  function noteStop (fields: WorkerEnd): void {
     if (fields.exitCode !== 0 && fields.signal !== 'SIGTERM' && fields.signal !== 'SIGINT') {
       isInOrder = false
       log.error(fields, 'worker did not stop in order')
