@@ -21,12 +21,12 @@ export interface HealthOptions {
 }
 
 const NoQuery = Type.Object({}, { additionalProperties: true })
-const Live = Type.Object({ status: Type.Literal('ok') }, { description: 'It lives.' })
-const Ready = Type.Object({ status: Type.Literal('ready') }, { description: 'It takes clients.' })
+const Live = Type.Object({ status: Type.Literal('ok') }, { description: 'The process is alive.' })
+const Ready = Type.Object({ status: Type.Literal('ready') }, { description: 'The node accepts clients.' })
 const NotReady = Type.Object({
   status: Type.Literal('not_ready'),
   reasons: Type.Array(Type.String({ description: 'draining, store_unavailable, under_pressure, or the name of a check that failed.' }), { minItems: 1 })
-}, { description: 'It takes no clients; the reasons say why.' })
+}, { description: 'The node accepts no clients; the reasons say why.' })
 
 export default fp<HealthOptions>(async function health (fastify, options) {
   const { checks = {}, checkTimeoutMs = 1000 } = options

@@ -80,7 +80,7 @@ export default fp(async function sessionsApi (fastify) {
   scope.delete('/sessions/:id', {
     schema: {
       summary: 'Ends a session',
-      description: 'Its connection is told and closed with 4001 (P-41). A second time it is answered 404.',
+      description: 'Its connection receives `goodbye` and is closed with 4001 (P-41). A second request is answered 404.',
       tags: ['sessions'],
       params: SessionParams,
       querystring: Type.Object({ reason: Note }, { additionalProperties: false }),

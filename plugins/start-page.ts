@@ -33,7 +33,7 @@ function render (version: string): string {
 <ul>
 <li><a href="${LINKS.page}">The operator API</a>, and its <a href="${LINKS.description}">description</a></li>
 <li><a href="${LINKS.operators}">Sessions</a>, for operators</li>
-<li><a href="${LINKS.health}">Whether it takes clients</a></li>
+<li><a href="${LINKS.health}">Whether it accepts clients</a></li>
 </ul>
 `
 }

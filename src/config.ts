@@ -1,7 +1,7 @@
 // Turns flags, environment and .env into one frozen configuration, or into a list of everything that is wrong with them. Flags beat the
 // environment, the environment beats .env, .env beats the defaults of config-options.ts.
 //
-// Kept true: a bad value stops the boot; none is clamped, converted or replaced by a default. An unknown HOLDFAST_ name is a bad value, since
+// Invariants: a bad value stops the boot; none is clamped, converted or replaced by a default. An unknown HOLDFAST_ name is a bad value, since
 // a typo would otherwise be silent. A secret appears in no message. Not here: reading files or process.env (server.ts does), and applying values.
 
 import { parseArgs, parseEnv } from 'node:util'

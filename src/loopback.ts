@@ -1,5 +1,6 @@
-// What is of this machine alone. Where nobody has to prove who he is, a page of another site is the danger: it may have its own name resolve to 127.0.0.1 and then
-// speaks to a server on this machine as if it were its own. So whoever trusts loopback peers also asks which name they called the server by.
+// Recognises names and addresses of this machine. Without authentication, DNS rebinding is the
+// threat: a foreign page can have its own host name resolve to 127.0.0.1 and then talk to a local
+// server as same-origin. So code that trusts loopback peers also checks which name they used.
 
 import { BlockList, isIPv4, isIPv6 } from 'node:net'
 

@@ -237,7 +237,7 @@ function explain (error: unknown): string {
   const { code, address, port } = error as { code?: string, address?: string, port?: number }
   if (code === 'EADDRINUSE') return `Port ${port} on ${address} is taken by another program; choose another one with PORT or --port.`
   if (code === 'EACCES') return `Port ${port} on ${address} may not be opened by this user; choose one above 1023 with PORT or --port.`
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `HOST ${address ?? ''} is no address of this machine; choose another one with HOST or --host.`
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `HOST ${address ?? ''} is not an address of this machine; choose another one with HOST or --host.`
   return error instanceof Error ? error.stack ?? error.message : String(error)
 }
 

@@ -1,5 +1,6 @@
-// The one way in which a route of the REST API says no: `{statusCode, code, error, message}` from a row of src/io/errors.ts. What is no HoldfastError is
-// translated if it is the caller's fault and masked if it is ours; text of a library or a stack never leaves the process.
+// Error handler of the REST API: every refusal is `{statusCode, code, error, message}` from a row of
+// src/io/errors.ts. Client errors of Fastify become INVALID_REQUEST; everything else becomes INTERNAL.
+// Text of a library or a stack never leaves the process.
 
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'

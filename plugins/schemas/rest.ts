@@ -67,15 +67,15 @@ const SessionRef = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`)
 export type SessionJson = Static<typeof SessionSchema>
 
 export const SessionAnswer = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`, { description: 'The session.' }))
-export const DoneAnswer = Type.Null({ description: 'Done.' })
+export const DoneAnswer = Type.Null({ description: 'Succeeded; no content.' })
 export const PageAnswer = Type.Object({
   data: Type.Array(SessionRef),
   nextCursor: Type.Union([Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' })
 }, { description: 'A page of sessions.' })
 export const StatsAnswer = Type.Object({
   active: Count('Sessions with a connection.'),
-  detached: Count('Sessions without.'),
-  total: Count('Both.'),
+  detached: Count('Sessions without a connection.'),
+  total: Count('All sessions.'),
   outboxBytes: Count('Outputs held, over all sessions.'),
   totals: Type.Object({
     created: Count('Sessions created.'),
@@ -194,6 +194,6 @@ export function readUserId (part: 'path' | 'query', userId: string): UserId {
 /** @throws INVALID_REQUEST  for what has the form of a time and is none, such as a leap second */
 export function readTime (name: string, text: string): Millis {
   const at = Date.parse(text)
-  if (Number.isNaN(at)) throw new HoldfastError('INVALID_REQUEST', { message: `The query is not valid: /${name} is no time.` })
+  if (Number.isNaN(at)) throw new HoldfastError('INVALID_REQUEST', { message: `The query is not valid: /${name} is not a time.` })
   return at
 }

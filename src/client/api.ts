@@ -236,7 +236,7 @@ export interface Session<C extends CommandMap = CommandMap, E extends EventMap =
   send<K extends keyof C & string> (command: K, ...rest: SendArguments<PayloadOf<C[K]>>): Promise<ResultOf<C[K]>>
   /**
    * Hears one kind of output. The output counts as handled, and is acknowledged, once its handlers
-   * have returned. Returns the way out.
+   * have returned. Returns a function that unsubscribes.
    */
   onMessage<K extends keyof E & string> (
     event: K, handler: (payload: EventPayloadOf<E[K]>, seq: Seq) => void

@@ -38,14 +38,14 @@ export const ERRORS = {
   // upgrade
   UPGRADE_REQUIRED: { message: 'This address speaks WebSocket only.', status: 426, retry: 'no', remedy: 'Connect with a WebSocket client.' },
   BAD_HANDSHAKE: { message: 'The handshake is malformed.', status: 400, retry: 'no', remedy: 'Send one Host header, HTTP/1.1, and no body.' },
-  SUBPROTOCOL_UNSUPPORTED: { message: 'None of the offered subprotocols is spoken here.', status: 400, retry: 'no', remedy: 'Offer holdfast.v1, or no subprotocol for the basic profile.' },
+  SUBPROTOCOL_UNSUPPORTED: { message: 'None of the offered subprotocols is supported.', status: 400, retry: 'no', remedy: 'Offer holdfast.v1, or no subprotocol for the basic profile.' },
   UNAUTHENTICATED: { message: 'Valid credentials are required.', status: 401, retry: 'no', remedy: 'Send a valid token; see docs/protocol.md P-3.' },
   AUTH_UNAVAILABLE: { message: 'Credentials cannot be checked at the moment.', status: 503, retry: 'later', remedy: 'Check that HOLDFAST_JWKS_URL answers; the handshake may be tried again.' },
   FORBIDDEN: { message: 'Not allowed.', status: 403, retry: 'no', remedy: 'Use credentials that carry the right.' },
   ORIGIN_FORBIDDEN: { message: 'Connections from this origin are not allowed.', status: 403, retry: 'no', remedy: 'Add the origin to HOLDFAST_ALLOWED_ORIGINS.' },
   TOO_MANY_REQUESTS: { message: 'Too many requests from this address.', status: 429, retry: 'later', remedy: 'Wait for the time in Retry-After.' },
   USER_QUOTA: { message: 'The user has too many sessions.', status: 429, retry: 'later', remedy: 'End a session, or raise HOLDFAST_MAX_SESSIONS_PER_USER.' },
-  SERVER_FULL: { message: 'The server holds as many sessions as it may.', status: 503, retry: 'later', remedy: 'Raise HOLDFAST_MAX_SESSIONS, or add a node.' },
+  SERVER_FULL: { message: 'The server has reached its session limit.', status: 503, retry: 'later', remedy: 'Raise HOLDFAST_MAX_SESSIONS, or add a node.' },
 
   // REST
   INVALID_REQUEST: { message: 'The request does not match its schema.', status: 400, retry: 'no', remedy: 'Correct the member that the sentence names.' },

@@ -41,7 +41,7 @@ export function createAnswers ({ delivery, clock, log }: { delivery: Delivery, c
       if (result !== null && !result.Check(value)) throw new TypeError(firstProblem(result.Errors(value)))
       output = resultOutput(id, value)
     } catch (err) {
-      log.error({ err, sid: session.id, command: stats.name }, 'command result is not what it should be')
+      log.error({ err, sid: session.id, command: stats.name }, 'command result failed validation')
       error(session, id, 'INVALID_RESULT', ERRORS.INVALID_RESULT.message)
       return false
     }

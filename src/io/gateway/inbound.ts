@@ -41,7 +41,7 @@ export function createInbound ({ sessions, dispatcher, sender, closing, clock, l
       sessions.confirmAttach(session)
     }
     // P-7, and P-6 for everything else that is no frame.
-    const frame = isBinary ? 'Binary messages are not spoken here.' : readClientFrame(data)
+    const frame = isBinary ? 'Binary messages are not supported.' : readClientFrame(data)
     if (typeof frame === 'string') {
       malformed(connection, frame, data)
       return

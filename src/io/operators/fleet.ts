@@ -136,7 +136,7 @@ function createFleetSend (
     const pushed = await store.push(id, { pushId: null, tail })
     if (typeof pushed === 'object') return 'seq' in pushed ? pushed.seq : null
     if (pushed === 'duplicate') return null
-    if (pushed !== 'missing') throw away(pushed === 'full' ? 'The session has as much waiting for it as it may have.' : undefined)
+    if (pushed !== 'missing') throw away(pushed === 'full' ? 'The inbox of the session is full.' : undefined)
     const found = await store.find(id)
     if (typeof found === 'object' && isTombstone(found)) {
       throw new HoldfastError('SESSION_ENDED', { details: { reason: found.reason } })

@@ -3,7 +3,7 @@
 // is sent to a session meanwhile goes behind it all the same, since every append first gives the
 // session what it has not got yet.
 //
-// Kept true: a session gets each fan-out that was started while it lived once, in the order of
+// Invariants: a session gets each fan-out that was started while it lived once, in the order of
 // their start, and before whatever is sent to it later.
 
 import type { Millis, Output, UserId } from '../types.js'

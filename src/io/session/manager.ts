@@ -70,7 +70,7 @@ export interface SessionManager {
   updateContext(id: SessionId, change: (context: JsonObject) => JsonObject): JsonObject
   /** The session, or undefined if there is none. Counts as activity. */
   getSession(id: SessionId): Session | undefined
-  /** Ends the session: true if it existed. Its connection is told and closed. */
+  /** Ends the session: true if it existed. Its connection receives `goodbye` and is closed. */
   terminateSession(id: SessionId, reason?: EndReason, note?: string): boolean
   /**
    * Ends sessions idle for longer than their timeout, or detached for longer than the window; returns how many. With a limit, at

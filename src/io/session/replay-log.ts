@@ -4,7 +4,7 @@
 // again (P-12). Pure: plain records and functions, no time, no socket. A log is made when a session
 // first needs one.
 //
-// Kept true: seqs are contiguous from `firstSeq` to `lastSeq`; an output leaves only by an ack, by
+// Invariants: seqs are contiguous from `firstSeq` to `lastSeq`; an output leaves only by an ack, by
 // overflow, or with its session; a seq is never given twice; `watermark` only grows, by one.
 
 import type { Output, Seq } from '../types.js'

@@ -1,8 +1,10 @@
-// Deadlines without timers. Items lie in buckets by the tick of their deadline; a sweep looks only at the buckets that have fallen due, so it
-// costs what expires and not what lives. A deadline that moves later costs nothing: the item stays where it is and is filed again when its old bucket
-// comes up (performance: a touch is the write of one number). Intrusive lists, so filing and removing allocate nothing.
+// Deadlines without timers. Items lie in buckets by the tick of their deadline, and a sweep looks
+// only at buckets that have fallen due, so it costs time proportional to what expires, not to what is
+// filed. A deadline that moves later costs nothing: the item stays where it is and is filed again
+// when its old bucket comes up (a touch writes one number). Intrusive lists, so filing and removing
+// allocate nothing.
 //
-// Kept true: an item is in at most one wheel; an item whose deadline has passed lies in a bucket at or before the current tick.
+// Invariants: an item is in at most one wheel; an item whose deadline has passed lies in a bucket at or before the current tick.
 
 import type { Millis } from '../types.js'
 
