@@ -10,13 +10,13 @@ import { MAX_JSON_BYTES } from '../json.js'
 import type { Log, Millis, Output, Seq, UserId } from '../types.js'
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { MAX_SEQ_BYTES, frameBytes, substituteOf } from '../protocol/codec.js'
-import { LARGE_OUTPUT_BYTES, MAX_LOST_DELIVERIES, MAX_REFUSED_DELIVERIES } from '../protocol/frames.js'
 import { createFanOuts } from './fan-out.js'
 import { lastSeqOf, type SessionRecord } from './record.js'
 import {
   acknowledge, append as hold, createReplayLog, dropOldest, firstSeq, outputAt, releaseThrough, replaceAt,
   type ReplayLog
 } from './replay-log.js'
+import { judgeOldest, suspect } from './undeliverable.js'
 
 export interface DeliveryLimits {
   outboxMessages: number
@@ -101,29 +101,15 @@ export function createDelivery (options: DeliveryOptions): Delivery {
   let outputs = 0
   let dropped = 0
 
-  function isFull (held: ReplayLog, bytes: number): boolean {
-    return held.count > 0 && (held.count >= limits.outboxMessages || held.bytes + bytes > limits.outboxBytes ||
-      heldBytes + bytes > limits.outboxTotalBytes)
-  }
-
-  /**
-   * What waits for the store is no fault of the peer; it may be more than the outbox for as long.
-   */
-  function isFarOver (held: ReplayLog, bytes: number): boolean {
-    return held.count >= limits.outboxMessages * UNKEPT_FACTOR ||
-      held.bytes + bytes > limits.outboxBytes * UNKEPT_FACTOR ||
-      heldBytes + bytes > limits.outboxTotalBytes
-  }
-
   function makeRoom (session: SessionRecord, held: ReplayLog, bytes: number): void {
-    while (isFull(held, bytes)) {
+    while (isFull(limits, held, heldBytes, bytes)) {
       const { connection } = session
       if (connection === null || firstSeq(held) <= connection.sentSeq) {
         heldBytes -= dropOldest(held)
         dropped++
         continue
       }
-      if (firstSeq(held) > session.keptSeq && !isFarOver(held, bytes)) return
+      if (firstSeq(held) > session.keptSeq && !isFarOver(limits, held, heldBytes, bytes)) return
       // Not sent yet, perhaps only because the turn is not over. If the socket takes it, all is
       // well; if not, the peer is too slow.
       connection.flush()
@@ -132,10 +118,6 @@ export function createDelivery (options: DeliveryOptions): Delivery {
       }
       if (session.ended) return
     }
-  }
-
-  function isTooLarge ({ maxOutputBytes }: SessionRecord, output: Output, seq: Seq): boolean {
-    return output.bytes + MAX_SEQ_BYTES > maxOutputBytes && frameBytes(output, seq) > maxOutputBytes
   }
 
   function offer (session: SessionRecord, output: Output, at: Millis): void {
@@ -148,7 +130,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     if (isTooLarge(session, output, lastSeqOf(session) + 1)) return false
     if (session.ended) return true
     const held = session.log ??= createReplayLog()
-    if (isFull(held, output.bytes)) {
+    if (isFull(limits, held, heldBytes, output.bytes)) {
       makeRoom(session, held, output.bytes)
       if (session.ended) return true
     }
@@ -189,24 +171,15 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     },
 
     suspect (session, isRefusal, sentSeq) {
-      if (session.log === null) return
-      session.log.suspicion = isRefusal ? MAX_LOST_DELIVERIES / MAX_REFUSED_DELIVERIES : 1
-      session.log.suspectedTo = sentSeq
+      if (session.log !== null) suspect(session.log, isRefusal, sentSeq)
     },
 
     judge (session) {
       const held = session.log
-      if (held === null || held.suspicion === 0) return
-      const { suspicion, suspectedTo } = held
-      held.suspicion = 0
-      const seq = firstSeq(held)
-      const output = outputAt(held, seq)
-      const isRefusal = suspicion > 1
-      if (output === undefined || seq > suspectedTo || (!isRefusal && output.bytes < LARGE_OUTPUT_BYTES)) return
-      held.strikes += suspicion
-      if (held.strikes < MAX_LOST_DELIVERIES) return
-      held.strikes = 0
-      log.warn({ sid: session.id, seq, bytes: output.bytes }, 'output given up: its client does not take it')
+      const output = held === null ? undefined : judgeOldest(held)
+      if (held === null || output === undefined) return
+      const { bytes } = output
+      log.warn({ sid: session.id, seq: firstSeq(held), bytes }, 'output given up: its client does not take it')
       heldBytes -= dropOldest(held)
       dropped++
     },
@@ -235,4 +208,20 @@ export function createDelivery (options: DeliveryOptions): Delivery {
       if (session.log !== null) heldBytes -= session.log.bytes
     }
   }
+}
+
+function isFull (limits: DeliveryLimits, held: ReplayLog, heldBytes: number, bytes: number): boolean {
+  return held.count > 0 && (held.count >= limits.outboxMessages || held.bytes + bytes > limits.outboxBytes ||
+    heldBytes + bytes > limits.outboxTotalBytes)
+}
+
+/** What waits for the store is no fault of the peer; it may be more than the outbox for as long. */
+function isFarOver (limits: DeliveryLimits, held: ReplayLog, heldBytes: number, bytes: number): boolean {
+  return held.count >= limits.outboxMessages * UNKEPT_FACTOR ||
+    held.bytes + bytes > limits.outboxBytes * UNKEPT_FACTOR ||
+    heldBytes + bytes > limits.outboxTotalBytes
+}
+
+function isTooLarge ({ maxOutputBytes }: SessionRecord, output: Output, seq: Seq): boolean {
+  return output.bytes + MAX_SEQ_BYTES > maxOutputBytes && frameBytes(output, seq) > maxOutputBytes
 }
