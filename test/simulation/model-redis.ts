@@ -3,6 +3,7 @@
 
 import type { Argument, Reply } from '../../src/stores/redis/redis-port.js'
 import type { ScriptName } from '../../src/stores/redis/scripts.js'
+import type { Flaw } from './world.js'
 
 export interface ModelSession {
   readonly fields: Map<string, string>
@@ -33,7 +34,7 @@ function toReply (answer: Answer): Reply {
 
 const flat = (fields: Map<string, string>): string[] => [...fields].flat()
 
-export function createModelRedis (now: () => number): ModelRedis {
+export function createModelRedis (now: () => number, flaw: Flaw = 'none'): ModelRedis {
   const sessions = new Map<string, ModelSession>()
   const tombstones = new Map<string, Map<string, string>>()
   const deadlines = new Map<string, number>()
@@ -91,10 +92,18 @@ export function createModelRedis (now: () => number): ModelRedis {
   function append (sid: string, args: readonly string[], at: number): Answer[] {
     const session = sessions.get(sid)
     if (session === undefined) return ['missing']
-    if (get(session, 'o') !== args[at] || get(session, 'f') !== args[at + 1]) return ['fenced']
+    const isOwner = get(session, 'o') === args[at] && get(session, 'f') === args[at + 1]
+    if (!isOwner && flaw !== 'a write without a look at the fence') return ['fenced']
     const [prev, last, released] = args.slice(at + 2, at + 5).map(Number) as [number, number, number]
     const stored = number(session, 'ls')
     const base = number(session, 'rs')
+    if (flaw === 'a batch appended twice') {
+      const again = args.slice(at + 7 + Number(args[at + 6]))
+      record(sid, stored + 1, again)
+      session.outputs.push(...again)
+      set(session, { ls: stored + again.length })
+      return ['kept', '0']
+    }
     if (last < stored) return ['kept', '0']
     if (stored !== prev && stored !== last) return ['gap', String(stored)]
     const from = at + 7 + Number(args[at + 6])
@@ -166,13 +175,14 @@ export function createModelRedis (now: () => number): ModelRedis {
       if (Number(lastSeen) > number(session, 'ls')) {
         return ['ended', finish(sid, session, 'state_lost', String(now()), keys)[1] as Answer, '1']
       }
-      if (owner !== '') settle(sid, session, null)
+      if (flaw === 'an inbox left behind by a claim') session.inbox = []
+      else if (owner !== '') settle(sid, session, null)
       set(session, {
         o: node,
         f: Math.max(number(session, 'f') + 1, now()),
         n: args[12] as string,
         th: next,
-        pt: hash,
+        pt: flaw === 'a token that dies with its first use' ? '' : hash,
         l: labels,
         da: '',
         dl: '',
@@ -216,7 +226,7 @@ export function createModelRedis (now: () => number): ModelRedis {
     orphan (keys, args) {
       const [sid = '', node = '', windowMs = '', idleMs = '', unheardMs = ''] = args
       const session = sessions.get(sid)
-      const isOther = args[8] !== '' && session !== undefined && get(session, 'n') !== args[8]
+      const isOther = flaw !== 'an undo of whatever call' && args[8] !== '' && session !== undefined && get(session, 'n') !== args[8]
       if (isOther && get(session, 'o') === node) return ['not_theirs']
       if (session === undefined || get(session, 'o') !== node) {
         setOf(keys[9] as string).delete(sid)
