@@ -6,10 +6,9 @@ import { once } from 'node:events'
 import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { WebSocket } from 'ws'
-import { connect, type Session } from '../../src/client/client.js'
 import { needsRedis, startRedis, type RedisServer } from '../helpers/redis.js'
 import { eventually, startServer, type ServerProcess } from '../helpers/server.js'
+import { outages, p95, post, startUser, type User } from '../helpers/users.js'
 
 const CLIENTS = 20
 const PUSHES_EVERY_MS = 20
@@ -81,65 +80,10 @@ async function startFleet (t: Test, count = 3): Promise<Fleet> {
   return fleet
 }
 
-interface User {
-  readonly session: Session
-  readonly id: string
-  /** Numbers that were pushed to it, in the order of their arrival. */
-  readonly heard: number[]
-  /** When commands were answered. */
-  readonly answeredAt: number[]
-  readonly errors: string[]
-  readonly wrong: unknown[]
-  stop(): Promise<void>
-}
-
-async function startUser (url: string): Promise<User> {
-  const session = connect(url, { WebSocket: WebSocket as never })
-  const heard: number[] = []
-  const answeredAt: number[] = []
-  const errors: string[] = []
-  const wrong: unknown[] = []
-  const control = { stopped: false }
-  session.onMessage('tick', n => { heard.push(n as number) })
-  await session.send('echo', 0)
-  const talking = (async () => {
-    for (let n = 1; !control.stopped; n++) {
-      try {
-        const answer = await session.send('echo', n)
-        if (answer !== n) wrong.push([n, answer])
-        answeredAt.push(performance.now())
-      } catch (error) {
-        errors.push((error as { code: string }).code)
-      }
-      await delay(10)
-    }
-  })()
-  return {
-    session,
-    id: session.sessionId as string,
-    heard,
-    answeredAt,
-    errors,
-    wrong,
-    async stop () {
-      control.stopped = true
-      await talking
-    }
-  }
-}
-
 async function startUsers (t: Test, { balancer }: Fleet): Promise<User[]> {
   const users = await Promise.all(Array.from({ length: CLIENTS }, () => startUser(balancer.url)))
   t.teardown(() => { for (const { session } of users) session.dispose() })
   return users
-}
-
-async function post (url: string, body: object): Promise<number> {
-  const answer = await fetch(url, {
-    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body)
-  })
-  await answer.text()
-  return answer.status
 }
 
 /** Pushes 1, 2, 3 … to every user, over the REST API of the node that `via` names then. */
@@ -176,19 +120,6 @@ async function checkAll (t: Test, users: readonly User[], pushed: number, mayBeU
   const unexpected = users.flatMap(({ errors }) => errors).filter(code => !mayBeUnknown || code !== 'OUTCOME_UNKNOWN')
   t.strictSame(unexpected, [])
 }
-
-/** The longest wait of each user between two answers that ends after `from`, ascending. */
-function outages (users: readonly User[], from: number): number[] {
-  return users.map(({ answeredAt }) => {
-    let longest = 0
-    for (let i = 1; i < answeredAt.length; i++) {
-      if ((answeredAt[i] as number) >= from) longest = Math.max(longest, (answeredAt[i] as number) - (answeredAt[i - 1] as number))
-    }
-    return longest
-  }).sort((a, b) => a - b)
-}
-
-const p95 = (sorted: readonly number[]): number => Math.round(sorted[Math.floor(sorted.length * 0.95)] as number)
 
 t.test('a node is killed under load: its clients are live in their sessions elsewhere', needsRedis(), async t => {
   const fleet = await startFleet(t)
