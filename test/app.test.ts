@@ -1,4 +1,5 @@
-// The application as the server builds it: what it answers when something is wrong, what it writes to the log, and the bounds on addresses and time.
+// The application as the server builds it: what it answers when something is wrong, what it writes
+// to the log, and the bounds on addresses and time.
 
 import type { Socket } from 'node:net'
 import t from 'tap'
@@ -14,17 +15,31 @@ t.test('answers every fault as {statusCode, code, error, message}', async t => {
   const app = await buildTestApp(t, {
     before: app => {
       app.get('/domain', async () => { throw new HoldfastError('USER_QUOTA', { retryAfterMs: 1500 }) })
-      app.post('/checked', { schema: { body: { type: 'object', properties: { n: { type: 'integer' } } } } }, async () => 'ok')
+      app.post(
+        '/checked',
+        { schema: { body: { type: 'object', properties: { n: { type: 'integer' } } } } },
+        async () => 'ok'
+      )
     }
   })
   const json = { 'content-type': 'application/json' }
   const cases = [
     [await app.inject('/nowhere'), 404, 'ROUTE_NOT_FOUND'],
     [await app.inject('/domain'), 429, 'USER_QUOTA'],
-    [await app.inject({ method: 'POST', url: '/checked', headers: json, payload: '{"n":"x"}' }), 400, 'INVALID_REQUEST'],
+    [
+      await app.inject({ method: 'POST', url: '/checked', headers: json, payload: '{"n":"x"}' }), 400, 'INVALID_REQUEST'
+    ],
     [await app.inject({ method: 'POST', url: '/checked', headers: json, payload: '{"n":' }), 400, 'INVALID_REQUEST'],
-    [await app.inject({ method: 'POST', url: '/checked', headers: json, payload: '{"__proto__":{}}' }), 400, 'INVALID_REQUEST'],
-    [await app.inject({ method: 'POST', url: '/checked', headers: json, payload: `"${'x'.repeat(1_200_000)}"` }), 413, 'PAYLOAD_TOO_LARGE'],
+    [
+      await app.inject({ method: 'POST', url: '/checked', headers: json, payload: '{"__proto__":{}}' }),
+      400,
+      'INVALID_REQUEST'
+    ],
+    [
+      await app.inject({ method: 'POST', url: '/checked', headers: json, payload: `"${'x'.repeat(1_200_000)}"` }),
+      413,
+      'PAYLOAD_TOO_LARGE'
+    ],
     [await app.inject('/%zz'), 400, 'INVALID_REQUEST'],
     [await app.inject('/ws'), 426, 'UPGRADE_REQUIRED']
   ] as const
@@ -33,7 +48,11 @@ t.test('answers every fault as {statusCode, code, error, message}', async t => {
     t.match(answer.json(), { statusCode, code, error: String, message: String })
   }
   t.equal(cases[1][0].headers['retry-after'], '2')
-  t.equal((await app.inject({ method: 'DELETE', url: '/nowhere', headers: json })).statusCode, 404, 'what has no body has no type')
+  t.equal(
+    (await app.inject({ method: 'DELETE', url: '/nowhere', headers: json })).statusCode,
+    404,
+    'what has no body has no type'
+  )
 })
 
 t.test('shows nothing of an unexpected error and logs it whole', async t => {
@@ -53,19 +72,26 @@ t.test('shows nothing of an unexpected error and logs it whole', async t => {
 t.test('writes no token, cookie or query to the log', async t => {
   const { logStream, lines } = createLogCapture()
   const { port } = await startTestApp(t, { config: { logLevel: 'trace', jwtSecret: 'x'.repeat(32) }, logStream })
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/ws?token=in-the-query`, ['holdfast.v1', 'auth.in-the-subprotocol'], {
-    headers: { authorization: 'Bearer in-the-header', cookie: 'in=the-cookie' }
-  })
+  const socket = new WebSocket(
+    `ws://127.0.0.1:${port}/ws?token=in-the-query`,
+    ['holdfast.v1', 'auth.in-the-subprotocol'],
+    {
+      headers: { authorization: 'Bearer in-the-header', cookie: 'in=the-cookie' }
+    }
+  )
   socket.on('error', () => {})
-  await new Promise(resolve => { socket.once('unexpected-response', (_request, response) => { resolve(response.resume()) }) })
+  await new Promise(resolve => {
+    socket.once('unexpected-response', (_request, response) => { resolve(response.resume()) })
+  })
   socket.terminate()
   const log = JSON.stringify(lines)
   t.match(log, '"url":"/ws"')
   for (const secret of ['in-the-query', 'in-the-subprotocol', 'in-the-header', 'the-cookie']) t.notMatch(log, secret)
 })
 
-// A request was logged without its method and route below debug, and each one without the operators' token was an error of a library besides.
-t.test('logs one line a request, with method, route, status and time, and a refusal of an operator as a warning', async t => {
+// A request was logged without its method and route below debug, and each one without the
+// operators' token was an error of a library besides.
+t.test('logs one line a request, with method, route, status and time; an operator\'s refusal as a warning', async t => {
   const { logStream, lines } = createLogCapture()
   const app = await buildTestApp(t, { logStream, config: { logLevel: 'info', adminToken: 'sixteen-letters!' } })
   lines.length = 0
@@ -141,15 +167,23 @@ t.test('counts what operators ask in one budget, and what needs no operator in a
     for (const path of paths) answers.push((await app.inject(path)).statusCode)
     return answers
   }
-  t.same(await statuses(['/metrics', '/sessions', '/users/x/sessions', '/metrics', '/openapi.json']), [200, 200, 200, 429, 200])
-  t.same(await statuses(['/openapi.json', '/docs/', '/', '/nowhere', '/docs/', '/openapi.json', '/', '/sessions']), [200, 200, 200, 429, 429, 429, 429, 200])
+  t.same(
+    await statuses(['/metrics', '/sessions', '/users/x/sessions', '/metrics', '/openapi.json']),
+    [200, 200, 200, 429, 200]
+  )
+  t.same(
+    await statuses(['/openapi.json', '/docs/', '/', '/nowhere', '/docs/', '/openapi.json', '/', '/sessions']),
+    [200, 200, 200, 429, 429, 429, 429, 200]
+  )
 })
 
 t.test('believes forwarded addresses only from named proxies', async t => {
   const before = (app: Awaited<ReturnType<typeof buildTestApp>>): void => { app.get('/ip', async ({ ip }) => ip) }
   const forwarded = { url: '/ip', headers: { 'x-forwarded-for': '198.51.100.1, 203.0.113.9' } }
   const trusting = await buildTestApp(t, { config: { trustProxy: ['127.0.0.0/8'] }, before })
-  t.equal((await trusting.inject(forwarded)).body, '203.0.113.9', 'and then the last one that the proxy has seen itself')
+  t.equal(
+    (await trusting.inject(forwarded)).body, '203.0.113.9', 'and then the last one that the proxy has seen itself'
+  )
   const plain = await buildTestApp(t, { before })
   t.equal((await plain.inject(forwarded)).body, '127.0.0.1')
 })
@@ -166,7 +200,9 @@ t.test('gives slow headers a time, and answers 408', async t => {
 
 t.test('answers broken HTTP and too many headers, and closes', async t => {
   const { port } = await startTestApp(t)
-  for (const [text, status] of [['NONSENSE\r\n\r\n', 400], [`GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 431]] as const) {
+  for (const [text, status] of [
+    ['NONSENSE\r\n\r\n', 400], [`GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 431]
+  ] as const) {
     const peer = await rawConnect(port)
     peer.write(text)
     const answer = await peer.answer()
@@ -203,9 +239,16 @@ t.test('P-47 asks for tokens as soon as a secret is set', async t => {
 t.test('leaves peers alone that are gone before they are looked at', async t => {
   const { logStream, lines } = createLogCapture()
   const { app, port } = await startTestApp(t, { config: { logLevel: 'info' }, logStream })
-  // What a reset before the first hook looks like; without an address there is no budget to count it in.
-  app.server.on('connection', (socket: Socket) => { Object.defineProperty(socket, 'remoteAddress', { value: undefined }) })
-  for (const text of ['GET /sessions HTTP/1.1\r\nHost: a\r\n\r\n', `GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${'A'.repeat(22)}==\r\n\r\n`]) {
+  // What a reset before the first hook looks like; without an address there is no budget to count
+  // it in.
+  app.server.on('connection', (socket: Socket) => {
+    Object.defineProperty(socket, 'remoteAddress', { value: undefined })
+  })
+  for (const text of [
+    'GET /sessions HTTP/1.1\r\nHost: a\r\n\r\n',
+    'GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: ' +
+      `13\r\nSec-WebSocket-Key: ${'A'.repeat(22)}==\r\n\r\n`
+  ]) {
     const peer = await rawConnect(port)
     peer.write(text)
     await peer.ended

@@ -1,4 +1,5 @@
-// The configuration as an operator meets it: what is set where, and what is said about what cannot be.
+// The configuration as an operator meets it: what is set where, and what is said about what cannot
+// be.
 
 import t from 'tap'
 import { buildApp } from '../src/app.js'
@@ -58,11 +59,19 @@ t.test('takes flags over the environment over .env over defaults', async t => {
 })
 
 t.test('takes flags with and without an equals sign', async t => {
-  t.match(load({ argv: ['--max-sessions=5', '--session-timeout-seconds', '1.5'] }), { maxSessions: 5, sessionTimeoutSeconds: 1.5 })
+  t.match(
+    load({ argv: ['--max-sessions=5', '--session-timeout-seconds', '1.5'] }),
+    { maxSessions: 5, sessionTimeoutSeconds: 1.5 }
+  )
 })
 
 t.test('reads lists, separated by commas', async t => {
-  const config = load({ env: { HOLDFAST_ALLOWED_ORIGINS: 'https://a.example, https://b.example:8443', HOLDFAST_TRUST_PROXY: '10.0.0.0/8,::1' } })
+  const config = load({
+    env: {
+      HOLDFAST_ALLOWED_ORIGINS: 'https://a.example, https://b.example:8443',
+      HOLDFAST_TRUST_PROXY: '10.0.0.0/8,::1'
+    }
+  })
   t.same(config.allowedOrigins, ['https://a.example', 'https://b.example:8443'])
   t.same(config.trustProxy, ['10.0.0.0/8', '::1'])
   t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '' } }).allowedOrigins, [])
@@ -70,7 +79,8 @@ t.test('reads lists, separated by commas', async t => {
 
 t.test('shows and uses origins and proxies in one form, however they were written', async t => {
   const env = {
-    HOLDFAST_ALLOWED_ORIGINS: 'HTTPS://App.example:443/, https://app.example, https://*.Preview.example, capacitor://localhost, null',
+    HOLDFAST_ALLOWED_ORIGINS: 'HTTPS://App.example:443/, https://app.example, https://*.Preview.example, ' +
+      'capacitor://localhost, null',
     HOLDFAST_TRUST_PROXY: '127.0.0.1, 10.1.2.3/8, FD00:0::/8, ::ffff:10.0.0.0/104'
   }
   const config = load({ env })
@@ -92,9 +102,14 @@ t.test('lists every problem at once', async t => {
     argv: ['--max-in-flght', '3', 'stray', '--heartbeat-seconds']
   })
   t.equal(problems.length, 8)
-  t.match(problems.join('\n'), /PORT in the environment: "70000" is not possible; it takes a whole number from 0 to 65535/)
+  t.match(
+    problems.join('\n'), /PORT in the environment: "70000" is not possible; it takes a whole number from 0 to 65535/
+  )
   t.match(problems.join('\n'), /HOLDFAST_OUTBOX_BYTES in \.env: "many"/)
-  t.match(problems.join('\n'), /HOLDFAST_SESION_TIMEOUT_SECONDS in the environment is no option; did you mean HOLDFAST_SESSION_TIMEOUT_SECONDS\?/)
+  t.match(
+    problems.join('\n'),
+    /HOLDFAST_SESION_TIMEOUT_SECONDS in the environment is no option; did you mean HOLDFAST_SESSION_TIMEOUT_SECONDS\?/
+  )
   t.match(problems.join('\n'), /--max-in-flght is no flag; did you mean --max-in-flight\?/)
   t.match(problems.join('\n'), /"stray" on the command line is no flag/)
   t.match(problems.join('\n'), /--heartbeat-seconds needs a value/)
@@ -103,7 +118,9 @@ t.test('lists every problem at once', async t => {
 })
 
 t.test('neither clamps nor converts', async t => {
-  for (const text of ['', ' 5', '5 ', '0x10', '1e3', '-1', '+5', '5.5', 'Infinity', 'NaN', '99999999999999999999', 'true']) {
+  for (const text of [
+    '', ' 5', '5 ', '0x10', '1e3', '-1', '+5', '5.5', 'Infinity', 'NaN', '99999999999999999999', 'true'
+  ]) {
     t.equal(problemsOf({ env: { HOLDFAST_MAX_SESSIONS: text } }).length, 1, `HOLDFAST_MAX_SESSIONS=${text}`)
   }
   for (const text of ['', '.5', '5.', '1.2345', '1,5', '-0', '5s']) {
@@ -118,7 +135,14 @@ t.test('takes the ends of every range and nothing beyond', async t => {
     const { minimum, maximum } = schema as { minimum?: number, maximum?: number }
     if (minimum === undefined || maximum === undefined) continue
     // The core's URL makes the core's options count; the other two are held against each other.
-    const beside = { HOLDFAST_CORE_URL: 'http://127.0.0.1:1', ...(['redisPartitions', 'workers'].includes(key) ? { HOLDFAST_REDIS_URL: 'redis://h' } : {}), HOLDFAST_JWKS_URL: 'http://127.0.0.1:1', ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}), ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}), ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {}) }
+    const beside = {
+      HOLDFAST_CORE_URL: 'http://127.0.0.1:1',
+      ...(['redisPartitions', 'workers'].includes(key) ? { HOLDFAST_REDIS_URL: 'redis://h' } : {}),
+      HOLDFAST_JWKS_URL: 'http://127.0.0.1:1',
+      ...(key === 'maxSessionsPerUser' ? { HOLDFAST_MAX_SESSIONS: '10000000' } : {}),
+      ...(key === 'outboxBytes' ? { HOLDFAST_OUTBOX_TOTAL_BYTES: String(2 ** 40) } : {}),
+      ...(key === 'outboxTotalBytes' ? { HOLDFAST_OUTBOX_BYTES: '1024' } : {})
+    }
     t.same(problemsOf({ env: { ...beside, [env]: String(minimum) } }), [], `${env}=${minimum}`)
     t.same(problemsOf({ env: { ...beside, [env]: String(maximum) } }), [], `${env}=${maximum}`)
     t.equal(problemsOf({ env: { ...beside, [env]: String(maximum + 1) } }).length, 1, `${env}=${maximum + 1}`)
@@ -129,7 +153,9 @@ t.test('takes the ends of every range and nothing beyond', async t => {
 // Parsing 16 MiB took a quarter of a second, in which nobody was served.
 t.test('nothing larger than what is parsed in one piece can be allowed', async t => {
   for (const env of ['HOLDFAST_MAX_MESSAGE_BYTES', 'HOLDFAST_MAX_CONTEXT_BYTES']) {
-    t.match(problemsOf({ env: { [env]: '1048577' } }), [new RegExp(`^${env} in the environment: "1048577" is not possible; it takes a whole number from \\d+ to 1048576`)])
+    t.match(problemsOf({ env: { [env]: '1048577' } }), [
+      new RegExp(`^${env} in the environment: "1048577" is not possible; it takes a whole number from \\d+ to 1048576`)
+    ])
   }
 })
 
@@ -159,17 +185,24 @@ t.test('refuses operator tokens that are short or could not be sent', async t =>
 
 t.test('takes addresses and ranges of proxies, no hop counts, and not every address', async t => {
   for (const proxy of [
-    '1', 'true', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', '10.0.0.1,,', '0.0.0.0/0', '::/0'
+    '1', 'true', 'loopback', '10.0.0.0/33', '::1/129', '10.0.0.0/', '10.0.0.0/8/8', '10.0.0', '10.0.0.1,,', '0.0.0.0/0',
+    '::/0'
   ]) {
     t.equal(problemsOf({ env: { HOLDFAST_TRUST_PROXY: proxy } }).length, 1, proxy)
   }
 })
 
 t.test('takes origins, not addresses of pages, and says which origin was meant', async t => {
-  for (const origin of ['app.example', 'https://app.example/path', 'wss://app.example', 'https://pr-*.app.example', 'http://localhost:*', '*,https://app.example']) {
+  for (const origin of [
+    'app.example', 'https://app.example/path', 'wss://app.example', 'https://pr-*.app.example', 'http://localhost:*',
+    '*,https://app.example'
+  ]) {
     t.equal(problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: origin } }).length, 1, origin)
   }
-  t.match(problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: 'https://app.example/login' } }), [/its origin is https:\/\/app\.example/])
+  t.match(
+    problemsOf({ env: { HOLDFAST_ALLOWED_ORIGINS: 'https://app.example/login' } }),
+    [/its origin is https:\/\/app\.example/]
+  )
   t.same(load({ env: { HOLDFAST_ALLOWED_ORIGINS: '*' } }).allowedOrigins, ['*'])
 })
 
@@ -177,8 +210,16 @@ t.test('checks secrets and addresses before anything uses them', async t => {
   t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'short' } }), [/it has 5 bytes, and 32 are the least/])
   t.match(problemsOf({ env: { HOLDFAST_JWKS_URL: 'ftp://keys.example' } }), [/not an http or https URL/])
   t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://user:secret@core.example' } }), [/credentials or a fragment/])
-  t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_CORE_SECRET: 'whsec_c2hvcnQ=' } }), [/its key has 5 bytes/])
-  t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_LIFECYCLE_EVENTS: 'session.created,session.lost' } }), [/session\.ended/])
+  t.match(
+    problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_CORE_SECRET: 'whsec_c2hvcnQ=' } }),
+    [/its key has 5 bytes/]
+  )
+  t.match(
+    problemsOf({
+      env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_LIFECYCLE_EVENTS: 'session.created,session.lost' }
+    }),
+    [/session\.ended/]
+  )
 })
 
 t.test('refuses options that would have no effect', async t => {
@@ -188,20 +229,34 @@ t.test('refuses options that would have no effect', async t => {
   ])
   t.match(problemsOf({ env: { HOLDFAST_OUTBOX_TOTAL_BYTES: '2048' } }), [/HOLDFAST_OUTBOX_BYTES is 1048576, more than/])
   t.match(problemsOf({ env: { HOLDFAST_JWT_CLOCK_TOLERANCE_SECONDS: '5' } }), [/no effect without HOLDFAST_JWT_SECRET/])
-  t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'x'.repeat(32), HOLDFAST_JWKS_MAX_STALE_SECONDS: '5' } }), [/no effect without HOLDFAST_JWKS_URL/])
-  t.match(problemsOf({ env: { HOLDFAST_MAX_SESSIONS_PER_USER: '5' } }), [/no effect without HOLDFAST_JWT_SECRET.*everybody is the placeholder/])
+  t.match(
+    problemsOf({ env: { HOLDFAST_JWT_SECRET: 'x'.repeat(32), HOLDFAST_JWKS_MAX_STALE_SECONDS: '5' } }),
+    [/no effect without HOLDFAST_JWKS_URL/]
+  )
+  t.match(problemsOf({ env: { HOLDFAST_MAX_SESSIONS_PER_USER: '5' } }), [
+    /no effect without HOLDFAST_JWT_SECRET.*everybody is the placeholder/
+  ])
   const few = { HOLDFAST_JWT_SECRET: 'x'.repeat(32), HOLDFAST_MAX_SESSIONS_PER_USER: '5', HOLDFAST_MAX_SESSIONS: '4' }
   t.match(problemsOf({ env: few }), [/HOLDFAST_MAX_SESSIONS_PER_USER is 5 and has no effect/])
-  t.match(problemsOf({ env: { HOLDFAST_TRUST_PROXY: '10.0.0.0/8' } }), [/HOLDFAST_TRUST_PROXY has no effect: HOST "127\.0\.0\.1" is reached from this machine alone/])
+  t.match(problemsOf({ env: { HOLDFAST_TRUST_PROXY: '10.0.0.0/8' } }), [
+    /HOLDFAST_TRUST_PROXY has no effect: HOST "127\.0\.0\.1" is reached from this machine alone/
+  ])
   for (const proxies of ['10.0.0.0/8,127.0.0.1', '127.0.0.0/8', '::1', '127.0.0.2', '0.0.0.0/1']) {
     t.same(problemsOf({ env: { HOLDFAST_TRUST_PROXY: proxies } }), [], proxies)
   }
-  t.same(problemsOf({ env: { HOST: '0.0.0.0', HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!', HOLDFAST_TRUST_PROXY: '10.0.0.0/8' } }), [])
+  t.same(
+    problemsOf({
+      env: { HOST: '0.0.0.0', HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!', HOLDFAST_TRUST_PROXY: '10.0.0.0/8' }
+    }),
+    []
+  )
 })
 
 // Every handshake was 503: fetch takes no URL with credentials in it.
 t.test('takes no address of a key set that can never be fetched', async t => {
-  for (const url of ['https://ada:secret@id.example/keys', 'https://id.example/keys#now', 'id.example/keys', 'file:///keys.json']) {
+  for (const url of [
+    'https://ada:secret@id.example/keys', 'https://id.example/keys#now', 'id.example/keys', 'file:///keys.json'
+  ]) {
     t.equal(problemsOf({ env: { HOLDFAST_JWKS_URL: url } }).length, 1, url)
   }
 })
@@ -216,11 +271,18 @@ t.test('takes every time for headers that Node.js takes', async t => {
 // It counted repeats of commands that may have been executed. To ignore it would be silent, and "no
 // option" no help.
 t.test('says what became of options that were withdrawn', async t => {
-  t.match(problemsOf({ env: { HOLDFAST_CORE_RETRIES: '0' }, dotenv: 'HOLDFAST_CORE_RETRIES=2', argv: ['--core-retries', '2'] }), [
-    /^HOLDFAST_CORE_RETRIES in .env has been withdrawn: .*HOLDFAST_CORE_IDEMPOTENT.*remove it/,
-    /^HOLDFAST_CORE_RETRIES in the environment has been withdrawn/,
-    /^--core-retries has been withdrawn/
-  ])
+  t.match(
+    problemsOf({
+      env: { HOLDFAST_CORE_RETRIES: '0' },
+      dotenv: 'HOLDFAST_CORE_RETRIES=2',
+      argv: ['--core-retries', '2']
+    }),
+    [
+      /^HOLDFAST_CORE_RETRIES in .env has been withdrawn: .*HOLDFAST_CORE_IDEMPOTENT.*remove it/,
+      /^HOLDFAST_CORE_RETRIES in the environment has been withdrawn/,
+      /^--core-retries has been withdrawn/
+    ]
+  )
 })
 
 t.test('takes true and false for what is one or the other, and nothing else', async t => {
@@ -253,7 +315,13 @@ t.test('knows what the command line asks for', async t => {
 })
 
 t.test('prints a configuration that gives the same configuration, with secrets masked', async t => {
-  const config = load({ env: { HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!', HOLDFAST_ALLOWED_ORIGINS: 'https://a.example,https://b.example', HOLDFAST_HEARTBEAT_SECONDS: '0.5' } })
+  const config = load({
+    env: {
+      HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!',
+      HOLDFAST_ALLOWED_ORIGINS: 'https://a.example,https://b.example',
+      HOLDFAST_HEARTBEAT_SECONDS: '0.5'
+    }
+  })
   const printed = renderConfig(config)
   t.notMatch(printed, 'sixteen-letters!')
   t.match(printed, 'HOLDFAST_ADMIN_TOKEN=********')
@@ -310,7 +378,9 @@ t.test('refuses what cannot be meant of stores', async t => {
   ])
   t.match(problemsOf({ env: { HOLDFAST_REDIS_URL: 'http://h' } }), [/redis:\/\//])
   t.match(problemsOf({ env: { HOLDFAST_REDIS_URL: 'redis://h', HOLDFAST_REDIS_PARTITIONS: '100' } }), [/power of two/])
-  t.same(problemsOf({ env: { HOLDFAST_NODE_NAME: 'a' } }), ['HOLDFAST_NODE_NAME has no effect without HOLDFAST_STORE=redis.'])
+  t.same(problemsOf({ env: { HOLDFAST_NODE_NAME: 'a' } }), [
+    'HOLDFAST_NODE_NAME has no effect without HOLDFAST_STORE=redis.'
+  ])
   t.same(problemsOf({ env: { HOLDFAST_STORE: 'embedded' } }), [
     'HOLDFAST_STORE is embedded, which keeps sessions in a directory: set HOLDFAST_DATA_DIR.'
   ])

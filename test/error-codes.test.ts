@@ -51,18 +51,29 @@ function byCore (answer: Parameters<typeof startCore>[1] | 'nobody'): Scenario {
   return async t => {
     const url = answer === 'nobody' ? await unusedUrl() : (await startCore(t, answer)).url
     const core: PlatformCore = createHttpCore({
-      url, timeoutMs: 5000, lifecycleEvents: [], maxAnswerBytes: 1000, clock: systemClock, log: { debug () {}, info () {}, warn () {}, error () {} }
+      url,
+      timeoutMs: 5000,
+      lifecycleEvents: [],
+      maxAnswerBytes: 1000,
+      clock: systemClock,
+      log: { debug () {}, info () {}, warn () {}, error () {} }
     })
     t.teardown(() => core.close())
     const { timeoutMs } = { timeoutMs: answer === 'nobody' ? 500 : 20_000 }
-    return await core.execute(coreCommand({ timeoutMs })).then(() => ({ code: 'none' }), (error: { code: string }) => ({ code: error.code }))
+    return await core.execute(coreCommand({ timeoutMs })).then(
+      () => ({ code: 'none' }),
+      (error: { code: string }) => ({ code: error.code })
+    )
   }
 }
 
 function rest (options: InjectOptions | ((app: FastifyInstance) => InjectOptions), app: TestAppOptions = {}): Scenario {
   return async t => {
     const built = await buildTestApp(t, app)
-    const answer = await built.inject({ remoteAddress: '127.0.0.1', ...(typeof options === 'function' ? options(built) : options) })
+    const answer = await built.inject({
+      remoteAddress: '127.0.0.1',
+      ...(typeof options === 'function' ? options(built) : options)
+    })
     return { code: answer.json().code, status: answer.statusCode }
   }
 }
@@ -116,7 +127,10 @@ async function caught (act: () => unknown): Promise<Told> {
 const user = (id: string) => async () => ({ userId: id })
 const never = () => new Promise<never>(() => {})
 const message = (app: FastifyInstance, more: object = {}): InjectOptions => ({
-  method: 'POST', url: `/sessions/${app.sessionManager.createSession('ann').id}/messages`, payload: { event: 'x' }, ...more
+  method: 'POST',
+  url: `/sessions/${app.sessionManager.createSession('ann').id}/messages`,
+  payload: { event: 'x' },
+  ...more
 })
 
 const SCENARIOS: Record<ErrorCode, Scenario> = {
@@ -137,13 +151,24 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
   CORE_REFUSED: byCore((_, response) => { response.writeHead(404).end() }),
   INVALID_RESULT: handled(() => 1n),
   RESULT_TOO_LARGE: byCore((_, response) => { response.end(JSON.stringify({ payload: 'x'.repeat(2000) })) }),
-  CONTEXT_TOO_LARGE: wire(socket => socket.send({ command: 'context.set', payload: { a: 'x'.repeat(200) }, id: 1 }), { config: { maxContextBytes: 100 } }),
-  RATE_LIMITED: wire(socket => { for (let id = 1; id <= 3; id++) socket.send({ command: 'ping', id }) }, { config: { commandsPerSecond: 1 } }),
+  CONTEXT_TOO_LARGE: wire(
+    socket => socket.send({ command: 'context.set', payload: { a: 'x'.repeat(200) }, id: 1 }),
+    { config: { maxContextBytes: 100 } }
+  ),
+  RATE_LIMITED: wire(
+    socket => { for (let id = 1; id <= 3; id++) socket.send({ command: 'ping', id }) },
+    { config: { commandsPerSecond: 1 } }
+  ),
   TOO_MANY_IN_FLIGHT: wire(socket => { for (let id = 1; id <= 2; id++) socket.send({ command: 'hang', id }) }, {
     config: { maxInFlight: 1 }, before: app => app.dispatcher.command('hang', {}, never)
   }),
-  STORE_UNAVAILABLE: handshake({}, { store: { ...createMemoryStore(), health: () => 'degraded', traits: { survives: 'process', shared: false } } }),
-  DRAINING: wire(async socket => socket.send({ command: 'ping', id: 1 }), { before: app => app.dispatcher.refuseCommands() }),
+  STORE_UNAVAILABLE: handshake(
+    {}, { store: { ...createMemoryStore(), health: () => 'degraded', traits: { survives: 'process', shared: false } } }
+  ),
+  DRAINING: wire(
+    async socket => socket.send({ command: 'ping', id: 1 }),
+    { before: app => app.dispatcher.refuseCommands() }
+  ),
   INTERNAL: handled(() => { throw new Error('secret') }),
 
   UPGRADE_REQUIRED: rest({ url: '/ws' }),
@@ -151,7 +176,11 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
   SUBPROTOCOL_UNSUPPORTED: handshake({ 'sec-websocket-protocol': 'mqtt' }),
   UNAUTHENTICATED: handshake({}, { authenticate: async () => { throw new HoldfastError('UNAUTHENTICATED') } }),
   AUTH_UNAVAILABLE: handshake({}, { authenticate: async () => { throw new HoldfastError('AUTH_UNAVAILABLE') } }),
-  FORBIDDEN: rest({ method: 'DELETE', url: '/sessions/x', headers: { host: 'localhost', origin: 'http://evil.example', 'sec-fetch-site': 'cross-site' } }),
+  FORBIDDEN: rest({
+    method: 'DELETE',
+    url: '/sessions/x',
+    headers: { host: 'localhost', origin: 'http://evil.example', 'sec-fetch-site': 'cross-site' }
+  }),
   ORIGIN_FORBIDDEN: handshake({ origin: 'http://evil.example' }),
   TOO_MANY_REQUESTS: handshake({}, { config: { upgradesPerMinute: 1 } }, 2),
   USER_QUOTA: handshake({}, { authenticate: user('ann'), config: { maxSessionsPerUser: 1 } }, 2),
@@ -168,8 +197,14 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
     app.sessionManager.terminateSession(id)
     return { url: `/sessions/${id}` }
   }),
-  NOT_ATTACHED: rest(app => ({ method: 'DELETE', url: `/sessions/${app.sessionManager.createSession('ann').id}/connection` })),
-  PAYLOAD_TOO_LARGE: rest(app => message(app, { payload: { event: 'x', payload: 'x'.repeat(1100) } }), { config: { outboxBytes: 1024 } }),
+  NOT_ATTACHED: rest(app => ({
+    method: 'DELETE',
+    url: `/sessions/${app.sessionManager.createSession('ann').id}/connection`
+  })),
+  PAYLOAD_TOO_LARGE: rest(
+    app => message(app, { payload: { event: 'x', payload: 'x'.repeat(1100) } }),
+    { config: { outboxBytes: 1024 } }
+  ),
   ROUTE_MOVED: rest({ method: 'POST', url: '/messages', payload: {} }),
   IDEMPOTENCY_KEY_REUSED: async t => {
     const app = await buildTestApp(t)
@@ -183,18 +218,30 @@ const SCENARIOS: Record<ErrorCode, Scenario> = {
     const app = await buildTestApp(t, {
       before: async app => {
         await app.register(async scope => {
-          prepareRestScope(scope).post('/slow', (request, reply) => sendOnce(app.idempotencyKeys, request, reply, never))
+          prepareRestScope(scope).post('/slow', (request, reply) => sendOnce(
+            app.idempotencyKeys, request, reply, never
+          ))
         })
       }
     })
-    const asked: InjectOptions = { method: 'POST', url: '/slow', headers: { 'idempotency-key': 'k' }, payload: {}, remoteAddress: '127.0.0.1' }
+    const asked: InjectOptions = {
+      method: 'POST',
+      url: '/slow',
+      headers: { 'idempotency-key': 'k' },
+      payload: {},
+      remoteAddress: '127.0.0.1'
+    }
     void app.inject(asked).catch(() => {})
     const answer = await app.inject(asked)
     return { code: answer.json().code, status: answer.statusCode }
   },
   TOO_MANY_KEYS: async t => {
     const app = await buildTestApp(t, { config: { maxIdempotencyKeys: 1 } })
-    const ask = (key: string) => app.inject({ ...message(app), headers: { 'idempotency-key': key }, remoteAddress: '127.0.0.1' })
+    const ask = (key: string) => app.inject({
+      ...message(app),
+      headers: { 'idempotency-key': key },
+      remoteAddress: '127.0.0.1'
+    })
     await ask('a')
     const answer = await ask('b')
     return { code: answer.json().code, status: answer.statusCode }

@@ -5,7 +5,10 @@ import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { built } from './helpers/built.js'
 
-/** A process of its own: a heap that has grown once stays so. It prints the size of its young space, held and released. */
+/**
+ * A process of its own: a heap that has grown once stays so. It prints the size of its young space,
+ * held and released.
+ */
 const PROGRAM = `
   import { getHeapSpaceStatistics } from 'node:v8'
   import { holdHeap, letHeapGrow } from '${pathToFileURL(built('src/heap-growth.js')).href}'
@@ -23,7 +26,9 @@ const PROGRAM = `
 `
 
 t.test('the space of young objects stays small while a server starts, and grows as ever later', async t => {
-  const printed = execFileSync(process.execPath, ['--input-type=module', '--eval', PROGRAM], { encoding: 'utf8', env: {} })
+  const printed = execFileSync(
+    process.execPath, ['--input-type=module', '--eval', PROGRAM], { encoding: 'utf8', env: {} }
+  )
   const { held, grown } = JSON.parse(printed) as { held: number, grown: number }
   t.ok(held <= 4 * 2 ** 20, `held: ${held}`)
   t.ok(grown >= 2 * held, `grown: ${grown}`)

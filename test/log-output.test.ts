@@ -1,4 +1,5 @@
-// Lines were written synchronously: a log shipper that stalled held up every session after some 380 lines. The reader here is the test's.
+// Lines were written synchronously: a log shipper that stalled held up every session after some 380
+// lines. The reader here is the test's.
 
 import t from 'tap'
 import { createLogOutput, type LogOutput } from '../src/log-output.js'
@@ -6,7 +7,15 @@ import { createLogOutput, type LogOutput } from '../src/log-output.js'
 const WARN = 40
 const FATAL = 60
 
-interface Reader { output: LogOutput, read: () => string, room: number, failure: string | undefined, fatal: string[], recovered: number[], slept: number }
+interface Reader {
+  output: LogOutput
+  read: () => string
+  room: number
+  failure: string | undefined
+  fatal: string[]
+  recovered: number[]
+  slept: number
+}
 
 /** A reader with room for so many bytes; it takes what fits, as a pipe does. */
 function createReader (room: number, maxBufferedBytes = 1000): Reader {

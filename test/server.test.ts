@@ -1,5 +1,5 @@
-// The process from outside: what it prints, when it refuses to start, how it stops. It is the built one, but for one run from source, whose coverage
-// counts.
+// The process from outside: what it prints, when it refuses to start, how it stops. It is the built
+// one, but for one run from source, whose coverage counts.
 
 import { execFileSync, spawn, type ChildProcessByStdio } from 'node:child_process'
 import { createServer as createHttpServer } from 'node:http'
@@ -18,7 +18,13 @@ const BUILT = [built('src/server.js')]
 const SOURCE = [...process.execArgv, fileURLToPath(new URL('../src/server.ts', import.meta.url))]
 
 interface Run { code: number | null, stdout: string, stderr: string }
-interface Started { child: ChildProcessByStdio<null, Readable, Readable>, port: number, line: (text: string) => Promise<void>, kill: (signal: NodeJS.Signals) => void, exit: Promise<Run> }
+interface Started {
+  child: ChildProcessByStdio<null, Readable, Readable>
+  port: number
+  line: (text: string) => Promise<void>
+  kill: (signal: NodeJS.Signals) => void
+  exit: Promise<Run>
+}
 
 /** An empty working directory, so that no .env of the checkout is read. */
 function workingDirectory (t: Test, files: Record<string, string> = {}): string {
@@ -28,9 +34,17 @@ function workingDirectory (t: Test, files: Record<string, string> = {}): string 
   return directory
 }
 
-function launch (t: Test, argv: string[], env: Record<string, string> = {}, files: Record<string, string> = {}, entry = BUILT) {
-  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(HOLDFAST_|HOST$|PORT$|LOG_LEVEL$)/.test(name)))
-  const child = spawn(process.execPath, [...entry, ...argv], { cwd: workingDirectory(t, files), env: { ...inherited, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+function launch (
+  t: Test, argv: string[], env: Record<string, string> = {}, files: Record<string, string> = {}, entry = BUILT
+) {
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([
+    name
+  ]) => !/^(HOLDFAST_|HOST$|PORT$|LOG_LEVEL$)/.test(name)))
+  const child = spawn(process.execPath, [...entry, ...argv], {
+    cwd: workingDirectory(t, files),
+    env: { ...inherited, ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
   t.teardown(() => { child.kill('SIGKILL') })
   let stdout = ''
   let stderr = ''
@@ -40,7 +54,9 @@ function launch (t: Test, argv: string[], env: Record<string, string> = {}, file
   return { child, exit, output: () => stdout + stderr }
 }
 
-async function run (t: Test, argv: string[], env: Record<string, string> = {}, files: Record<string, string> = {}): Promise<Run> {
+async function run (
+  t: Test, argv: string[], env: Record<string, string> = {}, files: Record<string, string> = {}
+): Promise<Run> {
   return await launch(t, argv, env, files).exit
 }
 
@@ -70,7 +86,12 @@ t.test('prints its version and its options and exits 0', async t => {
 })
 
 t.test('prints the configuration in force, .env included, with secrets masked', async t => {
-  const { code, stdout } = await run(t, ['--print-config', '--port=1234'], { HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' }, { '.env': 'HOLDFAST_MAX_SESSIONS=7\n' })
+  const { code, stdout } = await run(
+    t,
+    ['--print-config', '--port=1234'],
+    { HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' },
+    { '.env': 'HOLDFAST_MAX_SESSIONS=7\n' }
+  )
   t.equal(code, 0)
   t.match(stdout, /^PORT=1234$/m)
   t.match(stdout, /^HOLDFAST_MAX_SESSIONS=7$/m)
@@ -94,7 +115,9 @@ t.test('--check-config lists what is wrong and exits 1', async t => {
 t.test('--healthcheck asks the server of its configuration', async t => {
   const { port } = await start(t)
   const url = `http://127.0.0.1:${port}/health/live`
-  t.same(await run(t, ['--healthcheck'], { PORT: String(port) }), { code: 0, stdout: `${url} answered 200.\n`, stderr: '' })
+  t.same(await run(t, ['--healthcheck'], { PORT: String(port) }), {
+    code: 0, stdout: `${url} answered 200.\n`, stderr: ''
+  })
   const everywhere = { HOST: '0.0.0.0', HOLDFAST_ADMIN_TOKEN: 'sixteen-letters!' }
   t.match(await run(t, ['--healthcheck', `--port=${port}`], everywhere), { code: 0, stdout: `${url} answered 200.\n` })
 })
@@ -112,7 +135,9 @@ t.test('looks into data directories', async t => {
 })
 
 t.test('refuses a bad configuration with every problem, without a stack, and exits 1', async t => {
-  const { code, stdout, stderr } = await run(t, [], { HOLDFAST_TYPO: '1', HOLDFAST_MAX_IN_FLIGHT: '0', HOST: '0.0.0.0' })
+  const { code, stdout, stderr } = await run(t, [], {
+    HOLDFAST_TYPO: '1', HOLDFAST_MAX_IN_FLIGHT: '0', HOST: '0.0.0.0'
+  })
   t.equal(code, 1)
   t.equal(stdout, '')
   t.match(stderr, /HOLDFAST_TYPO/)
@@ -148,7 +173,11 @@ t.test('P-48 sends clients away on SIGTERM and exits 0', async t => {
   const { code, stdout, stderr } = await server.exit
   t.equal(code, 0)
   t.equal(stderr, '')
-  t.same(messages(stdout).slice(-3), ['draining', 'session detached', 'stopped'], 'in JSON lines, since its output is no terminal')
+  t.same(
+    messages(stdout).slice(-3),
+    ['draining', 'session detached', 'stopped'],
+    'in JSON lines, since its output is no terminal'
+  )
 })
 
 t.test('exits at once on a second signal', async t => {
@@ -160,7 +189,10 @@ t.test('exits at once on a second signal', async t => {
     core.closeAllConnections()
     core.close()
   })
-  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '60', HOLDFAST_CORE_URL: `http://127.0.0.1:${(core.address() as AddressInfo).port}` })
+  const server = await start(t, {
+    HOLDFAST_DRAIN_SECONDS: '60',
+    HOLDFAST_CORE_URL: `http://127.0.0.1:${(core.address() as AddressInfo).port}`
+  })
   const socket = new WebSocket(`ws://127.0.0.1:${server.port}/ws`, ['holdfast.v1'])
   socket.on('error', () => {})
   socket.once('message', () => { socket.send('{"command":"slow","id":1}') })
@@ -174,7 +206,8 @@ t.test('exits at once on a second signal', async t => {
   t.equal(messages(stdout).at(-1), 'second signal, exiting at once')
 })
 
-// The log was written synchronously: after some 380 lines that nobody read, nothing was answered any more, and no signal was heard.
+// The log was written synchronously: after some 380 lines that nobody read, nothing was answered
+// any more, and no signal was heard.
 for (const kind of ['socket', 'pipe'] as const) {
   t.test(`goes on serving and stops in time although nobody reads its log (${kind})`, async t => {
     const path = join(workingDirectory(t), 'log')
@@ -188,7 +221,9 @@ for (const kind of ['socket', 'pipe'] as const) {
       }).on('error', reject)
     })
     const child = spawn(process.execPath, BUILT, {
-      cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: String(reported.port), HOLDFAST_DRAIN_SECONDS: '1' }, stdio: ['ignore', fifo ?? 'pipe', 'ignore']
+      cwd: workingDirectory(t),
+      env: { PATH: process.env['PATH'], PORT: String(reported.port), HOLDFAST_DRAIN_SECONDS: '1' },
+      stdio: ['ignore', fifo ?? 'pipe', 'ignore']
     })
     t.teardown(() => {
       child.kill('SIGKILL')
@@ -236,7 +271,11 @@ t.test('tells how many log lines were lost once they are read again', async t =>
 t.test('a log in a file is complete', async t => {
   const path = join(workingDirectory(t), 'log')
   const file = openSync(path, 'a')
-  const child = spawn(process.execPath, BUILT, { cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: '0' }, stdio: ['ignore', file, 'ignore'] })
+  const child = spawn(process.execPath, BUILT, {
+    cwd: workingDirectory(t),
+    env: { PATH: process.env['PATH'], PORT: '0' },
+    stdio: ['ignore', file, 'ignore']
+  })
   closeSync(file)
   t.teardown(() => { child.kill('SIGKILL') })
   const exit = new Promise(resolve => { child.on('exit', code => { resolve(code) }) })
@@ -249,7 +288,9 @@ t.test('a log in a file is complete', async t => {
 t.test('a terminal shows one line for each entry', async t => {
   const command = `exec ${process.execPath} ${BUILT[0]}`
   const child = spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
-    cwd: workingDirectory(t), env: { PATH: process.env['PATH'], PORT: '0', NO_COLOR: '1' }, stdio: ['pipe', 'pipe', 'ignore']
+    cwd: workingDirectory(t),
+    env: { PATH: process.env['PATH'], PORT: '0', NO_COLOR: '1' },
+    stdio: ['pipe', 'pipe', 'ignore']
   })
   t.teardown(() => { child.kill('SIGKILL') })
   let text = ''
@@ -274,7 +315,11 @@ t.test('a terminal shows one line for each entry', async t => {
 
 // npm handed the signal to its shell, which ended and left the server running without a parent.
 t.test('a signal to `npm start` reaches the server', async t => {
-  const child = spawn('npm', ['start'], { cwd: fileURLToPath(new URL('..', import.meta.url)), env: { PATH: process.env['PATH'], HOME: process.env['HOME'], PORT: '0' }, stdio: ['ignore', 'pipe', 'ignore'] })
+  const child = spawn('npm', ['start'], {
+    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], PORT: '0' },
+    stdio: ['ignore', 'pipe', 'ignore']
+  })
   t.teardown(() => { child.kill('SIGKILL') })
   let text = ''
   const listening = new Promise<void>(resolve => {

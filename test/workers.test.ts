@@ -96,7 +96,11 @@ t.test('a first worker that cannot start ends everything', async t => {
   workers[0]?.end({ exitCode: 1 })
   t.equal(givenUp(), 1)
   t.equal(workers.length, 1)
-  t.match(logged.at(-1), { level: 'fatal', message: 'no worker could start, exiting', fields: { worker: 1, exitCode: 1 } })
+  t.match(logged.at(-1), {
+    level: 'fatal',
+    message: 'no worker could start, exiting',
+    fields: { worker: 1, exitCode: 1 }
+  })
   t.equal(await supervisor.stop(), false)
 })
 
@@ -139,7 +143,11 @@ t.test('gives up after that many deaths in one place, and says why', async t => 
     advance(30_000)
   }
   t.equal(givenUp(), 1)
-  t.match(logged.at(-1), { level: 'fatal', message: 'workers die at their start, exiting', fields: { attempts: MAX_QUICK_DEATHS } })
+  t.match(logged.at(-1), {
+    level: 'fatal',
+    message: 'workers die at their start, exiting',
+    fields: { attempts: MAX_QUICK_DEATHS }
+  })
   t.equal(workers.length, MAX_QUICK_DEATHS + 1, 'no other one is started')
   const stopped = supervisor.stop()
   t.same(first?.signals, ['SIGTERM'], 'those that live drain')
@@ -221,7 +229,11 @@ t.test('a worker that does not stop in order is told, and spoils the exit code',
   first?.end({ exitCode: 1 })
   second?.end({ exitCode: 0 })
   t.equal(await stopped, false)
-  t.match(logged.at(-1), { level: 'error', message: 'worker did not stop in order', fields: { worker: 1, exitCode: 1 } })
+  t.match(logged.at(-1), {
+    level: 'error',
+    message: 'worker did not stop in order',
+    fields: { worker: 1, exitCode: 1 }
+  })
 })
 
 t.test('killing ends every worker at once', async t => {

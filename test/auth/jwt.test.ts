@@ -1,7 +1,9 @@
 import type { ServerResponse } from 'node:http'
 import { SignJWT, UnsecuredJWT, type JWTPayload } from 'jose'
 import t from 'tap'
-import { checkPrincipal, placeholderAuthenticator, type Authenticate, type AuthRequest, type Principal } from '../../src/auth/authenticate.js'
+import {
+  checkPrincipal, placeholderAuthenticator, type Authenticate, type AuthRequest, type Principal
+} from '../../src/auth/authenticate.js'
 import { createJwtAuthenticator, type JwtAuthenticatorOptions } from '../../src/auth/jwt.js'
 import { HoldfastError } from '../../src/io/errors.js'
 import { makeKey, signWithKey, startKeySet } from '../helpers/key-set.js'
@@ -24,13 +26,19 @@ function signWithSecret (claims: JWTPayload, alg = 'HS256', secret = SECRET): Pr
   return new SignJWT(claims).setProtectedHeader({ alg }).sign(encode(secret))
 }
 
-const withSecret = (options: Partial<JwtAuthenticatorOptions> = {}): Authenticate => createJwtAuthenticator({ secret: SECRET, wall, ...options })
+const withSecret = (options: Partial<JwtAuthenticatorOptions> = {}): Authenticate => createJwtAuthenticator({
+  secret: SECRET,
+  wall,
+  ...options
+})
 
 t.test('tokens signed with a secret', async t => {
   for (const alg of ['HS256', 'HS384', 'HS512']) {
     t.test(`${alg} is taken, and exp becomes expiresAt`, async t => {
       const token = await signWithSecret({ sub: 'ada', exp: NOW_S + 60 }, alg)
-      t.strictSame(await verify(withSecret({ clockToleranceSeconds: 0 }), token), { userId: 'ada', expiresAt: (NOW_S + 60) * 1000 })
+      t.strictSame(
+        await verify(withSecret({ clockToleranceSeconds: 0 }), token), { userId: 'ada', expiresAt: (NOW_S + 60) * 1000 }
+      )
     })
   }
 
@@ -43,17 +51,25 @@ t.test('tokens signed with a secret', async t => {
     t.match(await verify(withSecret({ userClaim: 'email' }), token), { userId: 'ada@example.org' })
   })
 
-  // Roles stand in nearly every token, and an application had to verify it a second time to read them.
+  // Roles stand in nearly every token, and an application had to verify it a second time to read
+  // them.
   t.test('claims become labels where labelClaims names them, and those that are missing do not', async t => {
     const authenticate = withSecret({ labelClaims: ['roles', 'tenant', 'toString'] })
     const token = await signWithSecret({ sub: 'ada', roles: ['chief'], email: 'ada@example.org' })
-    t.strictSame(await verify(authenticate, token), { userId: 'ada', expiresAt: undefined, labels: { roles: ['chief'] }, context: undefined })
+    t.strictSame(await verify(authenticate, token), {
+      userId: 'ada',
+      expiresAt: undefined,
+      labels: { roles: ['chief'] },
+      context: undefined
+    })
     t.strictSame(await verify(authenticate, await signWithSecret({ sub: 'ada' })), { userId: 'ada' })
   })
 
   t.test('claims that are too large for labels are a fault of the setup, not of the token', async t => {
     const token = await signWithSecret({ sub: 'ada', groups: ['x'.repeat(5000)] })
-    await t.rejects(verify(withSecret({ labelClaims: ['groups'] }), token), { name: 'TypeError', message: /labels have at most 4096 bytes/ })
+    await t.rejects(verify(withSecret({ labelClaims: ['groups'] }), token), {
+      name: 'TypeError', message: /labels have at most 4096 bytes/
+    })
   })
 
   t.test('issuer and audience are taken if they are right', async t => {
@@ -69,7 +85,9 @@ t.test('tokens signed with a secret', async t => {
 
   t.test('P-47 within the tolerance an expired token is taken and ends with the tolerance', async t => {
     const token = await signWithSecret({ sub: 'ada', exp: NOW_S - 5 })
-    t.strictSame(await verify(withSecret({ clockToleranceSeconds: 10 }), token), { userId: 'ada', expiresAt: (NOW_S + 5) * 1000 })
+    t.strictSame(
+      await verify(withSecret({ clockToleranceSeconds: 10 }), token), { userId: 'ada', expiresAt: (NOW_S + 5) * 1000 }
+    )
   })
 
   const strict = withSecret({ issuer: 'https://id.example', audience: 'holdfast' })
@@ -78,8 +96,12 @@ t.test('tokens signed with a secret', async t => {
     ['no token', withSecret(), () => undefined],
     ['an empty token', withSecret(), () => ''],
     ['text that is no token', withSecret(), () => 'a.b.c'],
-    ['a token that expired longer ago than clocks differ', withSecret(), () => signWithSecret({ sub: 'ada', exp: NOW_S - 10 })],
-    ['a token that just expired, without a tolerance', withSecret({ clockToleranceSeconds: 0 }), () => signWithSecret({ sub: 'ada', exp: NOW_S })],
+    ['a token that expired longer ago than clocks differ', withSecret(), () => signWithSecret({
+      sub: 'ada', exp: NOW_S - 10
+    })],
+    ['a token that just expired, without a tolerance', withSecret({ clockToleranceSeconds: 0 }), () => signWithSecret({
+      sub: 'ada', exp: NOW_S
+    })],
     ['a token that is not valid yet', withSecret(), () => signWithSecret({ sub: 'ada', nbf: NOW_S + 60 })],
     ['another secret', withSecret(), () => signWithSecret({ sub: 'ada' }, 'HS256', `${SECRET}!`)],
     ['a wrong issuer', strict, () => signWithSecret({ ...good, iss: 'https://evil.example' })],
@@ -99,7 +121,9 @@ t.test('tokens signed with a secret', async t => {
   ]
   for (const [title, authenticate, token] of refused) {
     t.test(`${title} is UNAUTHENTICATED, with a constant sentence`, async t => {
-      await t.rejects(verify(authenticate, await token()), { code: 'UNAUTHENTICATED', statusCode: 401, message: 'Valid credentials are required.' })
+      await t.rejects(verify(authenticate, await token()), {
+        code: 'UNAUTHENTICATED', statusCode: 401, message: 'Valid credentials are required.'
+      })
     })
   }
 
@@ -147,15 +171,22 @@ t.test('tokens signed with a key of a key set', async t => {
   t.test('a token without a key id is UNAUTHENTICATED while several keys would fit', async t => {
     const [one, two] = [makeKey('k1'), makeKey('k2')]
     const { url } = await startKeySet(t, [one, two])
-    await t.rejects(verify(createJwtAuthenticator({ jwksUrl: url }), await signWithKey(one, { sub: 'ada' }, {})), { code: 'UNAUTHENTICATED' })
+    await t.rejects(
+      verify(createJwtAuthenticator({ jwksUrl: url }), await signWithKey(one, { sub: 'ada' }, {})),
+      { code: 'UNAUTHENTICATED' }
+    )
   })
 
   t.test('a public key is never taken for a secret', async t => {
     const key = makeKey('k1', 'RS256')
     const { url } = await startKeySet(t, [key])
     const pem = key.publicKey.export({ type: 'spki', format: 'pem' }).toString()
-    for (const authenticate of [createJwtAuthenticator({ jwksUrl: url }), createJwtAuthenticator({ jwksUrl: url, secret: SECRET })]) {
-      await t.rejects(verify(authenticate, await signWithSecret({ sub: 'ada' }, 'HS256', pem)), { code: 'UNAUTHENTICATED' })
+    for (const authenticate of [
+      createJwtAuthenticator({ jwksUrl: url }), createJwtAuthenticator({ jwksUrl: url, secret: SECRET })
+    ]) {
+      await t.rejects(
+        verify(authenticate, await signWithSecret({ sub: 'ada' }, 'HS256', pem)), { code: 'UNAUTHENTICATED' }
+      )
     }
   })
 

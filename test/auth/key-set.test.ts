@@ -1,4 +1,5 @@
-// The bad days of an identity provider: its key server fails, hangs, publishes nothing, rotates. Over real HTTP, with a clock that the test turns.
+// The bad days of an identity provider: its key server fails, hangs, publishes nothing, rotates.
+// Over real HTTP, with a clock that the test turns.
 
 import type { ServerResponse } from 'node:http'
 import t, { type Test } from 'tap'
@@ -38,7 +39,8 @@ const broken: Array<[string, (response: ServerResponse) => void]> = [
 ]
 
 for (const [title, answer] of broken) {
-  // Ten minutes after its key server went down every handshake was 503, with the right key in memory.
+  // Ten minutes after its key server went down every handshake was 503, with the right key in
+  // memory.
   t.test(`while the key server ${title}, the keys at hand are used, for a day`, async t => {
     const { key, set, clock, authenticator } = await setUp(t, { jwksTimeoutMs: 2000 })
     const token = await signWithKey(key)
@@ -109,7 +111,11 @@ t.test('an outage is one line, then one a minute, and its end is one line', asyn
     clock.at += 1000
   }
   t.ok(log.lines.length >= 4 && log.lines.length <= 6, `${log.lines.length} lines in five minutes`)
-  t.match(log.lines[0], { level: 'error', message: 'key set not fetched, tokens cannot be checked', fields: { url: /^http:\/\/127\.0\.0\.1:\d+$/, failures: 1 } })
+  t.match(log.lines[0], {
+    level: 'error',
+    message: 'key set not fetched, tokens cannot be checked',
+    fields: { url: /^http:\/\/127\.0\.0\.1:\d+$/, failures: 1 }
+  })
   set.answer = undefined
   clock.at += MINUTE_MS
   t.equal(await ask(authenticator, token), 'ok')
@@ -117,7 +123,11 @@ t.test('an outage is one line, then one a minute, and its end is one line', asyn
   set.answer = response => { response.writeHead(500).end() }
   clock.at += 600_001
   await ask(authenticator, token)
-  t.match(log.lines.at(-1), { level: 'warn', message: 'key set not fetched, older keys are used', fields: { ageSeconds: 600 } })
+  t.match(log.lines.at(-1), {
+    level: 'warn',
+    message: 'key set not fetched, older keys are used',
+    fields: { ageSeconds: 600 }
+  })
 })
 
 // A client with a token of the new key was told 401, which means: do not come back.
@@ -146,7 +156,13 @@ t.test('a token whose key is in no set that was fetched since it came is refused
   clock.at += 29_000
   t.equal(await ask(authenticator, await token('x1')), 'UNAUTHENTICATED')
   clock.at += 1000
-  for (const kid of ['x1', 'x2', 'x3']) t.equal(await ask(authenticator, await token(kid)), 'UNAUTHENTICATED', 'the fetch for one has answered all that came before it')
+  for (const kid of ['x1', 'x2', 'x3']) {
+    t.equal(
+      await ask(authenticator, await token(kid)),
+      'UNAUTHENTICATED',
+      'the fetch for one has answered all that came before it'
+    )
+  }
   t.equal(set.fetches, 2)
 })
 
@@ -155,7 +171,9 @@ t.test('names that somebody makes up by the thousand leave honest tokens as they
   const honest = await signWithKey(key)
   await ask(authenticator, honest)
   clock.at += 1000
-  const forged = await Promise.all(Array.from({ length: 300 }, async (_, i) => await signWithKey(key, { sub: 'ada' }, { kid: `x${i}` })))
+  const forged = await Promise.all(Array.from({ length: 300 }, async (_, i) => await signWithKey(
+    key, { sub: 'ada' }, { kid: `x${i}` }
+  )))
   for (const token of forged) t.match(await ask(authenticator, token), 'AUTH_UNAVAILABLE')
   t.equal(await ask(authenticator, honest), 'ok')
   t.equal(set.fetches, 1)

@@ -37,7 +37,9 @@ t.test('handshake', async t => {
 
   t.test('reports credentials that cannot be had, and tries again', async t => {
     let count = 0
-    const { clock, peers, events } = createWorld(t, { token: () => { if (++count === 1) throw new Error('no'); return 'a.b.c' } })
+    const { clock, peers, events } = createWorld(
+      t, { token: () => { if (++count === 1) throw new Error('no'); return 'a.b.c' } }
+    )
     await clock.advance(0)
     t.equal(peers.length, 0)
     t.equal(events('error')[0]?.code, 'TOKEN_FAILED')
@@ -46,7 +48,9 @@ t.test('handshake', async t => {
   })
 
   t.test('ends when no socket can be made of the address', async t => {
-    const { clock, events, session } = createWorld(t, { WebSocket: class { constructor () { throw new SyntaxError('bad url') } } as never })
+    const { clock, events, session } = createWorld(
+      t, { WebSocket: class { constructor () { throw new SyntaxError('bad url') } } as never }
+    )
     await clock.advance(0)
     t.equal(events('error')[0]?.code, 'HANDSHAKE_INVALID')
     t.equal(session.state, 'ended')
@@ -95,7 +99,10 @@ t.test('outputs', async t => {
     off()
     first.say(message(3, 'c'))
     t.strictSame(notes, [['a', 1]])
-    t.strictSame(events('message').map(({ event, payload, seq }) => [event, payload, seq]), [['note', 'a', 1], ['other', 'b', 2], ['note', 'c', 3]])
+    t.strictSame(
+      events('message').map(({ event, payload, seq }) => [event, payload, seq]),
+      [['note', 'a', 1], ['other', 'b', 2], ['note', 'c', 3]]
+    )
   })
 
   t.test('P-20 drops repeats', async t => {
@@ -250,7 +257,10 @@ t.test('losses', async t => {
       peers.at(-1)!.drop()
       await clock.step()
     }
-    t.strictSame(events('detached').map(({ retryInMs }) => Math.round(retryInMs! / 0.999)), [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000])
+    t.strictSame(
+      events('detached').map(({ retryInMs }) => Math.round(retryInMs! / 0.999)),
+      [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
+    )
     t.strictSame(events('connecting').map(({ attempt }) => attempt).slice(0, 3), [0, 1, 2])
   })
 
@@ -309,7 +319,10 @@ t.test('losses', async t => {
   })
 
   t.test('P-49 obeys the hundreds digit, also of codes it does not know', async t => {
-    for (const [code, state, delay] of [[4299, 'detached', 0], [4199, 'detached', 250], [1006, 'detached', 250], [1009, 'detached', 250], [1000, 'detached', 250], [4099, 'ended', null], [4499, 'ended', null]] as const) {
+    for (const [code, state, delay] of [
+      [4299, 'detached', 0], [4199, 'detached', 250], [1006, 'detached', 250], [1009, 'detached', 250],
+      [1000, 'detached', 250], [4099, 'ended', null], [4499, 'ended', null]
+    ] as const) {
       const { first, session, events } = await createLiveWorld(t)
       first.drop(code)
       t.equal(session.state, state, String(code))
@@ -380,7 +393,9 @@ t.test('losses', async t => {
   })
 
   t.test('P-36 starts a new session after every loss where nothing can be resumed', async t => {
-    const { first, events, peer, clock, session } = await createLiveWorld(t, {}, { resumeToken: null, resumeWindowMs: 0 })
+    const { first, events, peer, clock, session } = await createLiveWorld(
+      t, {}, { resumeToken: null, resumeWindowMs: 0 }
+    )
     const sent = session.send('a')
     first.drop()
     await clock.advance(500)
@@ -425,7 +440,9 @@ t.test('life', async t => {
   })
 
   t.test('closes while credentials are awaited', async t => {
-    const { session, clock, peers } = createWorld(t, { token: () => new Promise(resolve => clock.setTimeout(() => resolve('a.b.c'), 100)) }, createClock())
+    const { session, clock, peers } = createWorld(
+      t, { token: () => new Promise(resolve => clock.setTimeout(() => resolve('a.b.c'), 100)) }, createClock()
+    )
     await clock.advance(50)
     session.close()
     await clock.advance(100)
@@ -494,13 +511,16 @@ t.test('life', async t => {
     const { connect } = await import('../../src/client/client.js')
     const given = Object.getOwnPropertyDescriptor(globalThis, 'WebSocket')
     Object.defineProperty(globalThis, 'WebSocket', { value: undefined, configurable: true, writable: true })
-    t.teardown(() => given ? Object.defineProperty(globalThis, 'WebSocket', given) : delete (globalThis as { WebSocket?: unknown }).WebSocket)
+    t.teardown(() => given
+      ? Object.defineProperty(globalThis, 'WebSocket', given)
+      : delete (globalThis as { WebSocket?: unknown }).WebSocket)
     t.throws(() => connect('ws://test/ws'), TypeError)
   })
 })
 
 t.test('page', async t => {
-  // `navigator.onLine` is stuck at false on some systems: no attempt was ever made, though `retryInMs` had promised one.
+  // `navigator.onLine` is stuck at false on some systems: no attempt was ever made, though
+  // `retryInMs` had promised one.
   t.test('attempts more slowly while the page says it is offline, and at once when online again', async t => {
     const page = createPage()
     const { first, clock, peers, peer, events } = await createLiveWorld(t, { page, persistence: false })
@@ -535,7 +555,10 @@ t.test('page', async t => {
   t.test('does not come before the time the server named, nor when detached', async t => {
     const page = createPage()
     const { first, clock, peers, session } = await createLiveWorld(t, { page, persistence: false })
-    first.say({ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5_000 } })
+    first.say({
+      type: 'goodbye',
+      payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5_000 }
+    })
     page.fire('online')
     await clock.advance(4_999)
     t.equal(peers.length, 1)
@@ -596,7 +619,9 @@ t.test('persistence', async t => {
   })
 
   t.test('numbers new commands behind the watermark, whatever was saved', async t => {
-    const storage = new Map([['holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 0, commands: [] })]])
+    const storage = new Map([[
+      'holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 0, commands: [] })
+    ]])
     const { peer, session } = createWorld(t, { page: createPage(storage) })
     const first = await peer()
     first.resumed({ lastCommand: 7 })
@@ -606,7 +631,9 @@ t.test('persistence', async t => {
 
   t.test('P-33 tells the fate of restored commands of a lost session', async t => {
     const commands = [{ id: 1, command: 'a', body: '{"command":"a"' }, { id: 2, command: 'b', body: '{"command":"b"' }]
-    const storage = new Map([['holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 0, commands })]])
+    const storage = new Map([[
+      'holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 0, commands })
+    ]])
     const { peer, events } = createWorld(t, { page: createPage(storage) })
     const first = await peer()
     first.created({ sessionId: 's2', previous: { sessionId: 's1', reason: 'idle', lastCommand: 1 } })
@@ -616,7 +643,10 @@ t.test('persistence', async t => {
 
   t.test('P-21 saves what it acknowledges before it does', async t => {
     const order: unknown[] = []
-    const { peer } = createWorld(t, { persistence: { load: () => null, save: ({ lastSeq }) => { order.push(['saved', lastSeq]) }, clear: () => {} } })
+    const { peer } = createWorld(
+      t,
+      { persistence: { load: () => null, save: ({ lastSeq }) => { order.push(['saved', lastSeq]) }, clear: () => {} } }
+    )
     const first = await peer()
     Object.assign(first, { send: (data: string) => order.push((JSON.parse(data) as Frame).seq) })
     first.created()
@@ -652,7 +682,9 @@ t.test('persistence', async t => {
 
   t.test('a reload waits a moment for the lock of the page before it', async t => {
     const locks = new Set(['holdfast.s1'])
-    const storage = new Map([['holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 4, commands: [] })]])
+    const storage = new Map([[
+      'holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 4, commands: [] })
+    ]])
     const { clock, peer } = createWorld(t, { page: createPage(storage, locks) })
     await clock.advance(100)
     locks.clear()
@@ -681,7 +713,9 @@ t.test('persistence', async t => {
 
   t.test('P-35 leaves a shared storage to the connection that took over', async t => {
     const cleared: string[] = []
-    const { first } = await createLiveWorld(t, { persistence: { isShared: true, load: () => null, save: () => {}, clear: () => { cleared.push('cleared') } } })
+    const { first } = await createLiveWorld(
+      t, { persistence: { isShared: true, load: () => null, save: () => {}, clear: () => { cleared.push('cleared') } } }
+    )
     first.drop(4003, 'replaced')
     t.strictSame(cleared, [])
   })
@@ -695,7 +729,9 @@ t.test('persistence', async t => {
   })
 
   t.test('works without locks, and where they fail', async t => {
-    const storage = new Map([['holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 4, commands: [] })]])
+    const storage = new Map([[
+      'holdfast:ws://test/ws', JSON.stringify({ sessionId: 's1', resumeToken: 't1', lastSeq: 4, commands: [] })
+    ]])
     for (const navigator of [undefined, { locks: { request: async () => { throw new Error('SecurityError') } } }]) {
       const { peer } = createWorld(t, { page: { ...createPage(new Map(storage)), navigator } as never })
       t.equal((await peer()).resume, 's1.t1.4')
@@ -703,7 +739,12 @@ t.test('persistence', async t => {
   })
 
   t.test('starts anew when what was saved makes no sense', async t => {
-    for (const text of ['nonsense', '{}', '{"sessionId":"s1","resumeToken":"t1","lastSeq":"4","commands":[]}', '{"sessionId":"s1","resumeToken":"t1","lastSeq":4,"commands":[null]}']) {
+    for (const text of [
+      'nonsense',
+      '{}',
+      '{"sessionId":"s1","resumeToken":"t1","lastSeq":"4","commands":[]}',
+      '{"sessionId":"s1","resumeToken":"t1","lastSeq":4,"commands":[null]}'
+    ]) {
       const { peer } = createWorld(t, { page: createPage(new Map([['holdfast:ws://test/ws', text]])) })
       t.equal((await peer()).resume, undefined, text)
     }
@@ -735,7 +776,9 @@ t.test('persistence', async t => {
   })
 
   t.test('is off in pages that may not store', async t => {
-    const page = Object.defineProperty({ ...createPage() }, 'sessionStorage', { get () { throw new Error('SecurityError') } })
+    const page = Object.defineProperty(
+      { ...createPage() }, 'sessionStorage', { get () { throw new Error('SecurityError') } }
+    )
     const { first, events, session } = await createLiveWorld(t, { page })
     first.say(message(1))
     t.equal(session.state, 'live')
@@ -749,7 +792,8 @@ t.test('persistence', async t => {
   })
 })
 
-// A component's cleanup used to have `close()` alone, which ends the session: React's StrictMode (connect, cleanup, connect) lost what was saved.
+// A component's cleanup used to have `close()` alone, which ends the session: React's StrictMode
+// (connect, cleanup, connect) lost what was saved.
 t.test('dispose', async t => {
   t.test('leaves the session as it is, and the next connect resumes it and hears the answers', async t => {
     const storage = new Map<string, string>()
@@ -777,7 +821,13 @@ t.test('dispose', async t => {
   })
 
   t.test('leaves what is saved alone before anything has happened, as React StrictMode does', async t => {
-    const saved = JSON.stringify({ sessionId: 's1', userId: 'ann', resumeToken: 't1', lastSeq: 4, commands: [{ id: 1, command: 'a', body: '{"command":"a"' }] })
+    const saved = JSON.stringify({
+      sessionId: 's1',
+      userId: 'ann',
+      resumeToken: 't1',
+      lastSeq: 4,
+      commands: [{ id: 1, command: 'a', body: '{"command":"a"' }]
+    })
     const storage = new Map([['holdfast:ws://test/ws', saved]])
     const page = createPage(storage, new Set())
     const before = createWorld(t, { page })

@@ -1,19 +1,30 @@
-// Commands of the client against a scripted peer: numbers, answers, refusals, pace, bounds and lost sessions.
+// Commands of the client against a scripted peer: numbers, answers, refusals, pace, bounds and lost
+// sessions.
 
 import t from 'tap'
 import { CommandError } from '../../src/client/client.js'
 import { createLiveWorld, createWorld, outcome, SESSION, type Frame } from './world.js'
 
 const result = (seq: number, id: number, payload: unknown = `r${id}`): Frame => ({ seq, type: 'result', id, payload })
-const refusal = (id: number, code: string, members: Frame = {}): Frame => ({ type: 'error', id, code, payload: 'refused', ...members })
+const refusal = (id: number, code: string, members: Frame = {}): Frame => ({
+  type: 'error',
+  id,
+  code,
+  payload: 'refused',
+  ...members
+})
 const limits = (members: Frame): Frame => ({ limits: { ...SESSION.limits, ...members } })
 
 t.test('answers', async t => {
   t.test('P-11 numbers commands without a hole and settles each with its own result', async t => {
     const { first, session } = await createLiveWorld(t)
     const [a, b, c] = [session.send('a', { x: 1 }), session.send('b'), session.send('c', null)]
-    t.strictSame(first.sent, [{ command: 'a', payload: { x: 1 }, id: 1 }, { command: 'b', id: 2 }, { command: 'c', payload: null, id: 3 }])
-    first.say(result(1, 2), result(2, 1), { seq: 3, type: 'error', id: 3, code: 'UNKNOWN_COMMAND', payload: 'No such command.' })
+    t.strictSame(first.sent, [
+      { command: 'a', payload: { x: 1 }, id: 1 }, { command: 'b', id: 2 }, { command: 'c', payload: null, id: 3 }
+    ])
+    first.say(result(1, 2), result(2, 1), {
+      seq: 3, type: 'error', id: 3, code: 'UNKNOWN_COMMAND', payload: 'No such command.'
+    })
     t.equal(await outcome(a), 'r1')
     t.equal(await outcome(b), 'r2')
     const error = await c.catch((error: unknown) => error)
@@ -109,7 +120,11 @@ t.test('resending', async t => {
     t.test(`P-16 sends the same id again when it was refused ${code}`, async t => {
       const { first, session, clock } = await createLiveWorld(t)
       for (const command of ['a', 'b', 'c']) void session.send(command)
-      first.say(refusal(1, code, { retryAfterMs: 300 }), refusal(2, 'COMMAND_GAP', { expected: 1 }), refusal(3, code, { retryAfterMs: 100 }))
+      first.say(
+        refusal(1, code, { retryAfterMs: 300 }),
+        refusal(2, 'COMMAND_GAP', { expected: 1 }),
+        refusal(3, code, { retryAfterMs: 100 })
+      )
       await clock.advance(299)
       t.strictSame(first.ids, [1, 2, 3])
       await clock.advance(1)
@@ -139,7 +154,7 @@ t.test('resending', async t => {
     t.strictSame(first.ids.slice(6), [4])
   })
 
-  t.test('counts transmissions per connection, so that a refusal after a resume is not taken for an older one', async t => {
+  t.test('counts transmissions per connection: a refusal after a resume is not taken for an older one', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     void session.send('a')
     first.drop()
@@ -237,7 +252,9 @@ t.test('bounds', async t => {
     const cycle: Record<string, unknown> = {}
     cycle.self = cycle
     const nest = (depth: number): unknown => JSON.parse('['.repeat(depth) + ']'.repeat(depth))
-    const bad = [cycle, 1n, nest(32), JSON.parse('{"a":{"__proto__":1}}'), JSON.parse('{"constructor":{"prototype":1}}')]
+    const bad = [
+      cycle, 1n, nest(32), JSON.parse('{"a":{"__proto__":1}}'), JSON.parse('{"constructor":{"prototype":1}}')
+    ]
     for (const payload of bad) t.equal(await outcome(session.send('a', payload as never)), 'BAD_PAYLOAD')
     t.equal(await outcome(session.send('')), 'BAD_PAYLOAD')
     t.equal(await outcome(session.send('a'.repeat(129))), 'BAD_PAYLOAD')
@@ -276,7 +293,8 @@ t.test('bounds', async t => {
     t.strictSame(events('orphanResult'), [])
   })
 
-  // A command was sent again and again after a resume, also when its promise had timed out long ago.
+  // A command was sent again and again after a resume, also when its promise had timed out long
+  // ago.
   t.test('does not send again what nobody waits for any more', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     const abort = new AbortController()
@@ -300,7 +318,11 @@ t.test('bounds', async t => {
   t.test('leaves neither timers nor listeners of a settled command behind', async t => {
     const { first, session, clock } = await createLiveWorld(t)
     let listeners = 0
-    const signal = { aborted: false, addEventListener: () => { listeners++ }, removeEventListener: () => { listeners-- } }
+    const signal = {
+      aborted: false,
+      addEventListener: () => { listeners++ },
+      removeEventListener: () => { listeners-- }
+    }
     const before = clock.pending().length
     void session.send('a', null, { timeoutMs: 5_000, signal })
     t.equal(listeners, 1)

@@ -4,19 +4,31 @@ import t from 'tap'
 import { createLiveWorld, createPage, createWorld, outcome, SESSION, type Frame } from './world.js'
 
 const result = (seq: number, id: number, payload: unknown = `r${id}`): Frame => ({ seq, type: 'result', id, payload })
-const badFrame = (id?: number): Frame => ({ type: 'error', code: 'BAD_FRAME', payload: 'The frame is malformed.', ...(id !== undefined && { id }) })
-const gap = (id: number, expected: number): Frame => ({ type: 'error', code: 'COMMAND_GAP', id, expected, payload: 'gap' })
+const badFrame = (id?: number): Frame => ({
+  type: 'error',
+  code: 'BAD_FRAME',
+  payload: 'The frame is malformed.',
+  ...(id !== undefined && { id })
+})
+const gap = (id: number, expected: number): Frame => ({
+  type: 'error', code: 'COMMAND_GAP', id, expected, payload: 'gap'
+})
 const goodbye = (code: number, reason: string, action: string, retryAfterMs?: unknown): Frame =>
   ({ type: 'goodbye', payload: { code, reason, action, retryAfterMs } })
 
 t.test('what is judged is the text that is sent', async t => {
-  // The object passed the check, what its `toJSON` made of it did not: the server answered BAD_FRAME eleven times and
-  // ended the session, and everything behind it was OUTCOME_UNKNOWN.
+  // The object passed the check, what its `toJSON` made of it did not: the server answered
+  // BAD_FRAME eleven times and ended the session, and everything behind it was OUTCOME_UNKNOWN.
   t.test('P-6 rejects a payload whose toJSON gives what the protocol forbids', async t => {
     const { first, session } = await createLiveWorld(t)
     const nest = (depth: number): unknown => JSON.parse('['.repeat(depth) + ']'.repeat(depth))
     const gives = (value: unknown): object => ({ toJSON: () => value })
-    for (const payload of [gives(JSON.parse('{"__proto__":1}')), gives(nest(32)), { a: gives(nest(31)) }, gives({ constructor: { prototype: 1 } })]) {
+    for (const payload of [
+      gives(JSON.parse('{"__proto__":1}')),
+      gives(nest(32)),
+      { a: gives(nest(31)) },
+      gives({ constructor: { prototype: 1 } })
+    ]) {
       t.equal(await outcome(session.send('a', payload as never)), 'BAD_PAYLOAD')
     }
     let asked = 0
@@ -51,7 +63,7 @@ t.test('what is judged is the text that is sent', async t => {
 })
 
 t.test('BAD_FRAME', async t => {
-  t.test('P-6 settles the command that it names, and the next one takes its number once none is on its way', async t => {
+  t.test('P-6 settles the command that it names, and the next takes its number once none is on its way', async t => {
     const { first, session } = await createLiveWorld(t)
     const [a, b, c, d] = ['a', 'b', 'c', 'd'].map(command => session.send(command))
     first.say(badFrame(2))
@@ -139,7 +151,8 @@ t.test('BAD_FRAME', async t => {
 })
 
 t.test('closes that a command has caused', async t => {
-  // A gateway with a smaller limit: the same command was sent for ever, and those behind it were never answered.
+  // A gateway with a smaller limit: the same command was sent for ever, and those behind it were
+  // never answered.
   t.test('P-49b does not send again the largest of what was on its way when 1009 came', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     const sent = [session.send('a'), session.send('large', 'x'.repeat(800)), session.send('c', 'x'.repeat(700))]
@@ -219,7 +232,7 @@ t.test('closes that a command has caused', async t => {
     t.strictSame(last.sent.slice(1).map(({ command, id }) => [command, id]), [['b', 1]])
   })
 
-  t.test('P-49c does not count connections that brought an answer, nor those the server closed for its own reasons', async t => {
+  t.test('P-49c counts no connection that brought an answer or that the server closed for its own reasons', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     const sent = session.send('a')
     let next = first
@@ -239,7 +252,9 @@ t.test('closes that a command has caused', async t => {
 
   t.test('P-50d tells a gap in the place of an output, and goes on behind it', async t => {
     const { first, events, clock } = await createLiveWorld(t)
-    first.say({ seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: 99_999 } }, { seq: 2, type: 'message', event: 'note', payload: 2 })
+    first.say({ seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: 99_999 } }, {
+      seq: 2, type: 'message', event: 'note', payload: 2
+    })
     t.strictSame(events('gap'), [{ from: 1, to: 1 }])
     await clock.advance(200)
     t.strictSame(first.acks, [2])
@@ -249,7 +264,9 @@ t.test('closes that a command has caused', async t => {
 t.test('numbers of the wire', async t => {
   // `retryAfterMs: -1e9` made thousands of attempts a minute.
   t.test('P-53b takes retryAfterMs for what lies between 0 and one hour', async t => {
-    for (const [given, expected] of [[-1e9, 250], [1e12, 3_600_250], [1_000, 1_250], ['soon', 250], [null, 250]] as const) {
+    for (const [given, expected] of [
+      [-1e9, 250], [1e12, 3_600_250], [1_000, 1_250], ['soon', 250], [null, 250]
+    ] as const) {
       const { first, events } = await createLiveWorld(t)
       first.say(goodbye(4104, 'overloaded', 'resume_later', given))
       t.equal(events('detached')[0]?.retryInMs, expected, String(given))
@@ -302,7 +319,10 @@ t.test('refused logins', async t => {
   }
 
   t.test('P-53a reads the status in the words of `ws`', async t => {
-    for (const [status, reason, state] of [[401, 'unauthenticated', 'ended'], [403, 'forbidden', 'ended'], [400, 'refused', 'ended'], [426, 'refused', 'ended'], [503, 'refused', 'detached'], [502, 'refused', 'detached']] as const) {
+    for (const [status, reason, state] of [
+      [401, 'unauthenticated', 'ended'], [403, 'forbidden', 'ended'], [400, 'refused', 'ended'],
+      [426, 'refused', 'ended'], [503, 'refused', 'detached'], [502, 'refused', 'detached']
+    ] as const) {
       const { session, peer, heard } = createWorld(t, { token: 'a.b.c' })
       const first = await peer()
       first.fail(`Unexpected server response: ${status}`)
@@ -314,7 +334,11 @@ t.test('refused logins', async t => {
 
   t.test('P-53a keeps what is saved, so that the next login goes on', async t => {
     let saved: unknown
-    const persistence = { load: () => saved as never, save: (state: unknown) => { saved = state }, clear: () => { saved = undefined } }
+    const persistence = {
+      load: () => saved as never,
+      save: (state: unknown) => { saved = state },
+      clear: () => { saved = undefined }
+    }
     const { first, clock, peer } = await createLiveWorld(t, { token: 'a.b.c', persistence })
     first.drop(4202)
     await clock.advance(500)
@@ -324,7 +348,9 @@ t.test('refused logins', async t => {
   })
 
   t.test('P-3 carries any token', async t => {
-    const entries = async (token: string): Promise<string | undefined> => (await createWorld(t, { token }).peer()).protocols[1]
+    const entries = async (token: string): Promise<string | undefined> => (await createWorld(
+      t, { token }
+    ).peer()).protocols[1]
     const base64 = (token: string): string => Buffer.from(token).toString('base64url')
     t.equal(await entries('v1.abc/def'), `auth64.${base64('v1.abc/def')}`)
     t.equal(await entries('ü.x'), `auth64.${base64('ü.x')}`)
@@ -399,7 +425,10 @@ t.test('an aborted command is neither sent again nor told as an orphan after a r
   abort.abort()
   page.fire('pagehide')
   t.strictSame(first.ids, [1, 2])
-  const next = createWorld(t, { page: createPage(new Map([['holdfast:ws://test/ws', page.sessionStorage!.getItem('holdfast:ws://test/ws')!]])) })
+  const next = createWorld(
+    t,
+    { page: createPage(new Map([['holdfast:ws://test/ws', page.sessionStorage!.getItem('holdfast:ws://test/ws')!]])) }
+  )
   const second = await next.peer()
   second.resumed({ lastCommand: 1 }, [result(1, 1)])
   void next.session.send('c')

@@ -1,5 +1,7 @@
-// The client against a model of the server, over a network that loses, mutes and repeats: fast-check drives both, and afterwards everything has to
-// add up. The model is written from docs/protocol.md and shares no code with the server. A failure prints the seed and the shortest run.
+// The client against a model of the server, over a network that loses, mutes and repeats:
+// fast-check drives both, and afterwards everything has to add up. The model is written from
+// docs/protocol.md and shares no code with the server. A failure prints the seed and the shortest
+// run.
 
 import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
@@ -78,24 +80,52 @@ function createModel (clock: ManualClock) {
 
   function accept (wire: Wire): void {
     const [id, token, lastSeq] = wire.resume?.split('.') ?? []
-    const old = sessions.find(session => session.id === id && token !== undefined && [session.token, session.presented].includes(token))
+    const old = sessions.find(session => session.id === id && token !== undefined &&
+      [session.token, session.presented].includes(token))
     if (old !== undefined && old.ended === undefined) {
       const from = Number(lastSeq) + 1
       const payload = attach(old, wire, token)
       ack(old, from - 1)
       const gap = old.dropped >= from ? { from, to: old.dropped } : null
       const replay = old.outbox.map(output => output.frame)
-      wire.toClient.push({ type: 'session_resumed', payload: { ...payload, lastCommand: old.watermark, gap, replay: replay.length > 0 ? { from: old.outbox[0]!.seq, to: old.lastSeq } : null } }, ...replay, { type: 'live' })
+      wire.toClient.push(
+        {
+          type: 'session_resumed',
+          payload: {
+            ...payload,
+            lastCommand: old.watermark,
+            gap,
+            replay: replay.length > 0 ? { from: old.outbox[0]!.seq, to: old.lastSeq } : null
+          }
+        },
+        ...replay,
+        { type: 'live' }
+      )
       return
     }
-    const session: ModelSession = { id: `s${++count}`, token: '', presented: undefined, wire: undefined, lastSeq: 0, watermark: 0, outbox: [], dropped: 0, running: new Map(), ended: undefined }
+    const session: ModelSession = {
+      id: `s${++count}`,
+      token: '',
+      presented: undefined,
+      wire: undefined,
+      lastSeq: 0,
+      watermark: 0,
+      outbox: [],
+      dropped: 0,
+      running: new Map(),
+      ended: undefined
+    }
     sessions.push(session)
-    const previous = wire.resume === undefined ? {} : { previous: { sessionId: id, reason: old?.ended ?? 'unknown', ...(old && { lastCommand: old.watermark }) } }
+    const previous = wire.resume === undefined
+      ? {}
+      : { previous: { sessionId: id, reason: old?.ended ?? 'unknown', ...(old && { lastCommand: old.watermark }) } }
     wire.toClient.push({ type: 'session_created', payload: { ...attach(session, wire), ...previous } })
   }
 
   function command (session: ModelSession, wire: Wire, id: number, tag: number): void {
-    const answer = (code: string, members: Frame = {}): void => { wire.toClient.push({ type: 'error', id, code, payload: code, ...members }) }
+    const answer = (code: string, members: Frame = {}): void => {
+      wire.toClient.push({ type: 'error', id, code, payload: code, ...members })
+    }
     const code = refusals.shift()
     if (code !== undefined) return answer(code, code === 'DRAINING' ? {} : { retryAfterMs: 40 })
     if (id > session.watermark + 1) return answer('COMMAND_GAP', { expected: session.watermark + 1 })
@@ -152,7 +182,12 @@ function createModel (clock: ManualClock) {
       const { session, id, tag } = chosen
       session.running.delete(id)
       if (session.ended !== undefined) return
-      emit(session, tag % 5 === 0 ? { type: 'error', id, code: 'FAILED', payload: 'failed' } : { type: 'result', id, payload: `ok ${tag}` })
+      emit(
+        session,
+        tag % 5 === 0
+          ? { type: 'error', id, code: 'FAILED', payload: 'failed' }
+          : { type: 'result', id, payload: `ok ${tag}` }
+      )
     }
   }
 }
@@ -163,7 +198,9 @@ type Op =
   | { op: 'refuse', codes: string[] }
 
 const plain = (...ops: Array<Op['op']>): fc.Arbitrary<Op> => fc.constantFrom(...ops).map(op => ({ op }) as Op)
-const numbered = (max: number, ...ops: Array<Op['op']>): fc.Arbitrary<Op> => fc.tuple(fc.constantFrom(...ops), fc.nat(max)).map(([op, n]) => ({ op, n }) as Op)
+const numbered = (max: number, ...ops: Array<Op['op']>): fc.Arbitrary<Op> => fc.tuple(
+  fc.constantFrom(...ops), fc.nat(max)
+).map(([op, n]) => ({ op, n }) as Op)
 const anyOp: fc.Arbitrary<Op> = fc.oneof(
   { weight: 8, arbitrary: plain('send') },
   { weight: 6, arbitrary: plain('push') },
@@ -174,12 +211,19 @@ const anyOp: fc.Arbitrary<Op> = fc.oneof(
   { weight: 1, arbitrary: numbered(90_000, 'time') },
   { weight: 5, arbitrary: plain('cut', 'mute', 'drain') },
   { weight: 2, arbitrary: plain('idle', 'forget', 'detach', 'connect', 'reload', 'name') },
-  { weight: 2, arbitrary: fc.array(fc.constantFrom('RATE_LIMITED', 'TOO_MANY_IN_FLIGHT', 'STORE_UNAVAILABLE', 'DRAINING'), { maxLength: 3 }).map(codes => ({ op: 'refuse' as const, codes })) }
+  {
+    weight: 2,
+    arbitrary: fc.array(
+      fc.constantFrom('RATE_LIMITED', 'TOO_MANY_IN_FLIGHT', 'STORE_UNAVAILABLE', 'DRAINING'), { maxLength: 3 }
+    ).map(codes => ({ op: 'refuse' as const, codes }))
+  }
 )
 
 interface Sent { tag: number, outcome: string, abort: AbortController, page: number }
 
-/** One run: performs the operations, lets everything come to rest, and says what does not add up. */
+/**
+ * One run: performs the operations, lets everything come to rest, and says what does not add up.
+ */
 async function run (ops: Op[]): Promise<string[]> {
   const clock = createClock()
   const model = createModel(clock)
@@ -227,7 +271,10 @@ async function run (ops: Op[]): Promise<string[]> {
     const mine = session
     mine.on('message', ({ seq, payload }) => heard.push({ key: `${mine.sessionId}/${seq}`, seq, payload }))
     mine.on('gap', ({ from, to }) => { for (let seq = from; seq <= to; seq++) gaps.push(`${mine.sessionId}/${seq}`) })
-    mine.on('orphanResult', ({ id, command }) => { orphans.push(id); if (command === undefined) problems.push(`orphan ${id} has no name`) })
+    mine.on('orphanResult', ({ id, command }) => {
+      orphans.push(id)
+      if (command === undefined) problems.push(`orphan ${id} has no name`)
+    })
     mine.on('error', ({ code, cause }) => { if (code !== 'BAD_FRAME') problems.push(`error ${code} ${cause}`) })
     kill = () => {
       page.fire('pagehide')
@@ -282,26 +329,47 @@ async function run (ops: Op[]): Promise<string[]> {
   function send (): void {
     const entry: Sent = { tag: sent.length + 1, outcome: 'pending', abort: new AbortController(), page: pages }
     sent.push(entry)
-    session.send('work', isLarge(entry.tag) ? [entry.tag, 'a long text'] : [entry.tag], { signal: entry.abort.signal }).then(
-      payload => { entry.outcome = String(payload) },
-      (error: { code: string }) => { entry.outcome = error.code }
-    )
+    session.send('work', isLarge(entry.tag) ? [entry.tag, 'a long text'] : [entry.tag], { signal: entry.abort.signal })
+      .then(
+        payload => { entry.outcome = String(payload) },
+        (error: { code: string }) => { entry.outcome = error.code }
+      )
   }
 
   const perform: Record<Op['op'], (op: never) => unknown> = {
     send,
-    push: () => { const current = model.sessions.at(-1); if (current && !current.ended) model.emit(current, { type: 'message', event: 'note', payload: `m${model.given.size}` }) },
+    push: () => {
+      const current = model.sessions.at(-1)
+      if (current && !current.ended) {
+        model.emit(current, { type: 'message', event: 'note', payload: `m${model.given.size}` })
+      }
+    },
     finish: ({ n }: { n: number }) => model.finish(n),
     abort: ({ n }: { n: number }) => sent.at(-1 - n)?.abort.abort(),
-    repeat: ({ n }: { n: number }) => { const current = model.sessions.at(-1); const held = current?.outbox[n]; if (held && current.wire && current.wire.wasHeard && !current.wire.toClient.some(frame => frame.seq === held.seq || frame.type === 'live')) current.wire.toClient.push(held.frame) },
+    repeat: ({ n }: { n: number }) => {
+      const current = model.sessions.at(-1)
+      const held = current?.outbox[n]
+      if (held && current.wire && current.wire.wasHeard &&
+          !current.wire.toClient.some(frame => frame.seq === held.seq || frame.type === 'live')) {
+        current.wire.toClient.push(held.frame)
+      }
+    },
     server: ({ n }: { n: number }) => serve(n),
     client: ({ n }: { n: number }) => deliver(n),
     time: ({ n }: { n: number }) => clock.advance(n),
     cut,
     mute: () => { if (wire !== undefined) Object.assign(wire, { isMute: true }) },
-    drain: () => { const current = wire?.owner; if (current !== undefined && current.wire === wire) model.bye(current, 4200, 'draining', 'resume') },
+    drain: () => {
+      const current = wire?.owner
+      if (current !== undefined && current.wire === wire) model.bye(current, 4200, 'draining', 'resume')
+    },
     idle: () => end('idle'),
-    forget: () => { losses++; forgotten++; cut(); model.sessions.forEach(kept => { kept.ended = 'unknown'; kept.token = kept.presented = 'gone' }) },
+    forget: () => {
+      losses++
+      forgotten++
+      cut()
+      model.sessions.forEach(kept => { kept.ended = 'unknown'; kept.token = kept.presented = 'gone' })
+    },
     detach: () => session.detach(),
     connect: () => session.connect(),
     reload: load,
@@ -323,8 +391,13 @@ async function run (ops: Op[]): Promise<string[]> {
     const worked = [serve(99), deliver(99)].includes(true)
     await setImmediate()
     if (worked) continue
-    if (session!.state === 'live' && wire?.isMute === false && sent.every(({ outcome, page }) => outcome !== 'pending' || page !== pages) && model.sessions.every(({ running }) => running.size === 0)) break
-    // A live connection stays live, so that nothing is mended by a resume that should not have needed one.
+    if (session!.state === 'live' && wire?.isMute === false &&
+        sent.every(({ outcome, page }) => outcome !== 'pending' || page !== pages) &&
+        model.sessions.every(({ running }) => running.size === 0)) {
+      break
+    }
+    // A live connection stays live, so that nothing is mended by a resume that should not have
+    // needed one.
     wire?.toClient.push({ type: 'ping' })
     deliver(99)
     await clock.step()
@@ -343,7 +416,9 @@ async function run (ops: Op[]): Promise<string[]> {
   if (state !== 'live') problems.push(`rests ${state}`)
   const executed = new Set(model.executions)
   if (executed.size !== model.executions.length) problems.push(`executed twice: ${model.executions}`)
-  if (model.executions.some((tag, at) => tag < (model.executions[at - 1] ?? 0))) problems.push(`executed out of order: ${model.executions}`)
+  if (model.executions.some((tag, at) => tag < (model.executions[at - 1] ?? 0))) {
+    problems.push(`executed out of order: ${model.executions}`)
+  }
   for (const { tag, outcome, abort, page } of sent) {
     const expected = tag % 5 === 0 ? 'FAILED' : `ok ${tag}`
     const isRight = outcome === expected
@@ -364,13 +439,17 @@ async function run (ops: Op[]): Promise<string[]> {
   const seqs = new Map<string, number>()
   for (const { key, seq, payload } of heard) {
     const [id = ''] = key.split('/')
-    if (model.given.get(key) !== payload) problems.push(`${key} is ${String(payload)}, not ${String(model.given.get(key))}`)
+    if (model.given.get(key) !== payload) {
+      problems.push(`${key} is ${String(payload)}, not ${String(model.given.get(key))}`)
+    }
     if (seq <= (seqs.get(id) ?? 0)) problems.push(`${key} out of order or twice`)
     seqs.set(id, seq)
   }
   const had = new Set([...heard.map(({ key }) => key), ...gaps])
   for (const [key, payload] of model.given) {
-    if (key.startsWith(`${last.id}/`) && String(payload).startsWith('m') && !had.has(key)) problems.push(`${key} never came`)
+    if (key.startsWith(`${last.id}/`) && String(payload).startsWith('m') && !had.has(key)) {
+      problems.push(`${key} never came`)
+    }
   }
   if (timers.length > 0) problems.push(`timers left: ${timers}`)
   return problems
@@ -381,6 +460,11 @@ t.test('every command runs once, every promise settles right, every output comes
   await fc.assert(fc.asyncProperty(fc.array(anyOp, { minLength: 5, maxLength: 80, size: 'max' }), async ops => {
     const problems = await run(ops)
     if (problems.length > 0) throw new Error(problems.join('\n'))
-  }), { numRuns: runs, interruptAfterTimeLimit: 40_000, markInterruptAsFailure: true, ...(process.env.MODEL_SEED && { seed: Number(process.env.MODEL_SEED) }) })
+  }), {
+    numRuns: runs,
+    interruptAfterTimeLimit: 40_000,
+    markInterruptAsFailure: true,
+    ...(process.env.MODEL_SEED && { seed: Number(process.env.MODEL_SEED) })
+  })
   t.pass(`${runs} runs`)
 })

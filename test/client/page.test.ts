@@ -1,4 +1,5 @@
-// A page's whole life, and lines that are slow, dead or asleep: what the client believes, and how soon it knows better.
+// A page's whole life, and lines that are slow, dead or asleep: what the client believes, and how
+// soon it knows better.
 
 import t from 'tap'
 import { createLiveWorld, createPage, createWorld, outcome, SESSION, type Frame, type Peer } from './world.js'
@@ -12,11 +13,14 @@ const saved = (members: Frame = {}): string =>
 const KEY = 'holdfast:ws://test/ws'
 
 t.test('questions', async t => {
-  // A page that was offline was shown as live for 35 s, and after a change of network a command took as long.
+  // A page that was offline was shown as live for 35 s, and after a change of network a command
+  // took as long.
   for (const type of ['offline', 'online', 'resume', 'pageshow', 'visibilitychange']) {
     t.test(`P-52 asks at ${type} whether the line lives, and knows within 2 s`, async t => {
       const page = createPage()
-      const { first, session, clock, events, peer, peers } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
+      const { first, session, clock, events, peer, peers } = await createLiveWorld(
+        t, { page, persistence: false }, ASKABLE
+      )
       page.state.onLine = type !== 'offline'
       page.fire(type, { persisted: true })
       page.fire(type, { persisted: true })
@@ -24,7 +28,10 @@ t.test('questions', async t => {
       await clock.advance(1_499)
       t.equal(session.state, 'live')
       await clock.advance(1)
-      t.match(events('detached'), [{ reason: type === 'offline' ? 'offline' : 'connection_lost', retryInMs: type === 'offline' ? 5_000 : 0 }])
+      t.match(events('detached'), [{
+        reason: type === 'offline' ? 'offline' : 'connection_lost',
+        retryInMs: type === 'offline' ? 5_000 : 0
+      }])
       t.equal(first.closedWith, 4900)
       if (type === 'offline') return
       await peer()
@@ -46,7 +53,8 @@ t.test('questions', async t => {
   })
 
   t.test('P-52 does not take the bytes of its own question for life', async t => {
-    // A socket takes them without a network as well, which doubled the time until a page said that it is offline.
+    // A socket takes them without a network as well, which doubled the time until a page said that
+    // it is offline.
     const page = createPage()
     const { first, session, clock } = await createLiveWorld(t, { page, persistence: false }, ASKABLE)
     const send = first.send.bind(first)
@@ -60,7 +68,7 @@ t.test('questions', async t => {
     t.not(session.state, 'live')
   })
 
-  t.test('P-52 does not ask a server of revision 1.0, which is resumed instead where there is reason for doubt', async t => {
+  t.test('P-52 does not ask a server of revision 1.0; it resumes where there is reason for doubt', async t => {
     const page = createPage()
     const { first, session, events, peer } = await createLiveWorld(t, { page, persistence: false })
     page.fire('visibilitychange')
@@ -95,7 +103,10 @@ t.test('questions', async t => {
   t.test('P-53b tells a new time when it changes, and not before the one the server named', async t => {
     const page = createPage()
     const { first, clock, events } = await createLiveWorld(t, { page, persistence: false })
-    first.say({ type: 'goodbye', payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5_000 } })
+    first.say({
+      type: 'goodbye',
+      payload: { code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: 5_000 }
+    })
     await clock.advance(1_000)
     page.fire('online')
     t.match(events('detached'), [{ retryInMs: 5_250 }, { reason: 'overloaded', retryInMs: 4_000 }])
@@ -143,14 +154,18 @@ t.test('slow lines', async t => {
     t.not(session.state, 'live')
   })
 
-  // A browser shows whole messages only: one large output on a slow line was cut at 35 s each time, and never came.
+  // A browser shows whole messages only: one large output on a slow line was cut at 35 s each time,
+  // and never came.
   t.test('P-43f waits twice as long each time for what comes behind the first frame of a connection', async t => {
     const { first, session, clock, peer } = await createLiveWorld(t)
     await clock.advance(35_000)
     t.equal(first.closedWith, 4900)
     await clock.advance(500)
     const second = await peer()
-    second.say({ type: 'session_resumed', payload: { ...SESSION, lastCommand: 0, replay: { from: 1, to: 1 }, gap: null } })
+    second.say({
+      type: 'session_resumed',
+      payload: { ...SESSION, lastCommand: 0, replay: { from: 1, to: 1 }, gap: null }
+    })
     await clock.advance(69_000)
     second.say(message(1), { type: 'live' })
     t.equal(session.state, 'live')
@@ -172,7 +187,9 @@ t.test('what never answers', async t => {
   })
 
   t.test('storage has 3 s, and the session starts without', async t => {
-    const { clock, events, peers } = createWorld(t, { persistence: { load: () => new Promise(() => {}), save: () => {}, clear: () => {} } })
+    const { clock, events, peers } = createWorld(
+      t, { persistence: { load: () => new Promise(() => {}), save: () => {}, clear: () => {} } }
+    )
     await clock.advance(2_999)
     t.equal(peers.length, 0)
     await clock.advance(1)
@@ -181,7 +198,10 @@ t.test('what never answers', async t => {
   })
 
   t.test('locks have 2 s, and the server decides', async t => {
-    const page = { ...createPage(new Map([[KEY, saved()]])), navigator: { locks: { request: () => new Promise<void>(() => {}) } } }
+    const page = {
+      ...createPage(new Map([[KEY, saved()]])),
+      navigator: { locks: { request: () => new Promise<void>(() => {}) } }
+    }
     const { clock, peers } = createWorld(t, { page })
     await clock.advance(1_999)
     t.equal(peers.length, 0)
@@ -228,7 +248,9 @@ t.test('the back button', async t => {
     const other = createWorld(t, { page: next })
     const peerOfOther = await other.peer()
     t.equal(peerOfOther.resume, 's1.t1.1')
-    peerOfOther.resumed({ resumeToken: 'newer', lastCommand: 2 }, [message(2), { seq: 3, type: 'result', id: 1, payload: 'one' }])
+    peerOfOther.resumed({ resumeToken: 'newer', lastCommand: 2 }, [
+      message(2), { seq: 3, type: 'result', id: 1, payload: 'one' }
+    ])
     leave(next)
     await clock.advance(0)
 
@@ -337,7 +359,8 @@ t.test('the next user', async t => {
   })
 
   t.test('gets none of what waited for a first connection, as far as a token says whose it is', async t => {
-    const jwt = (sub: string): string => `h.${Buffer.from(JSON.stringify({ sub, name: 'ü??>' })).toString('base64url')}.s`
+    const jwt = (sub: string): string =>
+      `h.${Buffer.from(JSON.stringify({ sub, name: 'ü??>' })).toString('base64url')}.s`
     let token = jwt('ann')
     const { session, clock, peer, events } = createWorld(t, { token: () => token })
     const sent = session.send('payment.approve')

@@ -1,11 +1,14 @@
-// The client against the real server over real sockets, which are cut on purpose, and the types that flow from one to the other.
+// The client against the real server over real sockets, which are cut on purpose, and the types
+// that flow from one to the other.
 
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import { WebSocket, WebSocketServer } from 'ws'
-import { CommandError, connect, type ConnectOptions, type SavedSession, type Session, type SessionEvents } from '../../src/client/client.js'
+import {
+  CommandError, connect, type ConnectOptions, type SavedSession, type Session, type SessionEvents
+} from '../../src/client/client.js'
 import type { CommandMap, EventMap } from '../../src/io/dispatcher/command.js'
 import { commandError, defineCommand, HoldfastError } from '../../src/index.js'
 import { startTestApp, type TestAppOptions } from '../helpers/app.js'
@@ -13,17 +16,22 @@ import { createPage } from './world.js'
 
 const executed: number[] = []
 const commands = {
-  'review.approve': defineCommand({ payload: Type.Object({ draft: Type.Integer() }), result: Type.Object({ title: Type.String() }) }, ({ payload }) => {
-    executed.push(payload.draft)
-    if (payload.draft < 0) throw commandError('NO_SUCH_DRAFT', 'There is no such draft.')
-    return { title: `draft ${payload.draft}` }
-  }),
+  'review.approve': defineCommand(
+    { payload: Type.Object({ draft: Type.Integer() }), result: Type.Object({ title: Type.String() }) },
+    ({ payload }) => {
+      executed.push(payload.draft)
+      if (payload.draft < 0) throw commandError('NO_SUCH_DRAFT', 'There is no such draft.')
+      return { title: `draft ${payload.draft}` }
+    }
+  ),
   'review.count': defineCommand({ payload: Type.Null() }, async () => 7),
   'notes.send': defineCommand({ payload: Type.Integer() }, ({ payload, session }) => {
     for (let note = 1; note <= payload; note++) session.send('note', note)
     return null
   }),
-  hold: defineCommand({}, ({ signal }) => new Promise<null>(resolve => { signal.addEventListener('abort', () => resolve(null)) })),
+  hold: defineCommand({}, ({ signal }) => new Promise<null>(resolve => {
+    signal.addEventListener('abort', () => resolve(null))
+  })),
   anything: defineCommand({}, ({ payload }) => payload)
 }
 const events = { note: Type.Integer(), 'draft.assigned': Type.Object({ draft: Type.Integer() }) }
@@ -54,7 +62,11 @@ async function start (t: Parameters<typeof startTestApp>[0], options: TestAppOpt
     app,
     sockets,
     join (options) {
-      const session = connect<never, never>(`${url.replace('http', 'ws')}/ws`, { WebSocket: Recorded, random: () => 0, ...options })
+      const session = connect<never, never>(`${url.replace('http', 'ws')}/ws`, {
+        WebSocket: Recorded,
+        random: () => 0,
+        ...options
+      })
       t.teardown(() => session.close())
       return session as never
     }
@@ -78,7 +90,10 @@ function collect<V> (count: number): { values: V[], note: (value: V) => void, do
   return { values, done, note (value) { if (values.push(value) === count) finish() } }
 }
 
-const codeOf = (promise: Promise<unknown>): Promise<string> => promise.then(() => 'resolved', (error: CommandError) => error.code)
+const codeOf = (promise: Promise<unknown>): Promise<string> => promise.then(
+  () => 'resolved',
+  (error: CommandError) => error.code
+)
 
 t.test('types flow from the definitions of the server', async t => {
   const { app, join } = await start(t)
@@ -92,8 +107,12 @@ t.test('types flow from the definitions of the server', async t => {
   const untyped = join<CommandMap, EventMap>()
   t.strictSame(await untyped.send('review.approve', { draft: 2 }), { title: 'draft 2' })
 
-  const assigned = new Promise<number>(resolve => session.onMessage('draft.assigned', ({ draft }, seq) => resolve(draft + seq)))
-  app.dispatcher.send({ sessionId: session.sessionId! }, 'draft.assigned', Value.Parse(events['draft.assigned'], { draft: 40 }))
+  const assigned = new Promise<number>(resolve => session.onMessage('draft.assigned', ({ draft }, seq) => resolve(
+    draft + seq
+  )))
+  app.dispatcher.send(
+    { sessionId: session.sessionId! }, 'draft.assigned', Value.Parse(events['draft.assigned'], { draft: 40 })
+  )
   t.equal(await assigned, 44)
 
   // Never called: what is refused here is refused by the compiler.
@@ -129,7 +148,9 @@ t.test('P-15 rejects with the code of the server or of the platform', async t =>
 })
 
 t.test('runs every command once, and delivers every output once and in order, while its sockets are cut', async t => {
-  const { app, join, sockets } = await start(t, { config: { commandsPerSecond: 10_000, maxInFlight: 8, outboxMessages: 32_768 } }, 30)
+  const { app, join, sockets } = await start(
+    t, { config: { commandsPerSecond: 10_000, maxInFlight: 8, outboxMessages: 32_768 } }, 30
+  )
   const session = join()
   const notes = collect<number>(300)
   session.onMessage('note', notes.note)
@@ -189,7 +210,10 @@ t.test('P-33 goes on in a new session when the old one ended while it was away',
   await next(session, 'live')
   const old = session.sessionId!
   const running = session.send('hold')
-  await new Promise<void>(resolve => { const look = (): void => { if (app.dispatcher.inFlight === 1) resolve(); else setImmediate(look) }; look() })
+  await new Promise<void>(resolve => {
+    const look = (): void => { if (app.dispatcher.inFlight === 1) resolve(); else setImmediate(look) }
+    look()
+  })
   session.detach()
   const unsent = session.send('review.count')
   app.sessionManager.terminateSession(old)
@@ -241,7 +265,9 @@ t.test('P-38 ends the session at the server too', async t => {
   const { app, join } = await start(t)
   const session = join()
   await next(session, 'live')
-  const ended = new Promise(resolve => app.sessionManager.subscribe(event => { if (event.type === 'ended') resolve(event.reason) }))
+  const ended = new Promise(resolve => app.sessionManager.subscribe(event => {
+    if (event.type === 'ended') resolve(event.reason)
+  }))
   session.close()
   t.equal(await ended, 'ended_by_client')
 })
@@ -253,7 +279,7 @@ t.test('keeps within the limits of the server, so that nothing is refused', asyn
   t.strictSame(Object.values(app.dispatcher.refusals).reduce((sum, count) => sum + count, 0), 0)
 })
 
-t.test('P-53 tells a refused login from a lost connection, and gives up when fresh credentials are refused too', async t => {
+t.test('P-53 tells a refused login from a lost connection; gives up when fresh credentials are refused', async t => {
   const { join } = await start(t, { authenticate: () => { throw new HoldfastError('UNAUTHENTICATED') } })
   let asked = 0
   const session = join({ token: () => `a.b.${++asked}` })
@@ -273,9 +299,13 @@ t.test('P-6 settles a command that the server does not take, and runs those behi
   const Tampering = class extends WebSocket {
     override send (data: string): void { super.send(data.replace('"draft":13', '"__proto__":13')) }
   }
-  const session = connect<Registry>(`${url.replace('http', 'ws')}/ws`, { WebSocket: Tampering as never, random: () => 0 })
+  const session = connect<Registry>(
+    `${url.replace('http', 'ws')}/ws`, { WebSocket: Tampering as never, random: () => 0 }
+  )
   t.teardown(() => session.close())
-  const outcomes = await Promise.all([11, 12, 13, 14, 15].map(draft => codeOf(session.send('review.approve', { draft }))))
+  const outcomes = await Promise.all([11, 12, 13, 14, 15].map(draft => codeOf(session.send(
+    'review.approve', { draft }
+  ))))
   t.strictSame(outcomes, ['resolved', 'resolved', 'BAD_FRAME', 'resolved', 'resolved'])
   t.strictSame(executed, [11, 12, 14, 15])
   t.equal(app.sessionManager.totals.created, 1)
@@ -283,11 +313,18 @@ t.test('P-6 settles a command that the server does not take, and runs those behi
 
 t.test('P-49b settles a command that a gateway with a smaller limit closes for, and goes on with the rest', async t => {
   const { app, url } = await startTestApp(t, { before: app => app.dispatcher.commands(commands) })
-  const gateway = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 2_000, handleProtocols: () => 'holdfast.v1' })
+  const gateway = new WebSocketServer({
+    port: 0,
+    host: '127.0.0.1',
+    maxPayload: 2_000,
+    handleProtocols: () => 'holdfast.v1'
+  })
   let connections = 0
   gateway.on('connection', (near, request) => {
     connections++
-    const far = new WebSocket(`${url.replace('http', 'ws')}/ws`, String(request.headers['sec-websocket-protocol']).split(','))
+    const far = new WebSocket(
+      `${url.replace('http', 'ws')}/ws`, String(request.headers['sec-websocket-protocol']).split(',')
+    )
     far.on('message', data => near.send(String(data)))
     near.on('message', data => far.send(String(data)))
     for (const [socket, other] of [[near, far], [far, near]] as const) {
@@ -296,7 +333,9 @@ t.test('P-49b settles a command that a gateway with a smaller limit closes for, 
     }
   })
   await new Promise(resolve => gateway.once('listening', resolve))
-  const session = connect<Registry>(`ws://127.0.0.1:${(gateway.address() as AddressInfo).port}`, { WebSocket, random: () => 0 })
+  const session = connect<Registry>(
+    `ws://127.0.0.1:${(gateway.address() as AddressInfo).port}`, { WebSocket, random: () => 0 }
+  )
   t.teardown(() => {
     session.close()
     gateway.close()
@@ -328,6 +367,9 @@ t.test('P-38 leaves nothing at the server when it is closed during its handshake
   await new Promise(resolve => setImmediate(resolve))
   for (const session of sessions) session.close()
   const { totals } = app.sessionManager
-  while (app.sessionManager.countSessions().active > 0 || app.sessionManager.countSessions().detached > 0 || totals.created < 20) await new Promise(resolve => setTimeout(resolve, 10))
+  while (app.sessionManager.countSessions().active > 0 || app.sessionManager.countSessions().detached > 0 ||
+      totals.created < 20) {
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
   t.equal(totals.created, 20)
 })

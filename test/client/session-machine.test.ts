@@ -24,7 +24,8 @@ const anyEvent: fc.Arbitrary<SessionEvent> = fc.oneof(
   fc.constantFrom<SessionEvent>(
     ['connect'], ['detach'], ['hide'], ['wake', true], ['wake', false], ['retry'], ['ack'], ['blamed'], ['stateLost'],
     ['loaded', undefined, true], ['loaded', saved, true], ['loaded', saved, false], ['handled', 1], ['transmit', ['{']],
-    ['failed', 'token_failed', 'why'], ['token', 'ann'], ['token', undefined], ['lost', { code: 1006, reason: 'connection_lost', action: 'resume_later' }],
+    ['failed', 'token_failed', 'why'], ['token', 'ann'], ['token', undefined],
+    ['lost', { code: 1006, reason: 'connection_lost', action: 'resume_later' }],
     ['lost', { code: 4401, reason: 'unauthenticated', action: 'stop' }]
   ),
   fc.constantFrom<SessionEvent>(['close'], ['dispose']),
@@ -50,14 +51,18 @@ t.test('every transition is pure, and none leaves the session where nothing woul
         if (JSON.stringify(again) !== JSON.stringify(next)) throw new Error('the same event gives something else')
       }
       const { effects } = next
-      if (state.phase === 'ended' && effects.some(([name]) => ['open', 'tell', 'arm', 'save'].includes(name))) throw new Error(`${event[0]} wakes what has ended`)
+      if (state.phase === 'ended' && effects.some(([name]) => ['open', 'tell', 'arm', 'save'].includes(name))) {
+        throw new Error(`${event[0]} wakes what has ended`)
+      }
       for (const [name, ...args] of effects) {
         if (name === 'arm' && args[0] === 'retry') isArmed = true
         if (name === 'leave' || (name === 'disarm' && args[0] === 'retry')) isArmed = false
       }
       state = next
       const isIdle = state.phase === 'detached' && !isArmed
-      if (isIdle && !state.isPaused && state.told?.retryInMs !== null) throw new Error(`${event[0]} leaves a promise of an attempt that does not come`)
+      if (isIdle && !state.isPaused && state.told?.retryInMs !== null) {
+        throw new Error(`${event[0]} leaves a promise of an attempt that does not come`)
+      }
       if (state.ackedSeq > state.lastSeq && state.phase === 'live') throw new Error('acknowledges what was not handled')
     }
   }), { numRuns: 2_000 })

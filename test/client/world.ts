@@ -1,7 +1,10 @@
-// A runtime of its own for the client: a clock that moves only when told, sockets whose far end is the test, and a page with storage and locks.
+// A runtime of its own for the client: a clock that moves only when told, sockets whose far end is
+// the test, and a page with storage and locks.
 
 import { setImmediate } from 'node:timers/promises'
-import { connect, type ConnectOptions, type Page, type Session, type SessionEvents, type SocketLike } from '../../src/client/client.js'
+import {
+  connect, type ConnectOptions, type Page, type Session, type SessionEvents, type SocketLike
+} from '../../src/client/client.js'
 
 export type Frame = Record<string, unknown>
 
@@ -142,10 +145,15 @@ export interface World {
   peer (): Promise<Peer>
 }
 
-const EVENTS = ['connecting', 'live', 'detached', 'resumed', 'gap', 'replaced', 'ended', 'userChanged', 'error', 'orphanResult', 'message'] as const
+const EVENTS = [
+  'connecting', 'live', 'detached', 'resumed', 'gap', 'replaced', 'ended', 'userChanged', 'error', 'orphanResult',
+  'message'
+] as const
 
 /** A client in a world of its own; closed when the test ends. */
-export function createWorld (t: { teardown (run: () => void): unknown }, options: ConnectOptions = {}, clock = createClock()): World {
+export function createWorld (
+  t: { teardown (run: () => void): unknown }, options: ConnectOptions = {}, clock = createClock()
+): World {
   const peers: Peer[] = []
   const heard: World['heard'] = []
   const WebSocket = class extends Peer {
@@ -155,7 +163,14 @@ export function createWorld (t: { teardown (run: () => void): unknown }, options
     }
   }
   const session = connect('ws://test/ws', {
-    now: clock.now, wall: clock.wall, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout, random: clock.random, WebSocket, page: {}, ...options
+    now: clock.now,
+    wall: clock.wall,
+    setTimeout: clock.setTimeout,
+    clearTimeout: clock.clearTimeout,
+    random: clock.random,
+    WebSocket,
+    page: {},
+    ...options
   })
   for (const type of EVENTS) session.on(type, event => { heard.push([type, event]) })
   t.teardown(() => session.close())
@@ -173,7 +188,9 @@ export function createWorld (t: { teardown (run: () => void): unknown }, options
 }
 
 /** A client with a live session. */
-export async function createLiveWorld (t: { teardown (run: () => void): unknown }, options: ConnectOptions = {}, members: Frame = {}): Promise<World & { first: Peer }> {
+export async function createLiveWorld (
+  t: { teardown (run: () => void): unknown }, options: ConnectOptions = {}, members: Frame = {}
+): Promise<World & { first: Peer }> {
   const world = createWorld(t, options)
   const first = await world.peer()
   first.created(members)
@@ -181,12 +198,20 @@ export async function createLiveWorld (t: { teardown (run: () => void): unknown 
 }
 
 /** A browser's page: `fire` dispatches its events, and `state` is what they are about. */
-export function createPage (storage = new Map<string, string>(), held = new Set<string>()): Page & { state: { onLine: boolean, visible: string }, fire (type: string, event?: { persisted?: boolean }): void, listeners (): number } {
+export function createPage (
+  storage = new Map<string, string>(), held = new Set<string>()
+): Page & {
+  state: { onLine: boolean, visible: string }
+  fire (type: string, event?: { persisted?: boolean }): void
+  listeners (): number
+} {
   type Listener = (event: { persisted?: boolean }) => void
   const listeners = new Map<string, Set<Listener>>()
   const state = { onLine: true, visible: 'visible' }
   const listenable = {
-    addEventListener: (type: string, run: Listener) => { listeners.set(type, (listeners.get(type) ?? new Set()).add(run)) },
+    addEventListener: (type: string, run: Listener) => {
+      listeners.set(type, (listeners.get(type) ?? new Set()).add(run))
+    },
     removeEventListener: (type: string, run: Listener) => { listeners.get(type)?.delete(run) }
   }
   return {

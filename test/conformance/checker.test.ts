@@ -1,5 +1,6 @@
-// The judge of the chaos run on its own: histories that are right pass, and each kind of wrong is named. Then the proxy, whose faults have
-// to strike where the plan says, and the plan, which a seed has to repeat.
+// The judge of the chaos run on its own: histories that are right pass, and each kind of wrong is
+// named. Then the proxy, whose faults have to strike where the plan says, and the plan, which a
+// seed has to repeat.
 
 import t, { type Test } from 'tap'
 import { createServer, connect, type AddressInfo, type Socket } from 'node:net'
@@ -19,13 +20,30 @@ const live: ClientEvent = { kind: 'live' }
 const sent = (id: number): ClientEvent => ({ kind: 'sent', id })
 const result = (seq: number, id: number): ClientEvent => ({ kind: 'output', seq, id, mark: `result ${id}` })
 const message = (seq: number, mark: string): ClientEvent => ({ kind: 'output', seq, id: undefined, mark })
-const resumed = (given: Partial<Resumed>): ClientEvent => ({ kind: 'resumed', offered: 0, lastCommand: 0, replay: null, gap: null, ...given })
+const resumed = (given: Partial<Resumed>): ClientEvent => ({
+  kind: 'resumed',
+  offered: 0,
+  lastCommand: 0,
+  replay: null,
+  gap: null,
+  ...given
+})
 
 /** Two commands; outputs 1 and 2 answer them, output 3 is a note, output 4 the last answer. */
-const whole: readonly ClientEvent[] = [created, sent(1), sent(2), result(1, 1), result(2, 2), message(3, 'note'), message(4, 'final')]
+const whole: readonly ClientEvent[] = [
+  created, sent(1), sent(2), result(1, 1), result(2, 2), message(3, 'note'), message(4, 'final')
+]
 
 function history (events: readonly ClientEvent[], more: Partial<ClientHistory> = {}): ClientHistory {
-  return { client: 1, commands: 2, events, finalSeq: 4, executions: new Map([[1, 1], [2, 1]]), produced: [{ mark: 'note', seq: 3 }], ...more }
+  return {
+    client: 1,
+    commands: 2,
+    events,
+    finalSeq: 4,
+    executions: new Map([[1, 1], [2, 1]]),
+    produced: [{ mark: 'note', seq: 3 }],
+    ...more
+  }
 }
 
 t.test('checker', async (t) => {
@@ -36,7 +54,8 @@ t.test('checker', async (t) => {
   t.test('passes a break with a replay and counts it', async (t) => {
     const verdict = checkHistory(history([
       created, sent(1), sent(2), result(1, 1), closed,
-      resumed({ offered: 1, lastCommand: 2, replay: { from: 2, to: 3 } }), result(2, 2), message(3, 'note'), live, message(4, 'final')
+      resumed({ offered: 1, lastCommand: 2, replay: { from: 2, to: 3 } }), result(2, 2), message(3, 'note'), live,
+      message(4, 'final')
     ]))
     t.same(verdict.problems, [])
     t.match(verdict, { resumes: 1, replayed: 2, lost: 0, doubled: 0 })
@@ -45,38 +64,161 @@ t.test('checker', async (t) => {
   t.test('passes a gap that takes an answer and a note', async (t) => {
     const verdict = checkHistory(history([
       created, sent(1), sent(2), result(1, 1), closed,
-      resumed({ offered: 1, lastCommand: 2, gap: { from: 2, to: 3 } }), live, sent(2), { kind: 'refused', id: 2, code: 'RESULT_EXPIRED' }, message(4, 'final')
+      resumed({ offered: 1, lastCommand: 2, gap: { from: 2, to: 3 } }), live, sent(2),
+      { kind: 'refused', id: 2, code: 'RESULT_EXPIRED' }, message(4, 'final')
     ]))
     t.same(verdict.problems, [])
     t.match(verdict, { gaps: 1, gapOutputs: 2, expired: 1 })
   })
 
   t.test('passes an answer that comes again because it was asked for again', async (t) => {
-    const verdict = checkHistory(history([created, sent(1), sent(2), result(1, 1), result(2, 2), sent(1), result(1, 1), message(3, 'note'), message(4, 'final')]))
+    const verdict = checkHistory(history([
+      created, sent(1), sent(2), result(1, 1), result(2, 2), sent(1), result(1, 1), message(3, 'note'),
+      message(4, 'final')
+    ]))
     t.same(verdict.problems, [])
     t.equal(verdict.repeats, 1)
   })
 
-  const wrong: Record<string, [events: readonly ClientEvent[], problem: RegExp, counts: object, more?: Partial<ClientHistory>]> = {
+  const wrong: Record<string, [
+    events: readonly ClientEvent[], problem: RegExp, counts: object, more?: Partial<ClientHistory>
+  ]> = {
     'an output that never came': [whole.filter((event) => event !== whole[5]), /output 3 never came/, { lost: 2 }],
-    'an answer that never came': [[created, sent(1), sent(2), result(1, 1), message(2, 'other'), message(3, 'note'), message(4, 'final')], /command 2 was not answered/, { lost: 1 }],
-    'an output that came twice': [[...whole.slice(0, 6), message(3, 'note'), message(4, 'final')], /output 3 came again unasked/, { doubled: 1 }],
-    'an answer that came twice, asked for once': [[...whole.slice(0, 5), result(1, 1), message(3, 'note'), message(4, 'final')], /output 1 came again unasked/, { doubled: 1 }],
-    'a seq that came with two contents': [[...whole.slice(0, 5), sent(1), { kind: 'output', seq: 1, id: 1, mark: 'other' }, message(3, 'note'), message(4, 'final')], /other content/, {}],
-    'two answers to one command': [[created, sent(1), sent(2), result(1, 1), result(2, 2), result(3, 2), message(4, 'note'), message(5, 'final')], /answered 2 times/, { doubled: 1 }, { finalSeq: 5, produced: [{ mark: 'note', seq: 4 }] }],
-    'outputs out of order': [[created, sent(1), sent(2), result(2, 2), result(1, 1), message(3, 'note'), message(4, 'final')], /output 1 came after output 2/, { reordered: 1 }],
-    'an execution too many': [whole, /command 2 was executed 2 times/, { doubled: 1 }, { executions: new Map([[1, 1], [2, 2]]) }],
+    'an answer that never came': [
+      [created, sent(1), sent(2), result(1, 1), message(2, 'other'), message(3, 'note'), message(4, 'final')],
+      /command 2 was not answered/,
+      { lost: 1 }
+    ],
+    'an output that came twice': [
+      [...whole.slice(0, 6), message(3, 'note'), message(4, 'final')], /output 3 came again unasked/, { doubled: 1 }
+    ],
+    'an answer that came twice, asked for once': [
+      [...whole.slice(0, 5), result(1, 1), message(3, 'note'), message(4, 'final')],
+      /output 1 came again unasked/,
+      { doubled: 1 }
+    ],
+    'a seq that came with two contents': [
+      [
+        ...whole.slice(0, 5),
+        sent(1),
+        { kind: 'output', seq: 1, id: 1, mark: 'other' },
+        message(3, 'note'),
+        message(4, 'final')
+      ],
+      /other content/,
+      {}
+    ],
+    'two answers to one command': [
+      [created, sent(1), sent(2), result(1, 1), result(2, 2), result(3, 2), message(4, 'note'), message(5, 'final')],
+      /answered 2 times/,
+      { doubled: 1 },
+      { finalSeq: 5, produced: [{ mark: 'note', seq: 4 }] }
+    ],
+    'outputs out of order': [
+      [created, sent(1), sent(2), result(2, 2), result(1, 1), message(3, 'note'), message(4, 'final')],
+      /output 1 came after output 2/,
+      { reordered: 1 }
+    ],
+    'an execution too many': [
+      whole, /command 2 was executed 2 times/, { doubled: 1 }, { executions: new Map([[1, 1], [2, 2]]) }
+    ],
     'an execution too few': [whole, /command 2 was not executed/, { lost: 1 }, { executions: new Map([[1, 1]]) }],
-    'a gap that begins too late': [[created, sent(1), sent(2), result(1, 1), closed, resumed({ offered: 1, lastCommand: 2, gap: { from: 3, to: 3 } }), live, message(4, 'final')], /gap 3\.\.3 after output 1/, {}],
-    'a gap that was told too long': [[created, sent(1), sent(2), result(1, 1), result(2, 2), closed, resumed({ offered: 2, lastCommand: 2, gap: { from: 3, to: 4 } }), live, message(4, 'final')], /output 4 came, though it was reported as a gap/, {}],
-    'a gap that was not told': [[created, sent(1), sent(2), result(1, 1), result(2, 2), closed, resumed({ offered: 2, lastCommand: 2 }), live, message(4, 'final')], /output 3 never came/, { lost: 2 }],
-    'a replay that begins too late': [[created, sent(1), sent(2), result(1, 1), closed, resumed({ offered: 1, lastCommand: 2, replay: { from: 3, to: 3 } }), message(3, 'note'), live, message(4, 'final')], /replay 3\.\.3 after output 1/, { lost: 2 }],
-    'live before the replay was over': [[created, sent(1), sent(2), result(1, 1), closed, resumed({ offered: 1, lastCommand: 2, replay: { from: 2, to: 3 } }), result(2, 2), live, message(3, 'note'), message(4, 'final')], /live after output 2/, {}],
-    'new output before live': [[created, sent(1), sent(2), result(1, 1), closed, resumed({ offered: 1, lastCommand: 2 }), result(2, 2), live, message(3, 'note'), message(4, 'final')], /came before live/, {}],
-    'a watermark that went back': [[created, sent(1), sent(2), result(1, 1), result(2, 2), closed, resumed({ offered: 2, lastCommand: 1 }), live, message(3, 'note'), message(4, 'final')], /lastCommand 1/, {}],
-    'a session that was gone': [[...whole, closed, { kind: 'ended', reason: 'unknown' }], /the session was gone/, { lost: 1 }],
-    'outputs that nobody asked for': [[...whole.slice(0, 6), message(4, 'stray'), message(5, 'final')], /5 outputs were numbered, 4 were due/, {}, { finalSeq: 5 }],
-    'a note under another seq than told': [whole, /was given seq 2 and came as 3/, {}, { produced: [{ mark: 'note', seq: 2 }] }],
+    'a gap that begins too late': [
+      [
+        created,
+        sent(1),
+        sent(2),
+        result(1, 1),
+        closed,
+        resumed({ offered: 1, lastCommand: 2, gap: { from: 3, to: 3 } }),
+        live,
+        message(4, 'final')
+      ],
+      /gap 3\.\.3 after output 1/,
+      {}
+    ],
+    'a gap that was told too long': [
+      [
+        created,
+        sent(1),
+        sent(2),
+        result(1, 1),
+        result(2, 2),
+        closed,
+        resumed({ offered: 2, lastCommand: 2, gap: { from: 3, to: 4 } }),
+        live,
+        message(4, 'final')
+      ],
+      /output 4 came, though it was reported as a gap/,
+      {}
+    ],
+    'a gap that was not told': [
+      [
+        created, sent(1), sent(2), result(1, 1), result(2, 2), closed, resumed({ offered: 2, lastCommand: 2 }), live,
+        message(4, 'final')
+      ],
+      /output 3 never came/,
+      { lost: 2 }
+    ],
+    'a replay that begins too late': [
+      [
+        created,
+        sent(1),
+        sent(2),
+        result(1, 1),
+        closed,
+        resumed({ offered: 1, lastCommand: 2, replay: { from: 3, to: 3 } }),
+        message(3, 'note'),
+        live,
+        message(4, 'final')
+      ],
+      /replay 3\.\.3 after output 1/,
+      { lost: 2 }
+    ],
+    'live before the replay was over': [
+      [
+        created,
+        sent(1),
+        sent(2),
+        result(1, 1),
+        closed,
+        resumed({ offered: 1, lastCommand: 2, replay: { from: 2, to: 3 } }),
+        result(2, 2),
+        live,
+        message(3, 'note'),
+        message(4, 'final')
+      ],
+      /live after output 2/,
+      {}
+    ],
+    'new output before live': [
+      [
+        created, sent(1), sent(2), result(1, 1), closed, resumed({ offered: 1, lastCommand: 2 }), result(2, 2), live,
+        message(3, 'note'), message(4, 'final')
+      ],
+      /came before live/,
+      {}
+    ],
+    'a watermark that went back': [
+      [
+        created, sent(1), sent(2), result(1, 1), result(2, 2), closed, resumed({ offered: 2, lastCommand: 1 }), live,
+        message(3, 'note'), message(4, 'final')
+      ],
+      /lastCommand 1/,
+      {}
+    ],
+    'a session that was gone': [
+      [...whole, closed, { kind: 'ended', reason: 'unknown' }], /the session was gone/, { lost: 1 }
+    ],
+    'outputs that nobody asked for': [
+      [...whole.slice(0, 6), message(4, 'stray'), message(5, 'final')],
+      /5 outputs were numbered, 4 were due/,
+      {},
+      { finalSeq: 5 }
+    ],
+    'a note under another seq than told': [
+      whole, /was given seq 2 and came as 3/, {}, { produced: [{ mark: 'note', seq: 2 }] }
+    ],
     'a client that did not finish': [whole, /did not finish/, {}, { finalSeq: undefined }]
   }
   for (const [what, [events, problem, counts, more]] of Object.entries(wrong)) {
@@ -125,13 +267,22 @@ t.test('proxy', async (t) => {
     for (const chunkBytes of [1, 2, 3, 7, 64, 1000, stream.length]) {
       for (const [frame, start] of starts.entries()) {
         t.equal(cutAt({ frame, offset: 0 }, chunkBytes), start, `before frame ${frame} in chunks of ${chunkBytes}`)
-        t.equal(cutAt({ frame, offset: 3 }, chunkBytes), start + 3, `3 bytes into frame ${frame} in chunks of ${chunkBytes}`)
-        t.equal(cutAt({ frame, offset: Number.MAX_SAFE_INTEGER }, chunkBytes), starts[frame + 1] ?? stream.length, `behind frame ${frame} in chunks of ${chunkBytes}`)
+        t.equal(
+          cutAt({ frame, offset: 3 }, chunkBytes), start + 3, `3 bytes into frame ${frame} in chunks of ${chunkBytes}`
+        )
+        t.equal(
+          cutAt({ frame, offset: Number.MAX_SAFE_INTEGER }, chunkBytes),
+          starts[frame + 1] ?? stream.length,
+          `behind frame ${frame} in chunks of ${chunkBytes}`
+        )
       }
     }
   })
 
-  /** Sends the stream through a lane to a server that collects it; gives what came, and how the client's side ended. */
+  /**
+   * Sends the stream through a lane to a server that collects it; gives what came, and how the
+   * client's side ended.
+   */
   async function send (t: Test, faults: readonly Fault[]): Promise<{ received: Buffer, ended: string }> {
     const chunks: Buffer[] = []
     const accepted: Socket[] = []
@@ -198,8 +349,14 @@ t.test('chaos', async (t) => {
   }
   async function run (mutant?: 'executes duplicates' | 'drops while detached') {
     const port = await freePort()
-    const server = await startReferenceServer({ coreUrl: `http://127.0.0.1:${port}`, ...(mutant === undefined ? {} : { mutant }) })
-    const options = readOptions(['--url', server.url, '--admin', server.admin, '--core', `127.0.0.1:${port}`, '--chaos', '--clients', '8', '--commands', '160', '--cuts', '40', '--seed', '11', '--limit-seconds', '20'])
+    const server = await startReferenceServer({
+      coreUrl: `http://127.0.0.1:${port}`,
+      ...(mutant === undefined ? {} : { mutant })
+    })
+    const options = readOptions([
+      '--url', server.url, '--admin', server.admin, '--core', `127.0.0.1:${port}`, '--chaos', '--clients', '8',
+      '--commands', '160', '--cuts', '40', '--seed', '11', '--limit-seconds', '20'
+    ])
     if (options === 'help' || options.chaos === undefined) throw new Error('these are chaos options')
     try {
       return await runChaos(options, options.chaos)
@@ -223,8 +380,12 @@ t.test('chaos', async (t) => {
 
 t.test('options', async (t) => {
   t.test('refuses what it cannot use and says why', async (t) => {
-    for (const args of [[], ['ws://x', '--url', 'ws://x'], ['ws://x', 'ws://y'], ['http://127.0.0.1'], ['--url', 'http://127.0.0.1'], ['--url', 'ws://x', '--profile', 'some'], ['--url', 'ws://x', '--timeout-ms', '-1'],
-      ['--url', 'ws://x', '--core', 'here'], ['--url', 'ws://x', '--colour'], ['--url', 'ws://x', '--chaos', '--clients', '0']]) {
+    for (const args of [
+      [], ['ws://x', '--url', 'ws://x'], ['ws://x', 'ws://y'], ['http://127.0.0.1'], ['--url', 'http://127.0.0.1'],
+      ['--url', 'ws://x', '--profile', 'some'], ['--url', 'ws://x', '--timeout-ms', '-1'],
+      ['--url', 'ws://x', '--core', 'here'], ['--url', 'ws://x', '--colour'],
+      ['--url', 'ws://x', '--chaos', '--clients', '0']
+    ]) {
       t.throws(() => readOptions(args), UsageError, args.join(' '))
     }
   })

@@ -1,4 +1,5 @@
-// The kit against the reference server: it finds nothing wrong with it, and of every mutant it names the rule that the mutant breaks.
+// The kit against the reference server: it finds nothing wrong with it, and of every mutant it
+// names the rule that the mutant breaks.
 
 import t, { type Test } from 'tap'
 import { createServer, type AddressInfo } from 'node:net'
@@ -83,7 +84,10 @@ async function freePort (): Promise<number> {
 
 async function run (given: ReferenceOptions, withCore: boolean, options: Partial<KitOptions>): Promise<Report> {
   const port = withCore ? await freePort() : undefined
-  const server = await startReferenceServer({ ...given, ...(port === undefined ? {} : { coreUrl: `http://127.0.0.1:${port}` }) })
+  const server = await startReferenceServer({
+    ...given,
+    ...(port === undefined ? {} : { coreUrl: `http://127.0.0.1:${port}` })
+  })
   try {
     return await runChecks({
       url: server.url,
@@ -119,7 +123,8 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
   })
   t.test('with a core and credentials', async (t) => {
     const only = [
-      'P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-18', 'P-19', 'P-29', 'P-31', 'P-47', 'P-50', 'P-53', 'P-54'
+      'P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-18', 'P-19', 'P-29', 'P-31', 'P-47', 'P-50', 'P-53',
+      'P-54'
     ]
     const server = { ...USERS, commandTimeoutMs: 2000, serialCommand: 'kit.serial' }
     clean(t, await run(server, true, { commandTimeoutMs: 2000, only }), [])
@@ -148,7 +153,9 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
 t.test('names the rule that a mutant breaks', { jobs: 6 }, async (t) => {
   for (const [mutant, [rule, server, parts]] of Object.entries(MUTANTS)) {
     t.test(`${rule} is named when the server ${mutant}`, async (t) => {
-      const report = await run({ ...server, mutant: mutant as Mutant }, parts === 'core', { only: [rule], timeoutMs: 1000, patient: true })
+      const report = await run(
+        { ...server, mutant: mutant as Mutant }, parts === 'core', { only: [rule], timeoutMs: 1000, patient: true }
+      )
       t.ok(report.failedRules.includes(rule), report.lines.join('\n'))
       t.match(report.lines.find((line) => line.startsWith(`FAIL ${rule} `)), /expected .+, got .+/)
       t.equal(report.exitCode, 1)

@@ -1,13 +1,17 @@
-// What a client may send, read from section 3.2 of docs/protocol.md: one function that gives the frame, or undefined for anything malformed.
+// What a client may send, read from section 3.2 of docs/protocol.md: one function that gives the
+// frame, or undefined for anything malformed.
 
 export type ClientFrame =
   & { sessionId: string | undefined, ack: number | undefined }
-  & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' } | { kind: 'end' } | { kind: 'ping' })
+  & ({ kind: 'command', command: string, payload: unknown, id: number | string | undefined } | { kind: 'ack' }
+    | { kind: 'end' } | { kind: 'ping' })
 
 const MAX_DEPTH = 32
 const MAX_MEMBERS = 32_768
 
-export function readClientFrame (text: string, { lenient, rounds, counts }: { lenient: boolean, rounds: boolean, counts: boolean }): ClientFrame | undefined {
+export function readClientFrame (
+  text: string, { lenient, rounds, counts }: { lenient: boolean, rounds: boolean, counts: boolean }
+): ClientFrame | undefined {
   let value: any
   try {
     value = JSON.parse(text)
@@ -21,7 +25,9 @@ export function readClientFrame (text: string, { lenient, rounds, counts }: { le
   if (ack !== undefined && !isCount(ack)) return undefined
   const has = (...names: string[]) => lenient || Object.keys(value).every((name) => names.includes(name))
   const common = { sessionId, ack }
-  if (type === 'ack') return has('type', 'seq', 'sessionId') && isCount(seq) ? { kind: 'ack', sessionId, ack: seq } : undefined
+  if (type === 'ack') {
+    return has('type', 'seq', 'sessionId') && isCount(seq) ? { kind: 'ack', sessionId, ack: seq } : undefined
+  }
   if (type === 'end') return has('type', 'sessionId', 'ack') ? { kind: 'end', ...common } : undefined
   if (type === 'ping') return has('type', 'sessionId') ? { kind: 'ping', ...common } : undefined
   if (type !== undefined || !isText(command) || !has('command', 'payload', 'sessionId', 'id', 'ack')) return undefined
@@ -29,7 +35,10 @@ export function readClientFrame (text: string, { lenient, rounds, counts }: { le
   return { kind: 'command', command, payload, id, ...common }
 }
 
-/** Neither a key twice nor a number that a double changes. Coarser than the rule allows: a fraction of 17 digits is taken for that of a double. */
+/**
+ * Neither a key twice nor a number that a double changes. Coarser than the rule allows: a fraction
+ * of 17 digits is taken for that of a double.
+ */
 function isCarried (text: string, value: object): boolean {
   const bare = text.replace(/"(?:[^"\\]|\\.)*"/g, '""')
   if (bare.split(':').length - 1 !== countKeys(value)) return false
@@ -60,7 +69,10 @@ export function readId (text: string): number | string | undefined {
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
 const isText = (value: unknown) => typeof value === 'string' && value.length >= 1 && value.length <= 128
 
-/** Neither nested too deep, nor too large, nor with a key that could reach a prototype. Walks without recursion, since the depth is the question. */
+/**
+ * Neither nested too deep, nor too large, nor with a key that could reach a prototype. Walks
+ * without recursion, since the depth is the question.
+ */
 function isSafe (root: object, counts: boolean): boolean {
   let members = 0
   const open: [value: object, depth: number][] = [[root, 1]]

@@ -1,6 +1,7 @@
-// A second server, written from docs/protocol.md alone: it holds the kit to the protocol rather than to one implementation. It is small,
-// keeps everything in memory, checks its clocks by sweeping, and has a flag for each mutant, which breaks one rule.
-// It is no example of how to build a server: it does not drain, bound its memory, or check origins.
+// A second server, written from docs/protocol.md alone: it holds the kit to the protocol rather
+// than to one implementation. It is small, keeps everything in memory, checks its clocks by
+// sweeping, and has a flag for each mutant, which breaks one rule. It is no example of how to build
+// a server: it does not drain, bound its memory, or check origins.
 
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage } from 'node:http'
@@ -10,16 +11,26 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { readClientFrame, readId, type ClientFrame } from './reference-frames.js'
 
 export type Mutant =
-  | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL' | 'sends a frame before the first' | 'takes unknown members'
+  | 'agrees to compression' | 'selects the first entry' | 'reads tokens from the URL'
+  | 'sends a frame before the first' | 'takes unknown members'
   | 'rounds numbers' | 'reads any number of members' | 'ignores binary'
-  | 'takes any sessionId' | 'answers twice' | 'executes duplicates' | 'takes gaps' | 'remembers string ids' | 'moves the watermark on a refusal'
-  | 'runs one at a time' | 'skips a seq on resume' | 'ignores acks' | 'ignores acks of the future' | 'drops while detached' | 'holds in basic'
-  | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once' | 'resumes for anyone' | 'live before replay'
-  | 'forgets the watermark' | 'forgets the gap' | 'counts the gap wrong' | 'tells strangers' | 'resumes from the future' | 'leaves both' | 'basic close keeps'
-  | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings' | 'tolerates bad frames' | 'resumes after the window'
-  | 'counts whole messages only' | 'sends no pings between outputs' | 'asks only when it is silent itself' | 'sends what breaks the line for ever' | 'ends attached sessions' | 'is full for ever'
-  | 'sends what is refused for ever' | 'locks its users out' | 'hides which command was bad' | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong' | 'refuses without a word'
-  | 'runs serial commands beside others' | 'keeps what nobody may know of' | 'leaves out who takes less' | 'calls the forbidden strangers'
+  | 'takes any sessionId' | 'answers twice' | 'executes duplicates' | 'takes gaps' | 'remembers string ids'
+  | 'moves the watermark on a refusal'
+  | 'runs one at a time' | 'skips a seq on resume' | 'ignores acks' | 'ignores acks of the future'
+  | 'drops while detached' | 'holds in basic'
+  | 'drops unwritten output' | 'keeps the token' | 'takes old tokens for ever' | 'kills the old token at once'
+  | 'resumes for anyone' | 'live before replay'
+  | 'forgets the watermark' | 'forgets the gap' | 'counts the gap wrong' | 'tells strangers'
+  | 'resumes from the future' | 'leaves both' | 'basic close keeps'
+  | 'terminates at 1001' | 'detaches at 1000' | 'heartbeats are activity' | 'says no goodbye' | 'never pings'
+  | 'tolerates bad frames' | 'resumes after the window'
+  | 'counts whole messages only' | 'sends no pings between outputs' | 'asks only when it is silent itself'
+  | 'sends what breaks the line for ever' | 'ends attached sessions' | 'is full for ever'
+  | 'sends what is refused for ever' | 'locks its users out' | 'hides which command was bad'
+  | 'sends outputs of any size' | 'measures characters' | 'replays outputs of any size' | 'never says pong'
+  | 'refuses without a word'
+  | 'runs serial commands beside others' | 'keeps what nobody may know of' | 'leaves out who takes less'
+  | 'calls the forbidden strangers'
   | 'calls an outage a refusal'
 
 export interface ReferenceOptions {
@@ -57,7 +68,10 @@ interface Session {
   ackedSeq: number
   /** Highest seq dropped by the bound of the outbox. */
   droppedSeq: number
-  /** What ends of connections count for against the oldest output, without an ack between them (P-51). */
+  /**
+   * What ends of connections count for against the oldest output, without an ack between them
+   * (P-51).
+   */
   strikes: number
   outbox: Output[]
   outboxBytes: number
@@ -132,7 +146,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   // Output
 
   function isTooLarge (session: Session, text: string): boolean {
-    return !is('sends outputs of any size') && (is('measures characters') ? text.length : Buffer.byteLength(text)) > session.maxOutputBytes
+    return !is('sends outputs of any size') &&
+      (is('measures characters') ? text.length : Buffer.byteLength(text)) > session.maxOutputBytes
   }
   function append (session: Session, frame: Record<string, unknown>, id?: number | string, isForMany = false): number {
     session.isKnown = true
@@ -150,7 +165,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     session.outboxBytes += Buffer.byteLength(text)
     session.activeAt = performance.now()
     pump(session)
-    while (session.outbox.length > options.outboxMessages || session.outboxBytes > options.outboxBytes || (is('drops while detached') && session.connection === undefined && session.outbox.length > 0)) {
+    while (session.outbox.length > options.outboxMessages || session.outboxBytes > options.outboxBytes ||
+        (is('drops while detached') && session.connection === undefined && session.outbox.length > 0)) {
       const oldest = session.outbox[0]!
       const { connection } = session
       if (connection !== undefined && oldest.seq > connection.writtenSeq) {
@@ -167,7 +183,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     const { connection } = session
     if (connection === undefined || connection.closing) return
     const first = session.outbox.findIndex(({ seq }) => seq > connection.writtenSeq)
-    for (let at = first; at >= 0 && at < session.outbox.length && connection.socket.bufferedAmount < HIGH_WATER_BYTES; at++) {
+    for (let at = first; at >= 0 && at < session.outbox.length &&
+        connection.socket.bufferedAmount < HIGH_WATER_BYTES; at++) {
       const output = session.outbox[at]!
       connection.sentAt = performance.now()
       connection.writtenSeq = output.seq
@@ -189,7 +206,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (!is('live before replay')) tell(connection, { type: 'live' })
   }
   function release (session: Session, seq: number): void {
-    while (session.outbox[0] !== undefined && session.outbox[0].seq <= seq) session.outboxBytes -= session.outbox.shift()!.bytes
+    while (session.outbox[0] !== undefined && session.outbox[0].seq <= seq) {
+      session.outboxBytes -= session.outbox.shift()!.bytes
+    }
     if (seq > session.ackedSeq) session.strikes = 0
     session.ackedSeq = Math.max(session.ackedSeq, seq)
   }
@@ -209,7 +228,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     setTimeout(() => connection.socket.terminate(), 5000).unref()
     gone(connection, code, reason)
   }
-  /** The connection no longer speaks for its session; what becomes of that depends on how it ended. */
+  /**
+   * The connection no longer speaks for its session; what becomes of that depends on how it ended.
+   */
   function gone (connection: Connection, code: number, reason: string): void {
     const { session } = connection
     connection.closing = true
@@ -229,7 +250,8 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       session.droppedSeq = suspect.seq
     }
     if (!sessions.has(session.id) || code === 4003) return
-    const byClient = (code === 1000 && !is('detaches at 1000')) || code === 1005 || code === 4000 || (code === 1001 && is('terminates at 1001'))
+    const byClient = (code === 1000 && !is('detaches at 1000')) || code === 1005 || code === 4000 ||
+      (code === 1001 && is('terminates at 1001'))
     if (!session.full) {
       if (!is('basic close keeps')) bury(session, 'disconnected')
     } else if (byClient) {
@@ -239,7 +261,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
   }
   function keptForMs ({ isKnown }: Session): number {
-    return isKnown || is('keeps what nobody may know of') ? options.resumeWindowMs : Math.min(options.resumeWindowMs, UNKNOWN_MS)
+    return isKnown || is('keeps what nobody may know of')
+      ? options.resumeWindowMs
+      : Math.min(options.resumeWindowMs, UNKNOWN_MS)
   }
   function bury (session: Session, reason: string): void {
     sessions.delete(session.id)
@@ -251,7 +275,13 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   function onCommand (connection: Connection, frame: Extract<ClientFrame, { kind: 'command' }>): void {
     const { session } = connection
     const { id } = frame
-    const refuse = (code: string, more: object = {}) => tell(connection, { type: 'error', code, payload: 'Refused.', ...(id === undefined ? {} : { id }), ...more })
+    const refuse = (code: string, more: object = {}) => tell(connection, {
+      type: 'error',
+      code,
+      payload: 'Refused.',
+      ...(id === undefined ? {} : { id }),
+      ...more
+    })
     if (typeof id === 'number' && id <= session.watermark && !is('executes duplicates')) {
       const held = session.outbox.find((output) => output.id === id)
       if (held !== undefined && held.seq <= connection.writtenSeq) connection.socket.send(held.text)
@@ -259,7 +289,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       return
     }
     const now = performance.now()
-    connection.budget = Math.min(options.commandsPerSecond, connection.budget + (now - connection.budgetAt) * options.commandsPerSecond / 1000)
+    connection.budget = Math.min(
+      options.commandsPerSecond, connection.budget + (now - connection.budgetAt) * options.commandsPerSecond / 1000
+    )
     connection.budgetAt = now
     if (typeof id === 'number' && id > session.watermark + 1 && !is('takes gaps')) {
       if (is('moves the watermark on a refusal')) session.watermark++
@@ -293,10 +325,15 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       session.inFlight--
       if (typeof id === 'number') session.running.delete(id)
       append(session, { ...frame, ...(id === undefined ? {} : { id }) }, id)
-      if (is('answers twice') && typeof id === 'number' && frame['type'] === 'result') append(session, { ...frame, id }, id)
+      if (is('answers twice') && typeof id === 'number' && frame['type'] === 'result') {
+        append(session, { ...frame, id }, id)
+      }
     }
     if (options.coreUrl !== undefined) {
-      const timer = setTimeout(() => answer({ type: 'error', code: 'COMMAND_TIMEOUT', payload: 'Late.' }), options.commandTimeoutMs)
+      const timer = setTimeout(
+        () => answer({ type: 'error', code: 'COMMAND_TIMEOUT', payload: 'Late.' }),
+        options.commandTimeoutMs
+      )
       const ask = async () => {
         const frame = await askCore(session, command, payload, id)
         clearTimeout(timer)
@@ -305,8 +342,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       if (is('runs one at a time')) turn = turn.then(ask)
       else askInTurn(session, command === options.serialCommand && !is('runs serial commands beside others'), ask)
     } else if (command === 'echo') answer({ type: 'result', payload })
-    else if (command === 'context.set' && (typeof payload !== 'object' || payload === null)) answer({ type: 'error', code: 'INVALID_PAYLOAD', payload: 'No object.' })
-    else if (['ping', 'context.get', 'context.set'].includes(command)) answer({ type: 'result', payload: null })
+    else if (command === 'context.set' && (typeof payload !== 'object' || payload === null)) {
+      answer({ type: 'error', code: 'INVALID_PAYLOAD', payload: 'No object.' })
+    } else if (['ping', 'context.get', 'context.set'].includes(command)) answer({ type: 'result', payload: null })
     else answer({ type: 'error', code: 'UNKNOWN_COMMAND', payload: 'No such command.' })
   }
   function askInTurn (session: Session, isSerial: boolean, ask: () => Promise<void>): void {
@@ -316,16 +354,27 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     void asked.then(() => session.asked.delete(asked))
     if (isSerial) session.serial = asked
   }
-  async function askCore (session: Session, command: string, payload: unknown, id: number | string | undefined): Promise<Record<string, unknown>> {
+  async function askCore (
+    session: Session, command: string, payload: unknown, id: number | string | undefined
+  ): Promise<Record<string, unknown>> {
     try {
-      const text = JSON.stringify({ type: 'session.command', timestamp: new Date().toISOString(), data: { session: { id: session.id }, id, command, payload } })
+      const text = JSON.stringify({
+        type: 'session.command',
+        timestamp: new Date().toISOString(),
+        data: { session: { id: session.id }, id, command, payload }
+      })
       const key = `${session.id}.${typeof id === 'number' ? id : randomUUID()}`
       const post = () => fetch(options.coreUrl!, {
-        method: 'POST', redirect: 'manual', headers: { 'content-type': 'application/json', 'webhook-id': key }, body: text
+        method: 'POST',
+        redirect: 'manual',
+        headers: { 'content-type': 'application/json', 'webhook-id': key },
+        body: text
       })
       let response = await post()
       while (response.status === 503 && response.headers.has('retry-after')) response = await post()
-      if (response.status >= 500 || (response.status >= 300 && response.status < 400)) return { type: 'error', code: 'OUTCOME_UNKNOWN', payload: 'The core failed.' }
+      if (response.status >= 500 || (response.status >= 300 && response.status < 400)) {
+        return { type: 'error', code: 'OUTCOME_UNKNOWN', payload: 'The core failed.' }
+      }
       const told = await response.text()
       const body: any = told === '' ? {} : JSON.parse(told)
       if (response.status >= 400) return { type: 'error', code: body.code, payload: body.message }
@@ -351,10 +400,19 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     if (is('heartbeats are activity')) session.activeAt = performance.now()
     if (binary && is('ignores binary')) return
     const text = data.toString()
-    const frame = binary ? undefined : readClientFrame(text, { lenient: is('takes unknown members'), rounds: is('rounds numbers'), counts: !is('reads any number of members') })
+    const frame = binary
+      ? undefined
+      : readClientFrame(text, {
+        lenient: is('takes unknown members'), rounds: is('rounds numbers'), counts: !is('reads any number of members')
+      })
     if (frame === undefined) {
       if (++connection.malformed > 10 && !is('tolerates bad frames')) return end(connection, 4400, 'bad_frame')
-      return tell(connection, { type: 'error', code: 'BAD_FRAME', payload: 'Not a client frame.', ...(is('hides which command was bad') ? {} : { id: readId(text) }) })
+      return tell(connection, {
+        type: 'error',
+        code: 'BAD_FRAME',
+        payload: 'Not a client frame.',
+        ...(is('hides which command was bad') ? {} : { id: readId(text) })
+      })
     }
     const named = frame.sessionId ?? (session.full ? session.id : undefined)
     if (named !== session.id && !is('takes any sessionId')) {
@@ -376,8 +434,21 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   // Attach
 
   function describe (session: Session): Record<string, unknown> {
-    const limits = { maxMessageBytes: options.maxMessageBytes, commandsPerSecond: options.commandsPerSecond, maxInFlight: options.maxInFlight, maxOutputBytes: session.maxOutputBytes }
-    const told = { sessionId: session.id, userId: session.userId, protocol: session.full ? 'holdfast.v1' : 'basic', revision: '1.1', idleTimeoutMs: options.idleTimeoutMs, heartbeatMs: options.heartbeatMs, limits }
+    const limits = {
+      maxMessageBytes: options.maxMessageBytes,
+      commandsPerSecond: options.commandsPerSecond,
+      maxInFlight: options.maxInFlight,
+      maxOutputBytes: session.maxOutputBytes
+    }
+    const told = {
+      sessionId: session.id,
+      userId: session.userId,
+      protocol: session.full ? 'holdfast.v1' : 'basic',
+      revision: '1.1',
+      idleTimeoutMs: options.idleTimeoutMs,
+      heartbeatMs: options.heartbeatMs,
+      limits
+    }
     return session.full ? { ...told, resumeWindowMs: options.resumeWindowMs } : told
   }
   function issueToken (session: Session, presented: string | undefined): string | undefined {
@@ -387,7 +458,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     session.tokens.add(hash(token))
     return token
   }
-  function attach (socket: WebSocket, stream: Duplex, session: Session, expiresAt: number, presented: string | undefined): Connection {
+  function attach (
+    socket: WebSocket, stream: Duplex, session: Session, expiresAt: number, presented: string | undefined
+  ): Connection {
     const now = performance.now()
     const connection: Connection = {
       socket,
@@ -417,7 +490,15 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     socket.on('close', (code) => { if (!connection.closing) gone(connection, code, '') })
     return connection
   }
-  function create (socket: WebSocket, stream: Duplex, userId: string, full: boolean, expiresAt: number, maxOutputBytes: number, previous?: object): void {
+  function create (
+    socket: WebSocket,
+    stream: Duplex,
+    userId: string,
+    full: boolean,
+    expiresAt: number,
+    maxOutputBytes: number,
+    previous?: object
+  ): void {
     const now = performance.now()
     const session: Session = {
       id: randomUUID(),
@@ -444,14 +525,22 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     sessions.set(session.id, session)
     const connection = attach(socket, stream, session, expiresAt, undefined)
     if (is('sends a frame before the first')) tell(connection, { type: 'ping' })
-    tell(connection, { type: 'session_created', payload: { ...describe(session), resumeToken: connection.token, previous } })
+    tell(connection, {
+      type: 'session_created',
+      payload: { ...describe(session), resumeToken: connection.token, previous }
+    })
   }
-  function resume (socket: WebSocket, stream: Duplex, userId: string, entry: string, expiresAt: number, maxOutputBytes: number): void {
+  function resume (
+    socket: WebSocket, stream: Duplex, userId: string, entry: string, expiresAt: number, maxOutputBytes: number
+  ): void {
     const [id = '', token = '', last = '', ...more] = entry.split('.')
     const lastSeq = /^\d{1,16}$/.test(last) && more.length === 0 ? Number(last) : Number.NaN
     const session = sessions.get(id) ?? tombstones.get(id)?.session
-    const known = session !== undefined && Number.isSafeInteger(lastSeq) && session.tokens.has(hash(token)) && (session.userId === userId || is('resumes for anyone'))
-    const refuse = (reason: string, lastCommand?: number) => create(socket, stream, userId, true, expiresAt, maxOutputBytes, { sessionId: id, reason, lastCommand })
+    const known = session !== undefined && Number.isSafeInteger(lastSeq) && session.tokens.has(hash(token)) &&
+      (session.userId === userId || is('resumes for anyone'))
+    const refuse = (reason: string, lastCommand?: number) => create(
+      socket, stream, userId, true, expiresAt, maxOutputBytes, { sessionId: id, reason, lastCommand }
+    )
     if (!known) return refuse(is('tells strangers') && tombstones.has(id) ? tombstones.get(id)!.reason : 'unknown')
     const tombstone = tombstones.get(id)
     if (tombstone !== undefined && !is('resumes after the window')) return refuse(tombstone.reason, session.watermark)
@@ -466,17 +555,27 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     for (const output of is('replays outputs of any size') ? [] : session.outbox) {
       if (!isTooLarge(session, output.text)) continue
       const { seq, id } = output
-      output.text = JSON.stringify(id === undefined ? { type: 'gap', seq, payload: { reason: 'too_large' } } : { type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id })
+      output.text = JSON.stringify(
+        id === undefined
+          ? { type: 'gap', seq, payload: { reason: 'too_large' } }
+          : { type: 'error', seq, code: 'RESULT_TOO_LARGE', payload: 'Too large.', id }
+      )
     }
     if (is('skips a seq on resume')) session.lastSeq++
     const connection = attach(socket, stream, session, expiresAt, token)
     const first = session.outbox[0]
-    const gap = session.droppedSeq > lastSeq ? { from: lastSeq + 1, to: session.droppedSeq - (is('counts the gap wrong') ? 1 : 0) } : null
+    const gap = session.droppedSeq > lastSeq
+      ? { from: lastSeq + 1, to: session.droppedSeq - (is('counts the gap wrong') ? 1 : 0) }
+      : null
     const replay = first === undefined ? null : { from: first.seq, to: session.outbox.at(-1)!.seq }
     connection.writtenSeq = Math.max(lastSeq, session.droppedSeq)
     connection.replayTo = replay?.to
     tell(connection, {
-      type: 'session_resumed', payload: { ...describe(session), resumeToken: connection.token }, lastCommand: is('forgets the watermark') ? 0 : session.watermark, replay, gap: is('forgets the gap') ? null : gap
+      type: 'session_resumed',
+      payload: { ...describe(session), resumeToken: connection.token },
+      lastCommand: is('forgets the watermark') ? 0 : session.watermark,
+      replay,
+      gap: is('forgets the gap') ? null : gap
     })
     if (is('live before replay')) tell(connection, { type: 'live' })
     if (replay === null) goLive(connection)
@@ -485,20 +584,29 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
 
   // HTTP
 
-  function authenticate (request: IncomingMessage, entries: string[]): { userId: string, expiresAt: number } | undefined {
+  function authenticate (
+    request: IncomingMessage, entries: string[]
+  ): { userId: string, expiresAt: number } | undefined {
     if (options.jwtSecret === undefined) return { userId: 'human_reviewer_1', expiresAt: Number.POSITIVE_INFINITY }
-    const fromUrl = is('reads tokens from the URL') ? new URL(request.url!, 'http://x').searchParams.get('token') ?? undefined : undefined
+    const fromUrl = is('reads tokens from the URL')
+      ? new URL(request.url!, 'http://x').searchParams.get('token') ?? undefined
+      : undefined
     const encoded = entries.find((entry) => entry.startsWith('auth64.'))?.slice(7)
     const fromEntry = encoded === undefined ? undefined : Buffer.from(encoded, 'base64url').toString()
-    const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? entries.find((entry) => entry.startsWith('auth.'))?.slice(5) ?? fromEntry ?? fromUrl
+    const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ??
+      entries.find((entry) => entry.startsWith('auth.'))?.slice(5) ?? fromEntry ?? fromUrl
     const [head, body, mac] = (token ?? '').split('.')
-    if (mac === undefined || createHmac('sha256', options.jwtSecret).update(`${head}.${body}`).digest('base64url') !== mac) return undefined
+    if (mac === undefined ||
+        createHmac('sha256', options.jwtSecret).update(`${head}.${body}`).digest('base64url') !== mac) {
+      return undefined
+    }
     const { sub, exp } = JSON.parse(Buffer.from(body!, 'base64url').toString())
     const leftMs = exp * 1000 - Date.now()
     return leftMs <= 0 ? undefined : { userId: sub, expiresAt: performance.now() + leftMs }
   }
   const http = createServer((request, response) => {
-    const answer = (status: number, body: object) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+    const answer = (status: number, body: object) => response.writeHead(status, { 'content-type': 'application/json' })
+      .end(JSON.stringify(body))
     const [, root, id = '', part] = new URL(request.url!, 'http://x').pathname.split('/')
     if (root === 'ws') return answer(426, refusal(426, 'UPGRADE_REQUIRED'))
     if (root === 'users') {
@@ -511,7 +619,14 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     }
     const session = sessions.get(id)
     if (session === undefined) return answer(tombstones.has(id) ? 410 : 404, {})
-    if (request.method === 'GET') return answer(200, { id, state: session.connection === undefined ? 'detached' : 'active', lastSeq: session.lastSeq, outboxMessages: session.outbox.length })
+    if (request.method === 'GET') {
+      return answer(200, {
+        id,
+        state: session.connection === undefined ? 'detached' : 'active',
+        lastSeq: session.lastSeq,
+        outboxMessages: session.outbox.length
+      })
+    }
     if (request.method === 'DELETE' && part === 'connection') {
       if (session.connection !== undefined) end(session.connection, 4203, 'detached_by_operator')
       return response.writeHead(204).end()
@@ -529,7 +644,11 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   const refusal = (statusCode: number, code: string) => ({ statusCode, code, error: code, message: 'Refused.' })
   function refuse (socket: Duplex, status: number, code: string): void {
     const body = JSON.stringify(refusal(status, code))
-    socket.end(`HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nRetry-After: ${Math.ceil(options.heartbeatMs / 1000) + 10}\r\nConnection: close\r\n\r\n${body}`)
+    socket.end(
+      `HTTP/1.1 ${status} Refused\r\nContent-Type: application/json\r\nContent-Length: ` +
+        `${body.length}\r\nRetry-After: ${Math.ceil(options.heartbeatMs / 1000) + 10}\r\nConnection: ` +
+        `close\r\n\r\n${body}`
+    )
   }
   const upgrades = new WebSocketServer({
     noServer: true,
@@ -539,10 +658,14 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
   })
   http.on('upgrade', (request, socket, head) => {
     const { headers, rawHeaders } = request
-    const offered = (headers['sec-websocket-protocol'] ?? '').split(',').map((entry) => entry.trim()).filter((entry) => entry !== '')
+    const offered = (headers['sec-websocket-protocol'] ?? '')
+      .split(',')
+      .map((entry) => entry.trim())
+      .filter((entry) => entry !== '')
     const full = offered.includes('holdfast.v1')
     const hosts = rawHeaders.filter((name, n) => n % 2 === 0 && name.toLowerCase() === 'host').length
-    const wellFormed = request.method === 'GET' && request.httpVersion === '1.1' && hosts === 1 && headers['content-length'] === undefined && /^[A-Za-z0-9+/]{22}==$/.test(headers['sec-websocket-key'] ?? '')
+    const wellFormed = request.method === 'GET' && request.httpVersion === '1.1' && hosts === 1 &&
+      headers['content-length'] === undefined && /^[A-Za-z0-9+/]{22}==$/.test(headers['sec-websocket-key'] ?? '')
     if (!wellFormed) return refuse(socket, 400, 'BAD_HANDSHAKE')
     const isList = offered.length <= 8 && new Set(offered).size === offered.length
     if (offered.length > 0 && (!full || !isList)) return refuse(socket, 400, 'SUBPROTOCOL_UNSUPPORTED')
@@ -550,11 +673,15 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     const deny = (status: number, code: string, close: number, reason: string, more: object = {}) => {
       if (!offered.includes('refuse.goodbye') || is('refuses without a word')) return refuse(socket, status, code)
       upgrades.handleUpgrade(request, socket, head, (client) => {
-        client.send(JSON.stringify({ type: 'goodbye', payload: { code: close, reason, action: ACTIONS[Math.floor(close / 100)], ...more } }))
+        client.send(JSON.stringify({
+          type: 'goodbye',
+          payload: { code: close, reason, action: ACTIONS[Math.floor(close / 100)], ...more }
+        }))
         client.close(close, reason)
       })
     }
-    const isUnchecked = options.uncheckedToken !== undefined && headers.authorization === `Bearer ${options.uncheckedToken}`
+    const isUnchecked = options.uncheckedToken !== undefined &&
+      headers.authorization === `Bearer ${options.uncheckedToken}`
     if (isUnchecked && !is('calls an outage a refusal')) {
       return deny(503, 'AUTH_UNAVAILABLE', 4105, 'auth_unavailable', { retryAfterMs: 1000 })
     }
@@ -593,7 +720,10 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
     for (const connection of connections) {
       if (now > connection.expiresAt) end(connection, 4202, 'credentials_expired')
       else if (now - connection.heardAt > options.heartbeatMs + 10_000) end(connection, 4103, 'heartbeat_missed')
-      else if ((now - connection.sentAt > options.heartbeatMs * 0.8 || (!is('asks only when it is silent itself') && now - Math.max(connection.heardAt, connection.askedAt) > options.heartbeatMs * 0.8)) && !is('never pings')) {
+      else if ((now - connection.sentAt > options.heartbeatMs * 0.8 ||
+          (!is('asks only when it is silent itself') &&
+              now - Math.max(connection.heardAt, connection.askedAt) > options.heartbeatMs * 0.8)) &&
+              !is('never pings')) {
         connection.askedAt = now
         if (connection.session.full) tell(connection, { type: 'ping' })
         else connection.socket.ping()
@@ -604,7 +734,9 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       if (now - session.activeAt > options.idleTimeoutMs) {
         bury(session, 'idle')
         if (session.connection !== undefined) end(session.connection, 4300, 'idle')
-      } else if (session.connection === undefined && session.full && now - session.detachedAt > keptForMs(session)) bury(session, 'resume_window')
+      } else if (session.connection === undefined && session.full && now - session.detachedAt > keptForMs(session)) {
+        bury(session, 'resume_window')
+      }
     }
   }, 50)
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))

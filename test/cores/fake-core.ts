@@ -14,7 +14,9 @@ export const SECRET = 'a secret of at least 24 bytes'
 export interface Call { id: string, headers: IncomingMessage['headers'], text: string, body: any, socket: object }
 type Answer = (call: Call, response: ServerResponse, count: number) => void
 
-export function json (response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {
+export function json (
+  response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}
+): void {
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body))
 }
 
@@ -30,7 +32,13 @@ export async function startCore (t: Test, answer: Answer, port = 0): Promise<{ u
     request.on('data', chunk => chunks.push(chunk))
     request.on('end', () => {
       const text = Buffer.concat(chunks).toString()
-      const call = { id: String(request.headers['webhook-id']), headers: request.headers, text, body: JSON.parse(text), socket: request.socket }
+      const call = {
+        id: String(request.headers['webhook-id']),
+        headers: request.headers,
+        text,
+        body: JSON.parse(text),
+        socket: request.socket
+      }
       calls.push(call)
       answer(call, response, calls.length)
     })
@@ -85,7 +93,15 @@ export function connect (t: Test, url: string, options: Partial<HttpCoreOptions>
   const log = recordingLog()
   const time = heldTime()
   const core = createHttpCore({
-    url, secret: SECRET, timeoutMs: 5_000, lifecycleEvents: [], maxAnswerBytes: 65_536, log, clock: time.clock, timing: time.timing, ...options
+    url,
+    secret: SECRET,
+    timeoutMs: 5_000,
+    lifecycleEvents: [],
+    maxAnswerBytes: 65_536,
+    log,
+    clock: time.clock,
+    timing: time.timing,
+    ...options
   })
   t.teardown(() => core.close())
   return { core, log, ...time }
@@ -94,7 +110,14 @@ export function connect (t: Test, url: string, options: Partial<HttpCoreOptions>
 export function command (over: Partial<CoreRequest> = {}): CoreRequest {
   return {
     key: 's1.e1.1',
-    session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 }, labels: { roles: ['reviewer'] } },
+    session: {
+      id: 's1',
+      userId: 'ada',
+      createdAt: 1,
+      lastActivityAt: 2,
+      context: { step: 1 },
+      labels: { roles: ['reviewer'] }
+    },
     id: 1,
     command: 'review.approve',
     payload: { item: 'é' },

@@ -13,7 +13,14 @@ t.test('requests', async t => {
       type: 'session.command',
       timestamp: '2023-11-14T22:13:20.000Z',
       data: {
-        session: { id: 's1', userId: 'ada', createdAt: 1, lastActivityAt: 2, context: { step: 1 }, labels: { roles: ['reviewer'] } },
+        session: {
+          id: 's1',
+          userId: 'ada',
+          createdAt: 1,
+          lastActivityAt: 2,
+          context: { step: 1 },
+          labels: { roles: ['reviewer'] }
+        },
         id: 1,
         command: 'review.approve',
         payload: { item: 'é' }
@@ -27,12 +34,17 @@ t.test('requests', async t => {
     await core.execute(command())
     const { headers, text } = calls[0] as Call
     const expected = createHmac('sha256', SECRET).update(`s1.e1.1.1700000000.${text}`).digest('base64')
-    t.match(headers, { 'webhook-id': 's1.e1.1', 'webhook-timestamp': '1700000000', 'webhook-signature': `v1,${expected}` })
+    t.match(headers, {
+      'webhook-id': 's1.e1.1', 'webhook-timestamp': '1700000000', 'webhook-signature': `v1,${expected}`
+    })
   })
 
   t.test('the signature of the Standard Webhooks example comes out', async t => {
     const key = readSecret('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')
-    t.equal(sign(key, 'msg_p5jXN8AQM9LWM0D4loKWxJek', '1614265330', '{"test": 2432232314}'), 'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=')
+    t.equal(
+      sign(key, 'msg_p5jXN8AQM9LWM0D4loKWxJek', '1614265330', '{"test": 2432232314}'),
+      'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
+    )
   })
 
   t.test('without a secret nothing is signed', async t => {
@@ -167,7 +179,9 @@ t.test('answers', async t => {
   })
 
   t.test('P-6 the log names the member whose number would be changed, and not the number', async t => {
-    const { url } = await startCore(t, (_, response) => { response.end('{"messages":[{"event":"x","payload":{"draft":7238572949283749923}}]}') })
+    const { url } = await startCore(t, (_, response) => {
+      response.end('{"messages":[{"event":"x","payload":{"draft":7238572949283749923}}]}')
+    })
     const { core, log } = connect(t, url)
     await codeOf(core)
     t.match(log.lines[0]?.fields.fault, /^\/messages\/0\/payload\/draft is a number that would be changed/)
@@ -180,7 +194,9 @@ t.test('answers', async t => {
   })
 
   t.test('the log names the member that is wrong and no value', async t => {
-    const { url } = await startCore(t, (_, response) => json(response, 200, { payload: 'tell-nobody', messages: [{ event: 7 }] }))
+    const { url } = await startCore(t, (_, response) => json(response, 200, {
+      payload: 'tell-nobody', messages: [{ event: 7 }]
+    }))
     const { core, log } = connect(t, url)
     await codeOf(core)
     t.match(log.lines[0], { fields: { fault: /messages\/0\/event/ }, message: 'core answer not valid' })
@@ -190,7 +206,9 @@ t.test('answers', async t => {
 
 t.test('refusals', async t => {
   t.test('P-15 a 4xx with a code is the command\'s error, asked once', async t => {
-    const { url, calls } = await startCore(t, (_, response) => json(response, 404, { code: 'NO_SUCH_ITEM', message: 'There is no such item.' }))
+    const { url, calls } = await startCore(t, (_, response) => json(response, 404, {
+      code: 'NO_SUCH_ITEM', message: 'There is no such item.'
+    }))
     const { core } = connect(t, url)
     await t.rejects(core.execute(command()), { code: 'NO_SUCH_ITEM', message: 'There is no such item.', expose: true })
     t.equal(calls.length, 1)
@@ -198,11 +216,16 @@ t.test('refusals', async t => {
 
   t.test('a code without a sentence gets a constant one', async t => {
     const { url } = await startCore(t, (_, response) => json(response, 400, { code: 'NOPE' }))
-    await t.rejects(connect(t, url).core.execute(command()), { code: 'NOPE', message: 'The Platform Core refused the command.' })
+    await t.rejects(connect(t, url).core.execute(command()), {
+      code: 'NOPE',
+      message: 'The Platform Core refused the command.'
+    })
   })
 
   t.test('a long sentence is cut', async t => {
-    const { url } = await startCore(t, (_, response) => json(response, 400, { code: 'NOPE', message: 'x'.repeat(9_000) }))
+    const { url } = await startCore(t, (_, response) => json(
+      response, 400, { code: 'NOPE', message: 'x'.repeat(9_000) }
+    ))
     await t.rejects(connect(t, url).core.execute(command()), { message: 'x'.repeat(512) })
   })
 
@@ -224,7 +247,9 @@ t.test('refusals', async t => {
   }
 
   t.test('a 429 or 4xx with a code and without Retry-After is the core\'s own refusal', async t => {
-    const { url } = await startCore(t, (_, response) => json(response, 429, { code: 'BUDGET_SPENT', message: 'Come back tomorrow.' }))
+    const { url } = await startCore(t, (_, response) => json(response, 429, {
+      code: 'BUDGET_SPENT', message: 'Come back tomorrow.'
+    }))
     t.equal(await codeOf(connect(t, url).core), 'BUDGET_SPENT')
   })
 })
@@ -236,14 +261,18 @@ t.test('abort and close', async t => {
       void startCore(t, (_, response) => {
         response.on('close', resolve)
         abort.abort(new Error('timed out'))
-      }).then(({ url }) => t.rejects(connect(t, url).core.execute(command({ signal: abort.signal })), { message: 'timed out' }))
+      }).then(({ url }) => t.rejects(
+        connect(t, url).core.execute(command({ signal: abort.signal })), { message: 'timed out' }
+      ))
     })
     await closed
   })
 
   t.test('a signal that is aborted already sends nothing', async t => {
     const { url, calls } = await startCore(t, (_, response) => json(response, 200, {}))
-    await t.rejects(connect(t, url).core.execute(command({ signal: AbortSignal.abort(new Error('gone')) })), { message: 'gone' })
+    await t.rejects(
+      connect(t, url).core.execute(command({ signal: AbortSignal.abort(new Error('gone')) })), { message: 'gone' }
+    )
     t.equal(calls.length, 0)
   })
 })

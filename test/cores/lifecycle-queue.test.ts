@@ -11,7 +11,9 @@ t.test('lifecycle events', async t => {
     core.notify(event(4, { type: 'ended', reason: 'idle' }))
     await core.close()
     t.strictSame(calls[0]?.body, {
-      type: 'session.ended', timestamp: '2023-11-14T22:13:20.000Z', data: { session: { id: 's1', userId: 'ada' }, revision: 4, reason: 'idle' }
+      type: 'session.ended',
+      timestamp: '2023-11-14T22:13:20.000Z',
+      data: { session: { id: 's1', userId: 'ada' }, revision: 4, reason: 'idle' }
     })
     t.match(calls[0]?.headers, { 'webhook-id': 's1.4', 'webhook-signature': /^v1,/ })
   })
@@ -60,38 +62,54 @@ t.test('lifecycle events', async t => {
     const { url, calls } = await startCore(t, (_, response) => { response.writeHead(204).end() })
     const { core, log } = connect(t, url, { ...all, maxQueuedEvents: 2 })
     for (const revision of [1, 2, 3, 4]) core.notify(event(revision))
-    t.match(log.lines, [{ level: 'warn', fields: { sid: 's1', revision: 3, maxEvents: 2 } }, { level: 'debug', fields: { revision: 4 } }])
+    t.match(log.lines, [
+      { level: 'warn', fields: { sid: 's1', revision: 3, maxEvents: 2 } }, { level: 'debug', fields: { revision: 4 } }
+    ])
     await core.close()
     t.strictSame(calls.map(call => call.id), ['s1.1', 's1.2'])
   })
 
   t.test('an event that the core refuses is dropped and the next one follows', async t => {
-    const { url, calls } = await startCore(t, (call, response) => { response.writeHead(call.id === 's1.1' ? 400 : 200).end() })
+    const { url, calls } = await startCore(t, (call, response) => {
+      response.writeHead(call.id === 's1.1' ? 400 : 200).end()
+    })
     const { core, log } = connect(t, url, all)
     core.notify(event(1))
     core.notify(event(2))
     await core.close()
     t.strictSame(calls.map(call => call.id), ['s1.1', 's1.2'])
-    t.match(log.lines[0], { level: 'warn', fields: { revision: 1, status: 400, attempts: 1 }, message: 'lifecycle event dropped, not taken' })
+    t.match(log.lines[0], {
+      level: 'warn',
+      fields: { revision: 1, status: 400, attempts: 1 },
+      message: 'lifecycle event dropped, not taken'
+    })
   })
 
   // It was dropped after 256 ms, so a core that restarted for two seconds missed what happened
   // meanwhile.
   for (const [title, status] of [['answers 500 to', 500], ['answers 503 to', 503], ['is too busy for', 429]] as const) {
     t.test(`an event that the core ${title} is tried for five minutes, then the next one follows`, async t => {
-      const { url, calls } = await startCore(t, (call, response) => { response.writeHead(call.id === 's1.1' ? status : 200).end() })
+      const { url, calls } = await startCore(t, (call, response) => {
+        response.writeHead(call.id === 's1.1' ? status : 200).end()
+      })
       const { core, log, clock } = connect(t, url, all)
       core.notify(event(1))
       core.notify(event(2))
       await core.close()
       t.equal(calls.at(-1)?.id, 's1.2')
       t.ok(clock.now() > 290_000 && clock.now() < 300_000, `${clock.now()} ms`)
-      t.match(log.lines[0], { level: 'warn', fields: { revision: 1, status }, message: 'lifecycle event dropped, not taken' })
+      t.match(log.lines[0], {
+        level: 'warn',
+        fields: { revision: 1, status },
+        message: 'lifecycle event dropped, not taken'
+      })
     })
   }
 
   t.test('an event whose connection is reset is tried again', async t => {
-    const { url, calls } = await startCore(t, (_, response, count) => { if (count < 3) response.destroy(); else response.writeHead(204).end() })
+    const { url, calls } = await startCore(t, (_, response, count) => {
+      if (count < 3) response.destroy(); else response.writeHead(204).end()
+    })
     const { core, pauses } = connect(t, url, all)
     core.notify(event(1))
     await core.close()
@@ -104,13 +122,18 @@ t.test('lifecycle events', async t => {
     const { core, log } = connect(t, url, all)
     core.notify(event(1))
     await core.close()
-    t.match(log.lines, [{ fields: { revision: 1, reason: 'UND_ERR_SOCKET' }, message: 'lifecycle event dropped, not taken' }])
+    t.match(log.lines, [{
+      fields: { revision: 1, reason: 'UND_ERR_SOCKET' },
+      message: 'lifecycle event dropped, not taken'
+    }])
   })
 
   // Pauses held their place among the few deliveries that run at a time.
   t.test('events that the core never takes do not hold up those of other sessions', async t => {
     const release: Array<() => void> = []
-    const { url, calls } = await startCore(t, (call, response) => { response.writeHead(call.id.startsWith('bad') ? 500 : 200).end() })
+    const { url, calls } = await startCore(t, (call, response) => {
+      response.writeHead(call.id.startsWith('bad') ? 500 : 200).end()
+    })
     const taken: Promise<void> = new Promise(resolve => {
       const look = (): void => { if (calls.some(call => call.id === 'good.1')) resolve(); else setImmediate(look) }
       look()
@@ -125,7 +148,9 @@ t.test('lifecycle events', async t => {
   })
 
   t.test('a core that asks for patience is given half a minute at most', async t => {
-    const { url } = await startCore(t, (_, response, count) => count === 1 ? json(response, 503, {}, { 'retry-after': '600' }) : json(response, 200, {}))
+    const { url } = await startCore(t, (_, response, count) => count === 1
+      ? json(response, 503, {}, { 'retry-after': '600' })
+      : json(response, 200, {}))
     const { core, pauses } = connect(t, url, all)
     core.notify(event(1))
     await core.close()

@@ -66,7 +66,11 @@ t.test('what may have been executed', async t => {
       await t.rejects(core.execute(command()), { code: 'OUTCOME_UNKNOWN', message: /executed/ })
       t.equal(calls.length, 1)
       t.strictSame(pauses, [])
-      t.match(log.lines.at(-1), { level: 'warn', fields: { sid: 's1', key: 's1.e1.1', attempt: 1 }, message: 'core outcome unknown' })
+      t.match(log.lines.at(-1), {
+        level: 'warn',
+        fields: { sid: 's1', key: 's1.e1.1', attempt: 1 },
+        message: 'core outcome unknown'
+      })
     })
 
     t.test(`${title} is repeated if the command is idempotent`, async t => {
@@ -82,21 +86,25 @@ t.test('what may have been executed', async t => {
     t.test(`a ${code} is neither followed nor repeated, since a form that was taken redirects too`, async t => {
       const elsewhere = await startCore(t, (_, response) => done(response))
       const { url, calls } = await startCore(t, (_, response) => status(code, { location: elsewhere.url })(response))
-      await t.rejects(connect(t, url).core.execute(command({ idempotent: true })), { code: 'OUTCOME_UNKNOWN', message: /executed/ })
+      await t.rejects(
+        connect(t, url).core.execute(command({ idempotent: true })), { code: 'OUTCOME_UNKNOWN', message: /executed/ }
+      )
       t.equal(calls.length, 1)
       t.equal(elsewhere.calls.length, 0)
     })
   }
 
   t.test('a core declared idempotent has every command repeated', async t => {
-    const { url, calls } = await startCore(t, (_, response, count) => count < 3 ? status(500)(response) : done(response))
+    const { url, calls } = await startCore(t, (_, response, count) => count < 3
+      ? status(500)(response)
+      : done(response))
     const { core, pauses } = connect(t, url, { idempotent: true })
     t.match(await core.execute(command()), { payload: 'done' })
     t.equal(calls.length, 3)
     t.strictSame(pauses, [75, 150])
   })
 
-  t.test('an idempotent command that is never answered is OUTCOME_UNKNOWN, also if it ends with attempts that ran nothing', async t => {
+  t.test('an idempotent command never answered is OUTCOME_UNKNOWN, even if its last attempts ran nothing', async t => {
     const { url } = await startCore(t, (_, response, count) => {
       status(count === 1 ? 500 : 503, { 'retry-after': '5' })(response)
     })
@@ -162,10 +170,14 @@ t.test('what surely was not executed', async t => {
     'a refused connection': { url: async () => `http://127.0.0.1:${await freePort()}/`, reason: /ECONNREFUSED/ },
     'a name that is not resolved': { url: async () => 'http://core.invalid/', reason: /ENOTFOUND|EAI_AGAIN/ },
     'a TLS handshake that breaks': {
-      url: async t => (await startRaw(t, socket => { socket.destroy() })).replace('http:', 'https:'), reason: /ECONNRESET/
+      url: async t => (await startRaw(t, socket => { socket.destroy() })).replace('http:', 'https:'),
+      reason: /ECONNRESET/
     },
     'a peer that speaks no TLS': {
-      url: async t => (await startRaw(t, socket => { socket.end('HTTP/1.1 400 Bad Request\r\n\r\n') })).replace('http:', 'https:'), reason: /SSL|EPROTO/
+      url: async t => (await startRaw(t, socket => { socket.end('HTTP/1.1 400 Bad Request\r\n\r\n') })).replace(
+        'http:', 'https:'
+      ),
+      reason: /SSL|EPROTO/
     }
   }
   for (const [title, { url, reason }] of Object.entries(nobody)) {
@@ -201,7 +213,9 @@ t.test('what surely was not executed', async t => {
 
   for (const status of [429, 503]) {
     t.test(`a ${status} is repeated after its Retry-After`, async t => {
-      const { url, calls } = await startCore(t, (_, response, count) => count < 3 ? json(response, status, {}, { 'retry-after': '7' }) : done(response))
+      const { url, calls } = await startCore(t, (_, response, count) => count < 3
+        ? json(response, status, {}, { 'retry-after': '7' })
+        : done(response))
       const { core, pauses } = connect(t, url)
       t.match(await core.execute(command()), { payload: 'done' })
       t.strictSame(pauses, [7_000, 7_000])
@@ -210,7 +224,9 @@ t.test('what surely was not executed', async t => {
   }
 
   t.test('a Retry-After of 0 waits for the back-off', async t => {
-    const { url } = await startCore(t, (_, response, count) => count === 1 ? json(response, 503, {}, { 'retry-after': '0' }) : done(response))
+    const { url } = await startCore(t, (_, response, count) => count === 1
+      ? json(response, 503, {}, { 'retry-after': '0' })
+      : done(response))
     const { core, pauses } = connect(t, url)
     await core.execute(command())
     t.strictSame(pauses, [75])
@@ -220,7 +236,9 @@ t.test('what surely was not executed', async t => {
     const date = { date: 'Tue, 14 Nov 2023 22:13:20 GMT', 'retry-after': 'Tue, 14 Nov 2023 22:13:25 GMT' }
     const { url } = await startCore(t, (_, response, count) => {
       response.sendDate = false
-      const headers = [date, { 'retry-after': date['retry-after'] }, { ...date, date: 'Wed, 15 Nov 2023 22:13:20 GMT' }][count - 1]
+      const headers = [
+        date, { 'retry-after': date['retry-after'] }, { ...date, date: 'Wed, 15 Nov 2023 22:13:20 GMT' }
+      ][count - 1]
       if (headers === undefined) done(response)
       else json(response, 503, {}, headers)
     })
@@ -278,7 +296,10 @@ t.test('what is logged', async t => {
       else json(response, [500, 400, 200][count % 3] ?? 500, { code: 'hidden-answer', messages: 'hidden-answer' })
     })
     const { core, log } = connect(t, url)
-    const hidden: CoreRequest = command({ payload: 'hidden-payload', session: { ...command().session, context: { a: 'hidden-context' } } })
+    const hidden: CoreRequest = command({
+      payload: 'hidden-payload',
+      session: { ...command().session, context: { a: 'hidden-context' } }
+    })
     for (let at = 0; at < 4; at++) await codeOf(core, hidden)
     t.ok(log.lines.length > 0)
     t.notMatch(JSON.stringify(log.lines), new RegExp(`hidden|${SECRET}`))

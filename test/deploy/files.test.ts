@@ -41,7 +41,9 @@ const fill = (text: string): string => text.replace(/^\$\{([A-Z_]+):\?[^}]+\}$/,
 
 /** What the image sets, and the services override. */
 const [build, image] = readDockerfile(read('deploy/Dockerfile')) as [Stage, Stage]
-const imageEnv = Object.fromEntries(textsOf(image, 'ENV').flatMap(text => text.split(' ').map(pair => pair.split('=')))) as
+const imageEnv = Object.fromEntries(textsOf(image, 'ENV').flatMap(text => text.split(' ').map(pair => pair.split(
+  '='
+)))) as
   Record<string, string>
 
 function nodesOf ({ services }: Compose): [string, Service][] {
@@ -53,7 +55,10 @@ for (const path of FILES) {
     const nodes = nodesOf(readCompose(path))
     t.ok(nodes.length > 0)
     for (const [name, { environment = {}, stop_grace_period: grace }] of nodes) {
-      const env = { ...imageEnv, ...Object.fromEntries(Object.entries(environment).map(([key, text]) => [key, fill(text)])) }
+      const env = {
+        ...imageEnv,
+        ...Object.fromEntries(Object.entries(environment).map(([key, text]) => [key, fill(text)]))
+      }
       t.same(Object.keys(environment).filter(key => !names.includes(key)), [], name)
       const { drainSeconds } = loadConfig({ env, argv: [] })
       t.ok(parseInt(grace ?? '') >= drainSeconds + 5, `${name}: ${grace}`)
@@ -63,13 +68,17 @@ for (const path of FILES) {
   t.test(`${path}: what services refer to is there`, async t => {
     const { services, volumes, networks = {} } = readCompose(path)
     for (const [name, service] of Object.entries(services)) {
-      if (service.build !== undefined) t.ok(existsSync(join(ROOT, 'deploy', service.build.context, service.build.dockerfile)), name)
+      if (service.build !== undefined) {
+        t.ok(existsSync(join(ROOT, 'deploy', service.build.context, service.build.dockerfile)), name)
+      }
       for (const mount of service.volumes ?? []) {
         const [source] = mount.split(':') as [string]
         t.ok(source.startsWith('./') ? existsSync(join(ROOT, 'deploy', source)) : Object.hasOwn(volumes, source), mount)
       }
       const { depends_on: others = [], networks: joined = [] } = service
-      for (const other of Array.isArray(others) ? others : Object.keys(others)) t.ok(Object.hasOwn(services, other), other)
+      for (const other of Array.isArray(others) ? others : Object.keys(others)) {
+        t.ok(Object.hasOwn(services, other), other)
+      }
       for (const network of joined) t.ok(Object.hasOwn(networks, network), network)
     }
   })
@@ -77,7 +86,10 @@ for (const path of FILES) {
 
 t.test('haproxy balances over the nodes of the compose file, and they trust it', async t => {
   const compose = readCompose('deploy/compose.fleet.yml')
-  const servers = Array.from(read('deploy/haproxy.cfg').matchAll(/server \S+ "\$\{NODE_\d-([\w-]+):3000\}"/g), ([, name]) => name)
+  const servers = Array.from(
+    read('deploy/haproxy.cfg').matchAll(/server \S+ "\$\{NODE_\d-([\w-]+):3000\}"/g),
+    ([, name]) => name
+  )
   t.same(servers, nodesOf(compose).map(([name]) => name))
   const subnet = compose.networks?.['inside']?.ipam.config[0]?.subnet
   for (const [name, { environment }] of nodesOf(compose)) {
@@ -94,7 +106,9 @@ t.test('haproxy keeps quiet connections longer than heartbeats need', async t =>
 
 t.test('haproxy accepts its configuration', needsHaproxy(), async t => {
   const env = { ...process.env, NODE_1: '127.0.0.1:1', NODE_2: '127.0.0.1:2', NODE_3: '127.0.0.1:3' }
-  const { status, stdout, stderr } = spawnSync(haproxyBinary() as string, ['-c', '-f', HAPROXY_CONFIG], { env, encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(
+    haproxyBinary() as string, ['-c', '-f', HAPROXY_CONFIG], { env, encoding: 'utf8' }
+  )
   t.equal(status, 0, stderr)
   t.notMatch(stdout + stderr, /WARNING|ALERT/)
 })
@@ -117,7 +131,9 @@ t.test('the unit checks the configuration first, and a stop has time to drain', 
 })
 
 const SYSTEMD = spawnSync('systemd-analyze', ['--version']).status === 0
-t.test('systemd accepts the unit', { skip: SYSTEMD ? false : 'NO SYSTEMD: systemd-analyze is not installed' }, async t => {
+t.test('systemd accepts the unit', {
+  skip: SYSTEMD ? false : 'NO SYSTEMD: systemd-analyze is not installed'
+}, async t => {
   // It wants to see the program, wherever this machine has it.
   const unit = join(t.testdir(), 'holdfast.service')
   writeFileSync(unit, read('deploy/holdfast.service').replaceAll('/usr/local/bin/holdfast', process.execPath))

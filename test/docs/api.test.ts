@@ -1,4 +1,5 @@
-// docs/api.md is held to the server: routes, parameters, members, metrics, plugins; and every curl line is run.
+// docs/api.md is held to the server: routes, parameters, members, metrics, plugins; and every curl
+// line is run.
 
 import { readFileSync, readdirSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
@@ -26,30 +27,40 @@ const isRoute = (heading: string): boolean => /^(GET|POST|DELETE|PUT|PATCH) \//.
 
 t.test('every route of the server is documented, and every documented route exists', async t => {
   const { paths } = await describe(await buildTestApp(t))
-  const routes = Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map(method => `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`))
+  const routes = Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map(
+    method => `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`
+  ))
   t.same(readHeadings(doc).filter(isRoute).sort(), routes.sort())
 })
 
 t.test('every parameter of the list is documented, and nothing else', async t => {
   const { paths } = await describe(await buildTestApp(t))
-  const parameters = paths['/sessions']?.get?.parameters?.filter(parameter => parameter.in === 'query').map(({ name }) => name) ?? []
+  const parameters = paths['/sessions']?.get?.parameters?.filter(parameter => parameter.in === 'query').map(
+    ({ name }) => name
+  ) ?? []
   t.same(namesIn(tableUnder(doc, 'GET /sessions').rows).sort(), parameters.sort())
 })
 
 t.test('parameters of the other routes are mentioned with them', async t => {
   const { paths } = await describe(await buildTestApp(t))
-  const sections = new Map(doc.split(/^### /m).map(section => [section.slice(0, section.indexOf('\n')).replaceAll('`', ''), section]))
+  const sections = new Map(doc.split(/^### /m).map(section => [
+    section.slice(0, section.indexOf('\n')).replaceAll('`', ''), section
+  ]))
   for (const [path, methods] of Object.entries(paths)) {
     for (const [method, { parameters = [] }] of Object.entries(methods)) {
       const heading = `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`
-      for (const { name } of parameters.filter(parameter => parameter.in === 'query')) t.match(sections.get(heading), `\`${name}\``, `${heading}: ${name}`)
+      for (const { name } of parameters.filter(parameter => parameter.in === 'query')) {
+        t.match(sections.get(heading), `\`${name}\``, `${heading}: ${name}`)
+      }
     }
   }
 })
 
 t.test('every member of a session is documented, and nothing else', async t => {
   const { components } = await describe(await buildTestApp(t))
-  t.same(namesIn(tableUnder(doc, 'A session').rows).sort(), Object.keys(components.schemas.Session?.properties ?? {}).sort())
+  t.same(
+    namesIn(tableUnder(doc, 'A session').rows).sort(), Object.keys(components.schemas.Session?.properties ?? {}).sort()
+  )
   const example = JSON.parse(readBlocks(doc, 'json')[0] as string)
   t.same(Object.keys(example).sort(), Object.keys(components.schemas.Session?.properties ?? {}).sort())
 })
@@ -67,9 +78,13 @@ t.test('every metric is documented with its type and labels, and nothing else', 
   const app = await buildRestApp(t, { metrics: { registry } })
   app.sessionManager.createSession('alice')
   const text = await registry.metrics()
-  const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name as string, type as string]))
+  const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [
+    name as string, type as string
+  ]))
   const { rows } = tableUnder(doc, 'Metrics')
-  t.same(rows.map(([name, type]) => `${name} ${type}`).sort(), [...types].map(([name, type]) => `${name} ${type}`).sort())
+  t.same(
+    rows.map(([name, type]) => `${name} ${type}`).sort(), [...types].map(([name, type]) => `${name} ${type}`).sort()
+  )
   for (const metric of registry.getMetricsAsArray()) {
     const { name } = metric
     const declared = (metric as unknown as { labelNames?: string[] }).labelNames ?? labelsIn(text, name)
@@ -97,7 +112,9 @@ t.test('every limit of a plugin is documented with the option of the server that
 t.test('every documented member of a decorator exists', async t => {
   const app = await buildTestApp(t)
   for (const name of ['sessionManager', 'dispatcher', 'gateway'] as const) {
-    for (const member of namesIn(tableUnder(doc, `fastify.${name}`).rows)) t.ok(member in app[name], `${name}.${member}`)
+    for (const member of namesIn(tableUnder(doc, `fastify.${name}`).rows)) {
+      t.ok(member in app[name], `${name}.${member}`)
+    }
   }
 })
 
@@ -110,15 +127,22 @@ t.test('every curl line does what its section says', async t => {
     const [method = '', path = ''] = section.slice(0, section.indexOf('\n')).replaceAll('`', '').split(' ')
     for (const block of readBlocks(section, 'sh')) {
       const { socket, hello } = await connectFull(`ws://127.0.0.1:${port}/ws`)
-      const request = readCurl(block.replace(/\\\n/g, ' '), { BASE: base, ID: hello.payload.sessionId, HOLDFAST_ADMIN_TOKEN: '' })
+      const request = readCurl(block.replace(/\\\n/g, ' '), {
+        BASE: base, ID: hello.payload.sessionId, HOLDFAST_ADMIN_TOKEN: ''
+      })
       t.equal(request.method, method, section.slice(0, 40))
       t.match(new URL(request.url).pathname, new RegExp(`^${path.replace(/:\w+/g, '[^/]+')}$`))
       const answer = await fetch(request.url, request)
       const body = await answer.text()
       t.ok(answer.ok, `${method} ${path}: ${answer.status} ${body.slice(0, 200)}`)
       const shown = /^```json\n(\{.*\})\n```$/m.exec(section)?.[1]
-      if (shown !== undefined && answer.headers.get('content-type')?.startsWith('application/json') === true && !shown.includes('"statusCode"') && !shown.includes('not_ready')) {
-        t.same(Object.keys(JSON.parse(body)).sort(), Object.keys(JSON.parse(shown.replace(/,…/g, ''))).sort(), `${method} ${path}: members`)
+      if (shown !== undefined && answer.headers.get('content-type')?.startsWith('application/json') === true &&
+          !shown.includes('"statusCode"') && !shown.includes('not_ready')) {
+        t.same(
+          Object.keys(JSON.parse(body)).sort(),
+          Object.keys(JSON.parse(shown.replace(/,…/g, ''))).sort(),
+          `${method} ${path}: members`
+        )
       }
       socket.ws.terminate()
     }
@@ -126,7 +150,9 @@ t.test('every curl line does what its section says', async t => {
 })
 
 t.test('documents use none of the words that judge the reader', async t => {
-  for (const name of ['api', 'errors']) t.notMatch(readFileSync(`docs/${name}.md`, 'utf8'), /\b(just|simply|obviously|easy|easily)\b/i, name)
+  for (const name of ['api', 'errors']) {
+    t.notMatch(readFileSync(`docs/${name}.md`, 'utf8'), /\b(just|simply|obviously|easy|easily)\b/i, name)
+  }
   t.ok(readTables(doc).length > 8)
 })
 
@@ -148,7 +174,9 @@ function labelsIn (text: string, metric: string): string[] {
 }
 
 /** A curl line as a request: -X, -H, -d and one URL, quoted as a shell would have it. */
-function readCurl (line: string, variables: Record<string, string>): { method: string, url: string, headers: Record<string, string>, body?: string } {
+function readCurl (
+  line: string, variables: Record<string, string>
+): { method: string, url: string, headers: Record<string, string>, body?: string } {
   const words = [...line.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(([, single, double, bare]) => {
     return single ?? (double ?? bare ?? '').replace(/\$(\w+)/g, (_, name: string) => variables[name] ?? '')
   })

@@ -1,5 +1,5 @@
-// docs/architecture.md against the tree and the import rules of eslint.config.js: every module has a
-// row, every row a module, and the two tables of imports know the same folders.
+// docs/architecture.md against the tree and the import rules of eslint.config.js: every module has
+// a row, every row a module, and the two tables of imports know the same folders.
 
 import { existsSync, readFileSync } from 'node:fs'
 import t from 'tap'
@@ -23,7 +23,9 @@ function modulesOf (cell: string): RegExp[] {
 
 t.test('every module of the sources has a row, and every row a module', async t => {
   const patterns = tableUnder(doc, 'Modules').rows.flatMap(([cell = '']) => modulesOf(cell))
-  t.same(files.filter(path => path.startsWith('src/') && !patterns.some(pattern => pattern.test(path))), [], 'without a row')
+  t.same(
+    files.filter(path => path.startsWith('src/') && !patterns.some(pattern => pattern.test(path))), [], 'without a row'
+  )
   t.same(patterns.filter(pattern => !files.some(path => pattern.test(path))), [], 'without a module')
 })
 
@@ -31,7 +33,9 @@ t.test('every folder that may import something exists, and has a rule', async t 
   for (const [folder = ''] of tableUnder(doc, 'Who may import whom').rows) {
     for (const name of folder.split(', ')) {
       t.ok(existsSync(name) || existsSync(`${name}.ts`), name)
-      if (name !== 'src/app' && name !== 'src/server') t.ok(eslint.includes(`imports('${name}`), `eslint.config.js: ${name}`)
+      if (name !== 'src/app' && name !== 'src/server') {
+        t.ok(eslint.includes(`imports('${name}`), `eslint.config.js: ${name}`)
+      }
     }
   }
 })

@@ -23,16 +23,27 @@ const later = { 'retry-after': '1' }
 const ROWS: Record<string, Behaviour[] | 'nobody'> = {
   '2xx': [status(200, '{"payload":1}'), status(201, '{}'), status(202), status(204), status(299, 'null')],
   '2xx with a body that is not as below': [status(200, 'OK'), status(202, 'Accepted'), status(200, '[]')],
-  '2xx with a body larger than HOLDFAST_OUTBOX_BYTES or 1 MiB': [status(200, JSON.stringify({ payload: 'x'.repeat(70_000) }))],
-  '4xx with {code, message}': [status(404, '{"code":"ITS_OWN","message":"No."}'), status(429, '{"code":"ITS_OWN","message":"No."}')],
+  '2xx with a body larger than HOLDFAST_OUTBOX_BYTES or 1 MiB': [
+    status(200, JSON.stringify({ payload: 'x'.repeat(70_000) }))
+  ],
+  '4xx with {code, message}': [
+    status(404, '{"code":"ITS_OWN","message":"No."}'), status(429, '{"code":"ITS_OWN","message":"No."}')
+  ],
   '4xx without them': [status(400), status(404, '<html>'), status(408), status(409, '{}'), status(429)],
   '429 with Retry-After': [status(429, '', later)],
   '503 with Retry-After': [status(503, '', later)],
-  '503 without it, or another 5xx': [status(500), status(501), status(502), status(503), status(504), status(500, '', later)],
+  '503 without it, or another 5xx': [
+    status(500), status(501), status(502), status(503), status(504), status(500, '', later)
+  ],
   '3xx': [301, 302, 303, 304, 307, 308].map(code => status(code, '', { location: '/' })),
   'nothing: no connection could be made': 'nobody',
-  'nothing: the connection broke': [response => { response.socket?.resetAndDestroy() }, response => { response.socket?.end() }],
-  'half an answer': [response => { response.writeHead(200, { 'content-length': '9' }).write('{', () => response.destroy()) }],
+  'nothing: the connection broke': [
+    response => { response.socket?.resetAndDestroy() },
+    response => { response.socket?.end() }
+  ],
+  'half an answer': [
+    response => { response.writeHead(200, { 'content-length': '9' }).write('{', () => response.destroy()) }
+  ],
   'nothing for HOLDFAST_CORE_TIMEOUT_SECONDS': [() => {}]
 }
 

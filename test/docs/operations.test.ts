@@ -1,4 +1,5 @@
-// docs/operations.md against the code: the option table both ways, the log messages, and names that are mentioned anywhere.
+// docs/operations.md against the code: the option table both ways, the log messages, and names that
+// are mentioned anywhere.
 
 import { readFileSync, readdirSync } from 'node:fs'
 import t from 'tap'
@@ -26,9 +27,16 @@ t.test('the option table is the one of the code', async t => {
 })
 
 t.test('documents name no option that does not exist', async t => {
-  const files = ['README.md', 'SECURITY.md', 'CONTRIBUTING.md', ...readdirSync(new URL('docs/', root)).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]
+  const files = [
+    'README.md',
+    'SECURITY.md',
+    'CONTRIBUTING.md',
+    ...readdirSync(new URL('docs/', root)).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)
+  ]
   for (const file of files) {
-    const unknown = [...read(file).matchAll(/\bHOLDFAST_[A-Z_]+\b/g)].map(([name]) => name).filter(name => !names.includes(name))
+    const unknown = [...read(file).matchAll(/\bHOLDFAST_[A-Z_]+\b/g)].map(([name]) => name).filter(
+      name => !names.includes(name)
+    )
     // An example of what Kubernetes puts there, and the bare prefix.
     t.same(unknown.filter(name => name !== 'HOLDFAST_PORT' && name !== 'HOLDFAST_'), [], file)
   }
@@ -45,15 +53,21 @@ interface LogCall { level: string, message: string, fields: string }
 /** Calls with a constant message; what goes through a helper of its own has none. */
 function logCalls (): LogCall[] {
   const code = source('src') + source('plugins')
-  return Array.from(code.matchAll(/\b(?:log|logger)\.(trace|debug|info|warn|error|fatal)\(((?:(?!\blog\.)[^;\n])*?), '([a-z][^'\n]*)'\)/g),
-    ([, level, fields, message]) => ({ level: level as string, message: message as string, fields: fields as string }))
+  return Array.from(
+    code.matchAll(
+      /\b(?:log|logger)\.(trace|debug|info|warn|error|fatal)\(((?:(?!\blog\.)[^;\n])*?), '([a-z][^'\n]*)'\)/g
+    ),
+    ([, level, fields, message]) => ({ level: level as string, message: message as string, fields: fields as string })
+  )
 }
 
 /** Level and messages of each row of the table. */
 function logRows (): { level: string, message: string }[] {
   return operations.split('\n').filter(line => /^\| (debug|info|warn|error|fatal) \|/.test(line)).flatMap(row => {
     const [, level = '', messages = ''] = row.split('|')
-    return Array.from(messages.matchAll(/`([^`]+)`/g), ([, message]) => ({ level: level.trim(), message: message as string }))
+    return Array.from(messages.matchAll(/`([^`]+)`/g), ([, message]) => ({
+      level: level.trim(), message: message as string
+    }))
   })
 }
 
@@ -71,7 +85,9 @@ t.test('every log message of the code is listed, with its level', async t => {
   const rows = logRows()
   const calls = logCalls()
   t.ok(calls.length > 25, `${calls.length} calls`)
-  for (const { level, message } of calls) t.ok(rows.some(row => row.level === level && row.message === message), `${level}: ${message}`)
+  for (const { level, message } of calls) {
+    t.ok(rows.some(row => row.level === level && row.message === message), `${level}: ${message}`)
+  }
 })
 
 t.test('every field of a log line is listed, and every listed field is logged', async t => {
@@ -83,8 +99,13 @@ t.test('every field of a log line is listed, and every listed field is logged', 
     ...Array.from(code.matchAll(/\bwarn\((\{[^}]*\}),/g), ([, fields]) => fields as string),
     ...Array.from(code.matchAll(/log\.child\((\{[^}]*\})\)/g), ([, fields]) => fields as string)
   ]
-  const logged = new Set(objects.flatMap(object => Array.from(object.matchAll(/(?:[{,])\s*(\w+)\s*(?=[:,}])/g), ([, name]) => name as string)))
-  const listed = operations.split('\n').filter(line => /^\| `\w+`[^|]*\| (all|sessions|store|commands|errors|core|HTTP|operators|process)\b[^|]*\|/.test(line))
+  const logged = new Set(objects.flatMap(object => Array.from(
+    object.matchAll(/(?:[{,])\s*(\w+)\s*(?=[:,}])/g),
+    ([, name]) => name as string
+  )))
+  const inRows = /^\| `\w+`[^|]*\| (all|sessions|store|commands|errors|core|HTTP|operators|process)\b[^|]*\|/
+  const listed = operations.split('\n')
+    .filter(line => inRows.test(line))
     .flatMap(line => Array.from((line.split('|')[1] as string).matchAll(/`(\w+)`/g), ([, name]) => name as string))
   // Given by pino and Fastify, or handed to a helper that logs.
   const given = ['time', 'msg', 'reqId', 'key', 'reason']
@@ -94,11 +115,19 @@ t.test('every field of a log line is listed, and every listed field is logged', 
 
 t.test('every code that it names is one of the table', async t => {
   for (const [, code] of operations.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)) {
-    t.ok(Object.hasOwn(ERRORS, code as string) || names.includes(code as string) || /^(NO_COLOR|HOLDFAST_.*)$/.test(code as string), String(code))
+    t.ok(
+      Object.hasOwn(ERRORS, code as string) || names.includes(code as string) ||
+        /^(NO_COLOR|HOLDFAST_.*)$/.test(code as string),
+      String(code)
+    )
   }
 })
 
 t.test('every section that it links to exists', async t => {
-  const anchors = [...operations.matchAll(/^#+ (.+)$/gm)].map(([, title]) => (title as string).toLowerCase().replace(/[^\w\s-]/g, '').replaceAll(' ', '-'))
-  for (const [, anchor] of operations.matchAll(/\]\(#([^)]+)\)/g)) t.ok(anchors.includes(anchor as string), String(anchor))
+  const anchors = [...operations.matchAll(/^#+ (.+)$/gm)].map(([, title]) => (title as string).toLowerCase().replace(
+    /[^\w\s-]/g, ''
+  ).replaceAll(' ', '-'))
+  for (const [, anchor] of operations.matchAll(/\]\(#([^)]+)\)/g)) {
+    t.ok(anchors.includes(anchor as string), String(anchor))
+  }
 })

@@ -90,7 +90,8 @@ t.test('socket.io and ws keep their paths', async t => {
   await app.close()
 })
 
-// With the defaults of the library the first entry that is offered is echoed, and that may be the token.
+// With the defaults of the library the first entry that is offered is echoed, and that may be the
+// token.
 for (const order of ['before', 'after'] as const) {
   t.test(`@fastify/websocket with its defaults, registered ${order}, changes nothing on our route`, async t => {
     const app = Fastify()

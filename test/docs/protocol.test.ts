@@ -1,4 +1,5 @@
-// docs/protocol.md is held to the code: rule numbers, close codes, constants; and every rule to a test that cites it.
+// docs/protocol.md is held to the code: rule numbers, close codes, constants; and every rule to a
+// test that cites it.
 
 import { readFileSync } from 'node:fs'
 import t from 'tap'
@@ -17,7 +18,9 @@ import { readTables, tableUnder } from '../helpers/markdown.js'
 import { readSources } from '../helpers/sources.js'
 
 const doc = readFileSync('docs/protocol.md', 'utf8')
-const rules = new Map([...doc.matchAll(/^- \*\*(P-\d+)\*\* (.*(?:\n {2}.*)*)/gm)].map(([, rule, text]) => [rule as string, (text as string).replace(/\s+/g, ' ')]))
+const rules = new Map([...doc.matchAll(/^- \*\*(P-\d+)\*\* (.*(?:\n {2}.*)*)/gm)].map(([, rule, text]) => [
+  rule as string, (text as string).replace(/\s+/g, ' ')
+]))
 const numbers = [...doc.matchAll(/^- \*\*P-(\d+)\*\*/gm)].map(([, number]) => Number(number))
 
 t.test('rules are numbered from 1 without a gap or a repeat, in order', async t => {
@@ -27,11 +30,16 @@ t.test('rules are numbered from 1 without a gap or a repeat, in order', async t 
 
 t.test('rules that any text cites exist', async t => {
   const texts = [
-    ...['protocol', 'api', 'errors', 'architecture', 'decisions', 'stores'].map(name => ({ path: `docs/${name}.md`, text: readFileSync(`docs/${name}.md`, 'utf8') })),
+    ...['protocol', 'api', 'errors', 'architecture', 'decisions', 'stores'].map(name => ({
+      path: `docs/${name}.md`,
+      text: readFileSync(`docs/${name}.md`, 'utf8')
+    })),
     ...readSources('src', 'plugins', 'test', 'conformance')
   ]
   for (const { path, text } of texts) {
-    const unknown = [...text.matchAll(/\bP-(\d+)\b(?!-)/g)].map(([, number]) => Number(number)).filter(number => !numbers.includes(number))
+    const unknown = [...text.matchAll(/\bP-(\d+)\b(?!-)/g)].map(([, number]) => Number(number)).filter(
+      number => !numbers.includes(number)
+    )
     // P-256 is an elliptic curve.
     t.same(unknown.filter(number => number !== 256), [], path)
   }
@@ -40,16 +48,22 @@ t.test('rules that any text cites exist', async t => {
 t.test('every rule is cited by the title of a test', async t => {
   const cited = new Set<string>()
   for (const { text } of readSources('test')) {
-    for (const [, title] of text.matchAll(/['"`](P-\d+(?:(?:,| and| to) P-\d+)* [^\n]*)/g)) for (const [rule] of (title as string).matchAll(/P-\d+/g)) cited.add(rule)
+    for (const [, title] of text.matchAll(/['"`](P-\d+(?:(?:,| and| to) P-\d+)* [^\n]*)/g)) {
+      for (const [rule] of (title as string).matchAll(/P-\d+/g)) cited.add(rule)
+    }
   }
-  for (const { text } of readSources('conformance/rules')) for (const [, rule] of text.matchAll(/check\('(P-\d+)'/g)) cited.add(rule as string)
+  for (const { text } of readSources('conformance/rules')) {
+    for (const [, rule] of text.matchAll(/check\('(P-\d+)'/g)) cited.add(rule as string)
+  }
   t.same([...rules.keys()].filter(rule => !cited.has(rule)), [])
 })
 
 t.test('every rule is cited by the code that keeps it', async t => {
   const sources = readSources('src', 'plugins').map(({ text }) => text).join('\n')
   const cited = new Set([...sources.matchAll(/\bP-\d+\b/g)].map(([rule]) => rule))
-  for (const [, from, to] of sources.matchAll(/\bP-(\d+) to P-(\d+)/g)) for (let n = Number(from); n <= Number(to); n++) cited.add(`P-${n}`)
+  for (const [, from, to] of sources.matchAll(/\bP-(\d+) to P-(\d+)/g)) {
+    for (let n = Number(from); n <= Number(to); n++) cited.add(`P-${n}`)
+  }
   t.same([...rules.keys()].filter(rule => !cited.has(rule)), [])
 })
 
@@ -82,7 +96,9 @@ t.test('P-42 close reasons are ASCII and short enough for a close frame', async 
 })
 
 t.test('P-49 the table of instructions is what closeAction does', async t => {
-  const actions = Object.fromEntries([4000, 4099, 4100, 4199, 4200, 4299, 4300, 4399, 4400, 4499, 1000, 1001, 1006, 1011, 4500, 3000].map(code => [code, closeAction(code)]))
+  const actions = Object.fromEntries([
+    4000, 4099, 4100, 4199, 4200, 4299, 4300, 4399, 4400, 4499, 1000, 1001, 1006, 1011, 4500, 3000
+  ].map(code => [code, closeAction(code)]))
   t.same(actions, {
     1000: 'resume_later',
     1001: 'resume_later',
@@ -124,7 +140,9 @@ t.test('the numbers in the rules are those of the code', async t => {
   ]
   for (const [rule, words] of expected) t.ok(rules.get(rule)?.includes(words), `${rule}: ${words}`)
   t.match(CommandFrame.properties.command, { minLength: 1, maxLength: 128 })
-  t.match(readTables(doc).find(({ heading }) => heading === '3.2 From the client')?.rows[0]?.[1], 'command (1–128 characters)')
+  t.match(
+    readTables(doc).find(({ heading }) => heading === '3.2 From the client')?.rows[0]?.[1], 'command (1–128 characters)'
+  )
 })
 
 t.test('error codes in the rules are errors of the table', async t => {
@@ -135,7 +153,17 @@ t.test('error codes in the rules are errors of the table', async t => {
 
 t.test('P-33 lists the reasons for which a resume is refused', async t => {
   const told: Record<EndReason, boolean> = {
-    idle: true, ended_by_client: true, ended_by_operator: true, resume_window: true, quota: true, overloaded: true, state_lost: true, shutdown: true, disconnected: false
+    idle: true,
+    ended_by_client: true,
+    ended_by_operator: true,
+    resume_window: true,
+    quota: true,
+    overloaded: true,
+    state_lost: true,
+    shutdown: true,
+    disconnected: false
   }
-  for (const [reason, isTold] of Object.entries(told)) t.equal(rules.get('P-33')?.includes(`\`${reason}\``), isTold, reason)
+  for (const [reason, isTold] of Object.entries(told)) {
+    t.equal(rules.get('P-33')?.includes(`\`${reason}\``), isTold, reason)
+  }
 })

@@ -1,4 +1,5 @@
-// The README, run: every block of code against a server, in the order of the page, and every promise it makes about files.
+// The README, run: every block of code against a server, in the order of the page, and every
+// promise it makes about files.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -8,9 +9,13 @@ import { startServer } from '../helpers/server.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
-const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { scripts: Record<string, string>, engines: { node: string }, version: string }
+const manifest = JSON.parse(readFileSync(
+  new URL('../../package.json', import.meta.url), 'utf8'
+)) as { scripts: Record<string, string>, engines: { node: string }, version: string }
 
-const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, code]) => ({ language: language as string, code: code as string }))
+const blocks = [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, code]) => ({
+  language: language as string, code: code as string
+}))
 
 /** The block of a language that contains a text. */
 function blockWith (language: string, text: string): string {
@@ -19,18 +24,29 @@ function blockWith (language: string, text: string): string {
   return found.code
 }
 
-interface Running { output: () => string, exit: Promise<number | null>, until: (text: string) => Promise<void>, stop: () => void }
+interface Running {
+  output: () => string
+  exit: Promise<number | null>
+  until: (text: string) => Promise<void>
+  stop: () => void
+}
 
 /** Runs a block as a reader would paste it, with the port of the test's server. */
 function launch (t: Test, command: 'bash' | 'node', code: string, ports: Record<number, number>): Running {
   const text = Object.entries(ports).reduce((rest, [from, to]) => rest.replaceAll(from, String(to)), code)
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(TAP|NODE_OPTIONS|NODE_V8)/.test(name)))
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(TAP|NODE_OPTIONS|NODE_V8)/.test(
+    name
+  )))
   // The shell's standard input stays open, as a terminal's would: wscat leaves when it ends.
   const argv = command === 'bash' ? ['-e', '-c', text] : ['--input-type=module']
-  const child = spawn(command === 'node' ? process.execPath : command, argv, { cwd: root, env, stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn(command === 'node' ? process.execPath : command, argv, {
+    cwd: root, env, stdio: ['pipe', 'pipe', 'pipe']
+  })
   t.teardown(() => { child.kill('SIGKILL') })
   let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (data: string) => { output += data })
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (data: string) => { output += data })
+  }
   if (command === 'node') child.stdin.end(text)
   const exit = new Promise<number | null>(resolve => { child.on('close', resolve) })
   return {
@@ -73,7 +89,9 @@ t.test('a first session goes as the page says', async t => {
   await t.test('a cut line is resumed, and the answer comes again', async t => {
     const script = runNode(t, blockWith('js', 'resume.'), ports)
     t.equal(await script.exit, 0)
-    const frames = script.output().trim().split('\n').map(line => JSON.parse(line) as { type: string, seq?: number, payload?: { replay?: object } })
+    const frames = script.output().trim().split('\n').map(line => JSON.parse(
+      line
+    ) as { type: string, seq?: number, payload?: { replay?: object } })
     t.same(frames.map(({ type }) => type), ['session_resumed', 'result', 'live'])
     t.same(frames[0]?.payload?.replay, { from: 1, to: 1 })
     t.equal(frames[1]?.seq, 1)
@@ -111,11 +129,15 @@ t.test('it stays under 200 lines', async t => {
 })
 
 t.test('every file that it links to exists', async t => {
-  for (const [, path] of readme.matchAll(/\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)/g)) t.ok(existsSync(`${root}${path}`), path ?? '')
+  for (const [, path] of readme.matchAll(/\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)/g)) {
+    t.ok(existsSync(`${root}${path}`), path ?? '')
+  }
 })
 
 t.test('every npm script that it names exists', async t => {
-  for (const [, name] of readme.matchAll(/npm run ([\w:]+)/g)) t.ok(name !== undefined && name in manifest.scripts, name ?? '')
+  for (const [, name] of readme.matchAll(/npm run ([\w:]+)/g)) {
+    t.ok(name !== undefined && name in manifest.scripts, name ?? '')
+  }
   t.ok('start' in manifest.scripts && 'test' in manifest.scripts)
 })
 

@@ -1,5 +1,5 @@
-// Every command of docs/operations.md, run as it stands there against the built server. A block that
-// is of no kind known here fails, so a new one cannot go without being run.
+// Every command of docs/operations.md, run as it stands there against the built server. A block
+// that is of no kind known here fails, so a new one cannot go without being run.
 //
 // Left out of a line: `npm ci`, which .ci/run does in a clean clone.
 
@@ -19,9 +19,13 @@ interface Ended { code: number | null, output: string }
 
 /** Runs a line in a shell; `during` gets what it has written so far and a way to end it. */
 async function shell (
-  t: Test, line: string, env: Record<string, string>, during?: (output: () => string, end: () => void, pid: number) => Promise<void>
+  t: Test, line: string, env: Record<string, string>, during?: (
+    output: () => string, end: () => void, pid: number
+  ) => Promise<void>
 ): Promise<Ended> {
-  const inherited = Object.entries(process.env).filter(([name]) => !/^(TAP|NODE_OPTIONS|NODE_V8|HOLDFAST_|HOST$|PORT$)/.test(name))
+  const inherited = Object.entries(process.env).filter(([
+    name
+  ]) => !/^(TAP|NODE_OPTIONS|NODE_V8|HOLDFAST_|HOST$|PORT$)/.test(name))
   // A group of its own: a signal reaches what the shell started, as Ctrl+C in a terminal does.
   const child = spawn('bash', ['-e', '-o', 'pipefail', '-c', line], {
     cwd: ROOT, detached: true, env: { ...Object.fromEntries(inherited), ...env }, stdio: ['ignore', 'pipe', 'pipe']
@@ -31,7 +35,9 @@ async function shell (
   }
   t.teardown(() => { signal('SIGKILL') })
   let output = ''
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (data: string) => { output += data })
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (data: string) => { output += data })
+  }
   const ended = new Promise<Ended>(resolve => { child.on('close', code => { resolve({ code, output }) }) })
   await during?.(() => output, () => { signal('SIGTERM') }, child.pid as number)
   return await ended

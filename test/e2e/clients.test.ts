@@ -1,5 +1,6 @@
-// First sessions with the clients that people have: ws, wscat, curl, a browser, Python. A tool that is missing fails the test under CI=true, and is said
-// loudly otherwise. CHROMIUM and PYTHON name other programs than the usual ones.
+// First sessions with the clients that people have: ws, wscat, curl, a browser, Python. A tool that
+// is missing fails the test under CI=true, and is said loudly otherwise. CHROMIUM and PYTHON name
+// other programs than the usual ones.
 
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,7 +18,10 @@ import { startServer } from '../helpers/server.js'
 import { connectFull, connectSocket } from '../helpers/socket.js'
 
 const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium'
-const CHROMIUM_ARGS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const CHROMIUM_ARGS = [
+  '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync'
+]
 const PYTHON = process.env['PYTHON'] ?? '/usr/bin/python3'
 const PYTHON_CLIENT = at('../../examples/python-client/client.py')
 const CURL = '/usr/bin/curl'
@@ -34,9 +38,14 @@ interface Ran { code: number | null, stdout: string, stderr: string }
 
 async function run (file: string, args: string[], env: Record<string, string> = {}): Promise<Ran> {
   return await new Promise(resolve => {
-    const child = execFile(file, args, { env: { ...process.env, ...env }, timeout: 60_000 }, (_error, stdout, stderr) => {
-      resolve({ code: child.exitCode, stdout, stderr })
-    })
+    const child = execFile(
+      file,
+      args,
+      { env: { ...process.env, ...env }, timeout: 60_000 },
+      (_error, stdout, stderr) => {
+        resolve({ code: child.exitCode, stdout, stderr })
+      }
+    )
     // wscat leaves when its standard input ends.
     if (file !== process.execPath) child.stdin?.end()
   })
@@ -74,24 +83,43 @@ t.test('a plain WebSocket client and an operator with curl', async t => {
   t.match(data.find(view => view.id === sessionId), { id: sessionId, userId: 'human_reviewer_1', state: 'active' })
   t.match(JSON.parse(await curl(`${server.url}/sessions/${sessionId}`)), { id: sessionId })
 
-  await curl('-X', 'POST', '-H', 'content-type: application/json', '-d', '{"event":"note","payload":"from an operator"}', `${server.url}/sessions/${sessionId}/messages`)
+  await curl(
+    '-X',
+    'POST',
+    '-H',
+    'content-type: application/json',
+    '-d',
+    '{"event":"note","payload":"from an operator"}',
+    `${server.url}/sessions/${sessionId}/messages`
+  )
   t.match(await socket.next(), { type: 'message', event: 'note', payload: 'from an operator' })
 
   const startedAt = Date.now()
-  t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '204')
-  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' } })
+  t.equal(
+    await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '204'
+  )
+  t.match(await socket.next(), {
+    type: 'goodbye',
+    payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' }
+  })
   t.equal((await socket.nextClose()).code, 4001)
   t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
-  t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '404')
+  t.equal(
+    await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '404'
+  )
   t.equal(await curl('-o', '/dev/null', '-w', '%{http_code}', `${server.url}/sessions/${sessionId}`), '410')
 })
 
 t.test('P-41 an operator drops a connection: 4203, and the client resumes', async t => {
   const { socket, hello } = await connectFull(server.wsUrl)
-  const answer = await fetch(`${server.url}/sessions/${hello.payload.sessionId as string}/connection`, { method: 'DELETE' })
+  const answer = await fetch(
+    `${server.url}/sessions/${hello.payload.sessionId as string}/connection`, { method: 'DELETE' }
+  )
   t.equal(answer.status, 204)
   t.match(await socket.next(), { type: 'goodbye', payload: { code: 4203, action: 'resume' } })
-  const again = await connectFull(server.wsUrl, [`resume.${hello.payload.sessionId as string}.${hello.payload.resumeToken as string}.0`])
+  const again = await connectFull(server.wsUrl, [
+    `resume.${hello.payload.sessionId as string}.${hello.payload.resumeToken as string}.0`
+  ])
   t.match(again.hello, { type: 'session_resumed' })
   again.socket.ws.close()
 })
@@ -109,7 +137,21 @@ t.test('HOLDFAST_SESSION_TIMEOUT_SECONDS=1 purges an idle session of the basic p
 
 t.test('curl shakes hands', async t => {
   if (!has(t, CURL)) return
-  const answer = await curl('-i', '--http1.1', '--max-time', '3', '-H', 'Connection: Upgrade', '-H', 'Upgrade: websocket', '-H', 'Sec-WebSocket-Version: 13', '-H', 'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==', `${server.url}/ws`)
+  const answer = await curl(
+    '-i',
+    '--http1.1',
+    '--max-time',
+    '3',
+    '-H',
+    'Connection: Upgrade',
+    '-H',
+    'Upgrade: websocket',
+    '-H',
+    'Sec-WebSocket-Version: 13',
+    '-H',
+    'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==',
+    `${server.url}/ws`
+  )
   t.match(answer, /^HTTP\/1\.1 101 /)
   t.match(answer, /session_created/)
 })
@@ -117,13 +159,19 @@ t.test('curl shakes hands', async t => {
 t.test('wscat', async t => {
   if (!has(t, WSCAT)) return
   t.test('sends a command in the full profile', async t => {
-    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}', '-w', '3'])
+    const { stdout } = await run(process.execPath, [
+      WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}',
+      '-w', '3'
+    ])
     t.match(stdout, /session_created/)
     t.match(stdout, /"type":"result","id":1,"payload":\{"a":1\}/)
   })
 
   t.test('is told about a typing error and goes on', async t => {
-    const { stdout } = await run(process.execPath, [WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w', '3'])
+    const { stdout } = await run(process.execPath, [
+      WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w',
+      '3'
+    ])
     t.match(stdout, /BAD_FRAME/)
     t.match(stdout, /pong/)
   })
@@ -150,13 +198,19 @@ t.test('a browser', async t => {
       })
       return { protocol: socket.protocol, extensions: socket.extensions, frames }
     }, server.wsUrl)
-    t.match(first, { protocol: 'holdfast.v1', extensions: '', frames: [{ type: 'session_created' }, { type: 'result', seq: 1, payload: { from: 'a browser' } }] })
+    t.match(first, {
+      protocol: 'holdfast.v1',
+      extensions: '',
+      frames: [{ type: 'session_created' }, { type: 'result', seq: 1, payload: { from: 'a browser' } }]
+    })
     const hello = first.frames[0]?.payload as { sessionId: string, resumeToken: string }
     await page.reload()
     const second = await page.evaluate(async ({ url, entry }) => {
       const socket = new WebSocket(url, ['holdfast.v1', entry])
       const frames: unknown[] = []
-      const closed = new Promise<{ code: number, reason: string }>(resolve => { socket.onclose = ({ code, reason }) => { resolve({ code, reason }) } })
+      const closed = new Promise<{ code: number, reason: string }>(resolve => {
+        socket.onclose = ({ code, reason }) => { resolve({ code, reason }) }
+      })
       await new Promise<void>(resolve => {
         socket.onmessage = ({ data }) => {
           frames.push(JSON.parse(data as string))
@@ -169,18 +223,26 @@ t.test('a browser', async t => {
       return { frames, closed: await closed }
     }, { url: server.wsUrl, entry: `resume.${hello.sessionId}.${hello.resumeToken}.0` })
     t.match(second, {
-      frames: [{ type: 'session_resumed', payload: { replay: { from: 1, to: 1 } } }, { type: 'result', seq: 1 }, { type: 'live' }],
+      frames: [
+        { type: 'session_resumed', payload: { replay: { from: 1, to: 1 } } },
+        { type: 'result', seq: 1 },
+        { type: 'live' }
+      ],
       closed: { code: 4000, reason: 'ended_by_client' }
     })
     await page.close()
   })
 
   t.test('on a foreign page is refused', async t => {
-    const foreign = createServer((_request, response) => { response.setHeader('content-type', 'text/html').end('<!doctype html><title>elsewhere</title>') })
+    const foreign = createServer((_request, response) => {
+      response.setHeader('content-type', 'text/html').end('<!doctype html><title>elsewhere</title>')
+    })
     await new Promise<void>(resolve => { foreign.listen(0, '127.0.0.1', resolve) })
     t.teardown(() => { foreign.close(); foreign.closeAllConnections() })
     const page = await browser.newPage()
-    for (const address of [`http://127.0.0.1:${(foreign.address() as AddressInfo).port}/`, 'data:text/html,<title>null origin</title>']) {
+    for (const address of [
+      `http://127.0.0.1:${(foreign.address() as AddressInfo).port}/`, 'data:text/html,<title>null origin</title>'
+    ]) {
       await page.goto(address)
       const outcome = await page.evaluate(async url => await new Promise(resolve => {
         const socket = new WebSocket(url)
@@ -195,7 +257,10 @@ t.test('a browser', async t => {
   t.test('a foreign page cannot read the operators\' answers', async t => {
     const page = await browser.newPage()
     await page.goto('data:text/html,<title>null origin</title>')
-    const outcome = await page.evaluate(async url => await fetch(url).then(() => 'read', () => 'refused'), `${server.url}/sessions`)
+    const outcome = await page.evaluate(
+      async url => await fetch(url).then(() => 'read', () => 'refused'),
+      `${server.url}/sessions`
+    )
     t.equal(outcome, 'refused')
     await page.close()
   })
@@ -209,7 +274,8 @@ import asyncio, json, sys, websockets
 async def main():
     async with websockets.connect(sys.argv[1]) as ws:
         hello = json.loads(await ws.recv())
-        await ws.send(json.dumps({'sessionId': hello['payload']['sessionId'], 'id': '1', 'command': 'echo', 'payload': {'a': 1}}))
+        session_id = hello['payload']['sessionId']
+        await ws.send(json.dumps({'sessionId': session_id, 'id': '1', 'command': 'echo', 'payload': {'a': 1}}))
         print(json.dumps([hello['type'], json.loads(await ws.recv())]))
     async with websockets.connect(sys.argv[1], subprotocols=['holdfast.v1']) as ws:
         hello = json.loads(await ws.recv())
@@ -236,7 +302,8 @@ asyncio.run(main())
     let connections = 0
     const proxy = await cuttingProxy(server.port, () => 1500 + 300 * (connections++ % 9))
     t.teardown(() => proxy.close())
-    // Connections that live for less than 5 s count as failed attempts (P-53c), so many cuts would take minutes.
+    // Connections that live for less than 5 s count as failed attempts (P-53c), so many cuts would
+    // take minutes.
     const args = ['--url', `ws://127.0.0.1:${proxy.port}/ws`, '--count', '100', '--timeout', '50']
     const { stdout, stderr, code } = await run(PYTHON, [PYTHON_CLIENT, ...args])
     t.equal(code, 0, stderr.slice(-1000))
@@ -253,13 +320,16 @@ asyncio.run(main())
       t.equal(ran.code, 0, ran.stderr.slice(-1000))
       t.match(JSON.parse(ran.stdout), { answered: 3, lost: [], sessions: 1 }, losses.join())
       t.equal(gateway.sessions.size, made, 'what the server made')
-      for (const id of gateway.sessions) t.equal((await fetch(`${server.url}/sessions/${id}`)).status, 410, 'it is ended')
+      for (const id of gateway.sessions) {
+        t.equal((await fetch(`${server.url}/sessions/${id}`)).status, 410, 'it is ended')
+      }
     }
   })
 
   t.test('P-53a examples/python-client goes on after the refusals that pass, and stops at the others', async t => {
     if (!await hasWebsockets(t)) return
-    // It stopped at every status but 429 and 503, such as the 502 of a gateway whose server restarts.
+    // It stopped at every status but 429 and 503, such as the 502 of a gateway whose server
+    // restarts.
     for (const [statuses, asked] of [[[502, 404, 503, 400, 200], 4], [[426, 200], 1], [[401, 401], 1]] as const) {
       const { stdout, code, offers } = await refusedWith(statuses, () => '--token=v1.abc/def')
       t.same([code, JSON.parse(stdout).answered, offers.length], [1, 0, asked], statuses.join())
@@ -278,7 +348,7 @@ asyncio.run(main())
     t.equal(offers.length, 2)
   })
 
-  t.test('P-49b examples/python-client gives up the command that is closed with 1009, 1007 or 1002, and goes on', async t => {
+  t.test('P-49b examples/python-client gives up a command closed with 1009, 1007 or 1002, and goes on', async t => {
     if (!await hasWebsockets(t)) return
     // The tenth frame is the largest: its number and its id have a digit more.
     for (const [code, culprit] of [[1009, 10], [1007, 7], [1002, 7]] as const) {
@@ -290,7 +360,10 @@ asyncio.run(main())
     }
   })
 
-  /** A server that answers handshakes with these statuses, in turn; what the client offered each time. */
+  /**
+   * A server that answers handshakes with these statuses, in turn; what the client offered each
+   * time.
+   */
   async function refusedWith (statuses: readonly number[], token: () => string, before = async (_asked: number) => {}) {
     const offers: string[] = []
     const refusing = createServer()
@@ -310,7 +383,10 @@ asyncio.run(main())
 
 interface Line { near: WebSocket, far: WebSocket, isCut: boolean }
 
-/** Closes with `code` when a message does not please it; of what comes with it nothing more is passed on. */
+/**
+ * Closes with `code` when a message does not please it; of what comes with it nothing more is
+ * passed on.
+ */
 function refusing (code: number, refuses: (text: string) => boolean) {
   return (text: string, line: Line): boolean => {
     if (!refuses(text)) return true
@@ -321,7 +397,10 @@ function refusing (code: number, refuses: (text: string) => boolean) {
   }
 }
 
-/** Breaks the connection each time the client says `end`: before it is passed on, or after that, so that the answer is lost. */
+/**
+ * Breaks the connection each time the client says `end`: before it is passed on, or after that, so
+ * that the answer is lost.
+ */
 function losing (losses: Array<'end' | 'goodbye'>) {
   return (text: string, line: Line): boolean => {
     const lost = text.startsWith('{"type": "end"') ? losses.shift() : undefined
@@ -333,7 +412,10 @@ function losing (losses: Array<'end' | 'goodbye'>) {
   }
 }
 
-/** A gateway between client and server; `passes` sees each message of the client, and may cut the line. */
+/**
+ * A gateway between client and server; `passes` sees each message of the client, and may cut the
+ * line.
+ */
 async function startGateway (t: Test, target: string, passes: (text: string, line: Line) => boolean) {
   const gateway = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'holdfast.v1' })
   const sessions = new Set<string>()

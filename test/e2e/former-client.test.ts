@@ -1,6 +1,7 @@
-// A client written from revision 1.0 of the protocol against the server of today, over real sockets. It offers `holdfast.v1` and what 1.0
-// knows, ignores members it does not know (section 3), and fails on everything else that the former text does not have: a frame of
-// another type, a seq out of order, an action that its close code does not have.
+// A client written from revision 1.0 of the protocol against the server of today, over real
+// sockets. It offers `holdfast.v1` and what 1.0 knows, ignores members it does not know (section
+// 3), and fails on everything else that the former text does not have: a frame of another type, a
+// seq out of order, an action that its close code does not have.
 
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
@@ -13,7 +14,9 @@ const OUTBOX_BYTES = 20_000
 const OUTBOX_MESSAGES = 20
 const SECRET = 'a secret that only tests know, 32 bytes or more'
 
-/** Section 3.1 of revision 1.0: whether a frame is an output, and the members that it has always. */
+/**
+ * Section 3.1 of revision 1.0: whether a frame is an output, and the members that it has always.
+ */
 const FRAMES: Readonly<Record<string, { sequenced: boolean | 'maybe', members: readonly string[] }>> = {
   session_created: { sequenced: false, members: ['payload'] },
   session_resumed: { sequenced: false, members: ['payload'] },
@@ -24,7 +27,9 @@ const FRAMES: Readonly<Record<string, { sequenced: boolean | 'maybe', members: r
   ping: { sequenced: false, members: [] },
   goodbye: { sequenced: false, members: ['payload'] }
 }
-const CREATED = ['sessionId', 'userId', 'protocol', 'idleTimeoutMs', 'heartbeatMs', 'limits', 'resumeToken', 'resumeWindowMs']
+const CREATED = [
+  'sessionId', 'userId', 'protocol', 'idleTimeoutMs', 'heartbeatMs', 'limits', 'resumeToken', 'resumeWindowMs'
+]
 const RESUMED = [...CREATED, 'lastCommand', 'replay', 'gap']
 const LIMITS = ['maxMessageBytes', 'commandsPerSecond', 'maxInFlight']
 
@@ -35,7 +40,10 @@ interface FormerClient {
   readonly gaps: ReadonlyArray<{ from: number, to: number }>
   readonly opening: Frame
   send (frame: object): void
-  /** Reads up to the answer of a command, judging all on the way; the next id is chosen by the client. */
+  /**
+   * Reads up to the answer of a command, judging all on the way; the next id is chosen by the
+   * client.
+   */
   ask (command: string, payload?: unknown): Promise<Frame>
   /** Reads up to the frame for which it holds. */
   until (matches: (frame: Frame) => boolean): Promise<Frame>
@@ -45,7 +53,9 @@ interface FormerClient {
   closed (): Promise<Close>
 }
 
-async function connectFormer (t: Test, server: ServerProcess, headers: Record<string, string> = {}): Promise<FormerClient> {
+async function connectFormer (
+  t: Test, server: ServerProcess, headers: Record<string, string> = {}
+): Promise<FormerClient> {
   const outputs: Array<readonly [number, unknown]> = []
   const gaps: Array<{ from: number, to: number }> = []
   let lastSeq = 0
@@ -59,7 +69,9 @@ async function connectFormer (t: Test, server: ServerProcess, headers: Record<st
     if (known === undefined) throw new Error(`revision 1.0 has no such frame: ${text}`)
     const missing = known.members.filter(member => !(member in frame))
     if (missing.length > 0) throw new Error(`without ${missing.join()}: ${text}`)
-    if (known.sequenced !== 'maybe' && known.sequenced !== (frame.seq !== undefined)) throw new Error(`with or without a seq: ${text}`)
+    if (known.sequenced !== 'maybe' && known.sequenced !== (frame.seq !== undefined)) {
+      throw new Error(`with or without a seq: ${text}`)
+    }
     if (frame.type === 'ping') socket.send({ type: 'ack', seq: lastSeq })
     if (frame.type === 'goodbye') {
       const { code, action } = frame.payload as { code: number, action: string }
@@ -90,7 +102,10 @@ async function connectFormer (t: Test, server: ServerProcess, headers: Record<st
     t.teardown(() => { socket.ws.terminate() })
     opening = await read()
     const members = opening.type === 'session_resumed' ? RESUMED : CREATED
-    const missing = [...members.filter(member => !(member in opening.payload)), ...LIMITS.filter(limit => !(limit in opening.payload.limits))]
+    const missing = [
+      ...members.filter(member => !(member in opening.payload)),
+      ...LIMITS.filter(limit => !(limit in opening.payload.limits))
+    ]
     if (missing.length > 0) throw new Error(`the first frame is without ${missing.join()}`)
   }
 
@@ -111,13 +126,18 @@ async function connectFormer (t: Test, server: ServerProcess, headers: Record<st
       socket.ws.terminate()
       await open([`resume.${sessionId}.${resumeToken}.${lastSeq}`])
       if (opening.type !== 'session_resumed') return
-      const { gap, replay } = opening.payload as { gap: { from: number, to: number } | null, replay: { from: number, to: number } | null }
+      const { gap, replay } = opening.payload as {
+        gap: { from: number, to: number } | null
+        replay: { from: number, to: number } | null
+      }
       if (gap !== null) {
         gaps.push(gap)
         lastSeq = gap.to
       }
       await until(({ type }) => type === 'live')
-      if (replay !== null && lastSeq < replay.to) throw new Error(`live after seq ${lastSeq} of a replay to ${replay.to}`)
+      if (replay !== null && lastSeq < replay.to) {
+        throw new Error(`live after seq ${lastSeq} of a replay to ${replay.to}`)
+      }
     },
     drop: () => { socket.ws.terminate() },
     async closed () {
@@ -129,9 +149,12 @@ async function connectFormer (t: Test, server: ServerProcess, headers: Record<st
   }
 }
 
-async function rest (server: ServerProcess, method: string, path: string, body?: object): Promise<{ status: number, body: any }> {
+async function rest (
+  server: ServerProcess, method: string, path: string, body?: object
+): Promise<{ status: number, body: any }> {
   const answer = await fetch(server.url + path, {
-    method, ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+    method,
+    ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
   })
   const text = await answer.text()
   return { status: answer.status, body: text === '' ? null : JSON.parse(text) }
@@ -156,7 +179,10 @@ t.test('P-5 a client of revision 1.0', async t => {
     t.match(await client.until(({ id }) => id === 9), { code: 'COMMAND_GAP', expected: 3 })
     client.send({ command: 'echo', id: 'named', surplus: true })
     t.match(await client.until(({ code }) => code === 'BAD_FRAME'), { type: 'error', seq: undefined })
-    t.match(await rest(server, 'POST', `/sessions/${sessionId}/messages`, { event: 'note', payload: 1 }), { status: 202, body: { seq: 3 } })
+    t.match(
+      await rest(server, 'POST', `/sessions/${sessionId}/messages`, { event: 'note', payload: 1 }),
+      { status: 202, body: { seq: 3 } }
+    )
     await client.until(({ seq }) => seq === 3)
     for (let n = 0; n < 3; n++) await client.until(({ type }) => type === 'ping')
     t.match(await client.ask('echo', 'after the heartbeats'), { seq: 4 })
@@ -167,10 +193,14 @@ t.test('P-5 a client of revision 1.0', async t => {
     const { sessionId } = client.opening.payload
     await client.ask('echo', 1)
     client.drop()
-    for (let n = 1; n <= OUTBOX_MESSAGES + 5; n++) await rest(server, 'POST', `/sessions/${sessionId}/messages`, { event: 'n', payload: n })
+    for (let n = 1; n <= OUTBOX_MESSAGES + 5; n++) {
+      await rest(server, 'POST', `/sessions/${sessionId}/messages`, { event: 'n', payload: n })
+    }
     await client.resume()
     t.strictSame(client.gaps, [{ from: 2, to: 6 }])
-    t.strictSame(client.outputs.slice(1).map(([, told]) => told), Array.from({ length: OUTBOX_MESSAGES }, (_, n) => n + 6))
+    t.strictSame(
+      client.outputs.slice(1).map(([, told]) => told), Array.from({ length: OUTBOX_MESSAGES }, (_, n) => n + 6)
+    )
     t.match(await client.ask('echo', 'on'), { type: 'result' })
   })
 
@@ -196,7 +226,9 @@ t.test('P-5 a client of revision 1.0', async t => {
       t.ok(fits > OUTBOX_BYTES - 200, `${path} takes ${fits}`)
       // And so it is behind any seq.
       const before = client.outputs.length
-      for (let n = 0; n < 12; n++) t.equal((await rest(server, 'POST', path, { event: 'e', payload: 'x'.repeat(fits) })).status, 202)
+      for (let n = 0; n < 12; n++) {
+        t.equal((await rest(server, 'POST', path, { event: 'e', payload: 'x'.repeat(fits) })).status, 202)
+      }
       await client.ask('echo', path)
       t.ok(client.outputs.slice(before).filter(([, told]) => (told as string).length === fits).length >= 12)
     }
@@ -207,7 +239,9 @@ t.test('P-5 a client of revision 1.0', async t => {
     const older = await connectFormer(t, server)
     await older.ask('echo', 1)
     const { sessionId, resumeToken } = older.opening.payload
-    const newer = watch(new WebSocket(server.wsUrl, ['holdfast.v1', `resume.${sessionId as string}.${resumeToken as string}.1`]))
+    const newer = watch(new WebSocket(server.wsUrl, [
+      'holdfast.v1', `resume.${sessionId as string}.${resumeToken as string}.1`
+    ]))
     t.match(await newer.next(), { type: 'session_resumed' })
     t.match(await older.closed(), { code: 4003 })
     newer.ws.terminate()
@@ -218,7 +252,10 @@ t.test('P-5 a client of revision 1.0', async t => {
     await rest(server, 'DELETE', `/sessions/${detached.opening.payload.sessionId as string}`)
     t.match(await detached.closed(), { code: 4001 })
     await detached.resume()
-    t.match(detached.opening, { type: 'session_created', payload: { previous: { reason: 'ended_by_operator', lastCommand: 0 } } })
+    t.match(detached.opening, {
+      type: 'session_created',
+      payload: { previous: { reason: 'ended_by_operator', lastCommand: 0 } }
+    })
     detached.send({ type: 'end' })
     t.match(await detached.closed(), { code: 4000 })
   })
@@ -234,16 +271,23 @@ t.test('P-5 a client of revision 1.0', async t => {
 
 t.test('P-4 P-54 a client of revision 1.0 with credentials', async t => {
   const server = await startServer({
-    HOLDFAST_JWT_SECRET: SECRET, HOLDFAST_UPGRADES_PER_MINUTE: '100000', HOLDFAST_REQUESTS_PER_MINUTE: '100000', HOLDFAST_MAX_SESSIONS_PER_USER: '2'
+    HOLDFAST_JWT_SECRET: SECRET,
+    HOLDFAST_UPGRADES_PER_MINUTE: '100000',
+    HOLDFAST_REQUESTS_PER_MINUTE: '100000',
+    HOLDFAST_MAX_SESSIONS_PER_USER: '2'
   })
   t.teardown(async () => { await server.stop('SIGKILL') })
-  const token = await new SignJWT({ sub: 'ann' }).setProtectedHeader({ alg: 'HS256' }).setExpirationTime('5m').sign(new TextEncoder().encode(SECRET))
+  const token = await new SignJWT({ sub: 'ann' }).setProtectedHeader({ alg: 'HS256' }).setExpirationTime('5m').sign(
+    new TextEncoder().encode(SECRET)
+  )
   const headers = { authorization: `Bearer ${token}` }
   await t.rejects(connectFormer(t, server), /401/, 'a refusal is an HTTP status')
   const first = await connectFormer(t, server, headers)
   await first.ask('echo', 1)
   first.drop()
-  await eventually('the session to be detached', async () => (await rest(server, 'GET', '/sessions')).body.data[0].state === 'detached')
+  await eventually('the session to be detached', async () => (await rest(
+    server, 'GET', '/sessions'
+  )).body.data[0].state === 'detached')
   const others = [await connectFormer(t, server, headers), await connectFormer(t, server, headers)]
   await t.rejects(connectFormer(t, server, headers), /429/, 'with both attached')
   others[0]?.send({ type: 'end' })

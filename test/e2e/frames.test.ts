@@ -1,4 +1,5 @@
-// What a hostile or slow client can send once it is in: each costs bounded memory and time, ends with a stated code, and harms nobody else.
+// What a hostile or slow client can send once it is in: each costs bounded memory and time, ends
+// with a stated code, and harms nobody else.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
@@ -21,7 +22,9 @@ async function full (): Promise<RawSocket> {
   return raw
 }
 
-async function nextJson (raw: RawSocket): Promise<{ type: string, code?: string, id?: number, seq?: number, payload?: unknown }> {
+async function nextJson (
+  raw: RawSocket
+): Promise<{ type: string, code?: string, id?: number, seq?: number, payload?: unknown }> {
   return JSON.parse(await raw.nextText())
 }
 
@@ -29,7 +32,11 @@ t.test('a frame that breaks the rules of RFC 6455 closes its connection with the
   const cases: [string, Buffer, number][] = [
     ['P-8 a message over the limit, from the frame header alone', wireFrame('', { claim: 65_537 }), 1009],
     ['P-8 a message of 2^53 bytes', wireFrame('', { claim: Number.MAX_SAFE_INTEGER }), 1009],
-    ['P-8 fragments that sum up to more than the limit', Buffer.concat([wireFrame(' '.repeat(40_000), { fin: false }), wireFrame('', { opcode: 0, claim: 40_000 })]), 1009],
+    [
+      'P-8 fragments that sum up to more than the limit',
+      Buffer.concat([wireFrame(' '.repeat(40_000), { fin: false }), wireFrame('', { opcode: 0, claim: 40_000 })]),
+      1009
+    ],
     ['P-8 broken UTF-8', wireFrame(Buffer.from([0x7b, 0xff, 0xfe, 0x7d])), 1007],
     ['P-8 a lone surrogate in UTF-8', wireFrame(Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22])), 1007],
     ['P-8 an overlong encoding', wireFrame(Buffer.from([0x22, 0xc0, 0xaf, 0x22])), 1007],
@@ -115,7 +122,11 @@ t.test('P-6 a message that is no frame is answered BAD_FRAME and has no other ef
       t.match(frame, { type: 'error', code: 'BAD_FRAME', payload: String, seq: undefined })
       t.notMatch(JSON.stringify(frame), /node_modules|\.js:|Unexpected token|at position/, 'no text of a library')
       socket.send({ command: 'echo', payload: {}, id: 1 })
-      t.strictSame(await socket.next(), { seq: 1, type: 'result', id: 1, payload: {} }, 'the connection goes on, and nothing is polluted')
+      t.strictSame(
+        await socket.next(),
+        { seq: 1, type: 'result', id: 1, payload: {} },
+        'the connection goes on, and nothing is polluted'
+      )
       t.ok(hello)
       socket.ws.close()
     })
@@ -146,7 +157,7 @@ t.test('P-22 an ack of the future is told so and closed with 4400; the session i
   again.socket.ws.close()
 })
 
-t.test('a socket cut at every byte of a command frame never runs half a command, and never ends the process', async t => {
+t.test('a socket cut at any byte of a command frame never runs half a command or ends the process', async t => {
   const frame = wireFrame(JSON.stringify({ command: 'context.set', payload: { cut: 'x' }, id: 1 }))
   const outcomes = await Promise.all(Array.from({ length: frame.length + 1 }, async (_, cut) => {
     const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
@@ -158,10 +169,16 @@ t.test('a socket cut at every byte of a command frame never runs half a command,
     await raw.ended
     const again = await connectFull(server.wsUrl, [`resume.${payload.sessionId}.${payload.resumeToken}.0`])
     again.socket.ws.close()
-    return { cut, type: again.hello.type, watermark: again.hello.payload.lastCommand as number, replay: again.hello.payload.replay as object | null }
+    return {
+      cut,
+      type: again.hello.type,
+      watermark: again.hello.payload.lastCommand as number,
+      replay: again.hello.payload.replay as object | null
+    }
   }))
   for (const { cut, type, watermark, replay } of outcomes) {
-    if (type !== 'session_resumed' || watermark !== (cut === frame.length ? 1 : 0) || (replay !== null) !== (watermark === 1)) {
+    if (type !== 'session_resumed' || watermark !== (cut === frame.length ? 1 : 0) ||
+        (replay !== null) !== (watermark === 1)) {
       t.fail(`cut at byte ${cut}: ${type}, watermark ${watermark}, replay ${JSON.stringify(replay)}`)
     }
   }
@@ -189,7 +206,9 @@ t.test('memory stays bounded under floods', async t => {
           raw.write(wireFrame('x'.repeat(60_000), { claim: 65_536 }))
         } else {
           raw.write(wireFrame('[', { fin: false }))
-          raw.write(Buffer.concat(Array.from({ length: 10_000 }, () => wireFrame(' ', { opcode: OPCODE.continuation, fin: false }))))
+          raw.write(Buffer.concat(Array.from({ length: 10_000 }, () => wireFrame(
+            ' ', { opcode: OPCODE.continuation, fin: false }
+          ))))
           t.ok([1008, 1009].includes(await raw.closeCode()), 'too many fragments are cut off')
         }
       }
@@ -201,7 +220,9 @@ t.test('memory stays bounded under floods', async t => {
   t.test('empty fragments without end', async t => {
     const raw = await full()
     raw.write(wireFrame('', { fin: false }))
-    const piece = Buffer.concat(Array.from({ length: 5000 }, () => wireFrame('', { opcode: OPCODE.continuation, fin: false })))
+    const piece = Buffer.concat(Array.from({ length: 5000 }, () => wireFrame(
+      '', { opcode: OPCODE.continuation, fin: false }
+    )))
     const grown = await growth(async () => {
       for (let i = 0; i < 20 && !raw.isEnded; i++) {
         raw.write(piece)
@@ -218,7 +239,9 @@ t.test('memory stays bounded under floods', async t => {
     const piece = Buffer.concat(Array.from({ length: 1000 }, () => wireFrame('x'.repeat(100), { opcode: OPCODE.ping })))
     const grown = await growth(async () => {
       for (let i = 0; i < 100 && !raw.tcp.destroyed; i++) {
-        if (!raw.tcp.write(piece)) await Promise.race([new Promise(resolve => raw.tcp.once('drain', resolve)), raw.ended, delay(300)])
+        if (!raw.tcp.write(piece)) {
+          await Promise.race([new Promise(resolve => raw.tcp.once('drain', resolve)), raw.ended, delay(300)])
+        }
       }
     })
     raw.reset()
@@ -244,10 +267,17 @@ t.test('memory stays bounded under floods', async t => {
     })
     await eventually('the session is detached', async () => await state() === 'detached')
     t.ok(grown < 64 * MIB, `${(grown / MIB).toFixed(1)} MiB`)
-    t.match(server.lines.findLast(line => line['sid'] === payload.sessionId && line.msg === 'session detached'), { reason: 'slow_consumer' })
+    t.match(
+      server.lines.findLast(line => line['sid'] === payload.sessionId && line.msg === 'session detached'),
+      { reason: 'slow_consumer' }
+    )
     raw.reset()
     const again = await connectFull(server.wsUrl, [`resume.${payload.sessionId}.${payload.resumeToken}.0`])
-    t.match(again.hello, { type: 'session_resumed', payload: { gap: { from: 1, to: Number } } }, 'and told which outputs it will never get')
+    t.match(
+      again.hello,
+      { type: 'session_resumed', payload: { gap: { from: 1, to: Number } } },
+      'and told which outputs it will never get'
+    )
     again.socket.ws.close()
   })
 
@@ -277,7 +307,11 @@ t.test('memory stays bounded under floods', async t => {
     const body = JSON.stringify({ event: 'flood', payload: 'y'.repeat(60_000) })
     const grown = await growth(async () => {
       for (let i = 0; i < 200; i++) {
-        const answer = await fetch(`${server.url}/sessions/${payload.sessionId}/messages`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+        const answer = await fetch(`${server.url}/sessions/${payload.sessionId}/messages`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body
+        })
         if (answer.status !== 202) t.fail(`status ${answer.status}`)
         await answer.arrayBuffer()
       }
@@ -326,7 +360,9 @@ t.test('a slow and hostile client does not delay another: p99 below 250 ms', asy
   const calm = await roundTrips(50)
   const stop = new AbortController()
   const flood = (async () => {
-    const noise = Buffer.concat(Array.from({ length: 50 }, (_, i) => wireFrame(JSON.stringify({ command: 'echo', payload: 'z'.repeat(2000), id: `h${i}` }))))
+    const noise = Buffer.concat(Array.from({ length: 50 }, (_, i) => wireFrame(JSON.stringify({
+      command: 'echo', payload: 'z'.repeat(2000), id: `h${i}`
+    }))))
     while (!stop.signal.aborted && !hostile.tcp.destroyed) {
       hostile.tcp.write(noise)
       await delay(10)
@@ -346,7 +382,9 @@ t.test('a slow and hostile client does not delay another: p99 below 250 ms', asy
 t.test('churn gives back descriptors and the list of sessions', async t => {
   const before = server.openDescriptors()
   const sockets: TestSocket[] = []
-  for (let i = 0; i < 10; i++) sockets.push(...(await Promise.all(Array.from({ length: 20 }, async () => await connectSocket(server.wsUrl)))))
+  for (let i = 0; i < 10; i++) {
+    sockets.push(...(await Promise.all(Array.from({ length: 20 }, async () => await connectSocket(server.wsUrl)))))
+  }
   for (const socket of sockets) socket.ws.terminate()
   await eventually('descriptors', () => server.openDescriptors() <= before + 2)
   await eventually('the list of sessions', async () => {

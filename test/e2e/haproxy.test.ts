@@ -11,7 +11,11 @@ import { eventually, startServer, type ServerProcess } from '../helpers/server.j
 import { connectFull, resumeEntry } from '../helpers/socket.js'
 
 async function start (t: Test, env: Record<string, string> = {}): Promise<ServerProcess> {
-  const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '100000', HOLDFAST_TRUST_PROXY: '127.0.0.1', ...env })
+  const server = await startServer({
+    HOLDFAST_UPGRADES_PER_MINUTE: '100000',
+    HOLDFAST_TRUST_PROXY: '127.0.0.1',
+    ...env
+  })
   t.teardown(async () => { await server.stop('SIGKILL') })
   return server
 }

@@ -37,7 +37,9 @@ t.test('the commands of the Dockerfile make an image that serves', async t => {
     if (name === 'COPY') copy(text.split(' '), ROOT, workshop)
     if (name === 'RUN') {
       const command = text.replace('npm ci', 'npm ci --prefer-offline')
-      execFileSync('sh', ['-e', '-c', command], { cwd: workshop, env: bareEnv(), stdio: ['ignore', 'ignore', 'inherit'] })
+      execFileSync('sh', ['-e', '-c', command], {
+        cwd: workshop, env: bareEnv(), stdio: ['ignore', 'ignore', 'inherit']
+      })
     }
   }
   for (const text of textsOf(image, 'COPY')) copy(text.replace('--from=build ', '').split(' '), workshop, app)
@@ -48,8 +50,12 @@ t.test('the commands of the Dockerfile make an image that serves', async t => {
   const port = await freePort()
   const settings = { PORT: String(port), HOLDFAST_DATA_DIR: join(folder, 'data') }
   const env = { ...bareEnv(), ...settings, NODE_ENV: 'production' }
-  t.match(spawnSync(holdfast, ['--check-config'], { cwd: app, env, encoding: 'utf8' }), { status: 0, stdout: '', stderr: '' })
-  const [, flag] = JSON.parse(/CMD (\[.*\])$/.exec(textsOf(image, 'HEALTHCHECK')[0] as string)?.[1] as string) as string[]
+  t.match(
+    spawnSync(holdfast, ['--check-config'], { cwd: app, env, encoding: 'utf8' }), { status: 0, stdout: '', stderr: '' }
+  )
+  const [, flag] = JSON.parse(
+    /CMD (\[.*\])$/.exec(textsOf(image, 'HEALTHCHECK')[0] as string)?.[1] as string
+  ) as string[]
   const check = () => spawnSync(holdfast, [flag as string], { cwd: app, env, encoding: 'utf8' })
   t.match(check(), { status: 1 }, 'nobody is there yet')
   const server = spawnProgram(t, holdfast, [], { cwd: app, env })

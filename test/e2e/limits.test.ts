@@ -1,4 +1,5 @@
-// A process that runs out of something, and one that asks for credentials: what is there goes on, what is new is told why, and service returns by itself.
+// A process that runs out of something, and one that asks for credentials: what is there goes on,
+// what is new is told why, and service returns by itself.
 
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -23,7 +24,9 @@ t.test('out of descriptors, open sessions go on, and service returns by itself',
   const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '10000', HOLDFAST_HANDSHAKE_SECONDS: '1' })
   t.teardown(async () => { await server.stop('SIGKILL') })
   const { socket } = await connectFull(server.wsUrl)
-  await promisify(execFile)('/usr/bin/prlimit', ['--pid', String(server.pid), `--nofile=${server.openDescriptors() + 8}`])
+  await promisify(execFile)('/usr/bin/prlimit', [
+    '--pid', String(server.pid), `--nofile=${server.openDescriptors() + 8}`
+  ])
   const raws: RawSocket[] = []
   for (let i = 0; i < 40; i++) {
     const raw = await rawConnect(server.port)
@@ -57,7 +60,10 @@ t.test('with a heap of 64 MiB', async t => {
   const OUTBOXES_MIB = 8
   const startSmall = async (t: Test): Promise<ServerProcess> => {
     const server = await startServer({
-      HOLDFAST_UPGRADES_PER_MINUTE: '10000', HOLDFAST_REQUESTS_PER_MINUTE: '100000', HOLDFAST_COMMANDS_PER_SECOND: '5000', HOLDFAST_OUTBOX_TOTAL_BYTES: String(OUTBOXES_MIB * MIB)
+      HOLDFAST_UPGRADES_PER_MINUTE: '10000',
+      HOLDFAST_REQUESTS_PER_MINUTE: '100000',
+      HOLDFAST_COMMANDS_PER_SECOND: '5000',
+      HOLDFAST_OUTBOX_TOTAL_BYTES: String(OUTBOXES_MIB * MIB)
     }, ['--max-old-space-size=64'])
     t.teardown(async () => { await server.stop('SIGKILL') })
     return server
@@ -87,7 +93,9 @@ t.test('with a heap of 64 MiB', async t => {
     }
     const body = 'x'.repeat(30_000)
     for (let id = 1; id <= 60; id++) {
-      for (const raw of raws) if (!raw.tcp.writableNeedDrain) raw.write(wireFrame(JSON.stringify({ command: 'echo', payload: body, id })))
+      for (const raw of raws) {
+        if (!raw.tcp.writableNeedDrain) raw.write(wireFrame(JSON.stringify({ command: 'echo', payload: body, id })))
+      }
       await delay(10)
     }
     const held: number[] = []
@@ -140,7 +148,9 @@ t.test('with a heap of 64 MiB', async t => {
       return times.sort((a, b) => a - b)
     }
     const calm = await roundTrips(50)
-    const flooders = await Promise.all(Array.from({ length: 4 }, async () => (await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })).raw))
+    const flooders = await Promise.all(Array.from({ length: 4 }, async () => (await rawUpgrade(
+      server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' }
+    )).raw))
     const stop = new AbortController()
     const acks = Buffer.concat(Array.from({ length: 200 }, () => wireFrame('{"type":"ack","seq":0}')))
     const pings = Buffer.concat(Array.from({ length: 200 }, () => wireFrame('', { opcode: 9 })))
@@ -180,7 +190,8 @@ t.test('with a secret for tokens', async t => {
   })
   t.teardown(async () => { await server.stop('SIGKILL') })
   const sign = async (sub: string, seconds: number, alg = 'HS256'): Promise<string> =>
-    await new SignJWT({ sub }).setProtectedHeader({ alg }).setExpirationTime(new Date(Date.now() + seconds * 1000)).sign(secret)
+    await new SignJWT({ sub }).setProtectedHeader({ alg }).setExpirationTime(new Date(Date.now() + seconds * 1000))
+      .sign(secret)
   const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
 
   t.test('P-4 401 for every credential that is none, and no answer tells them apart', async t => {
@@ -188,10 +199,14 @@ t.test('with a secret for tokens', async t => {
     const [head, body, signature] = good.split('.') as [string, string, string]
     const bodies = new Set<string>()
     for (const headers of [
-      {}, { Authorization: 'Bearer' }, { Authorization: 'Bearer x' }, { Authorization: `Basic ${good}` }, { Authorization: `Bearer ${head}.${body}.` },
-      { Authorization: `Bearer ${head}.${encode({ sub: 'root', exp: 9e9 })}.${signature}` }, { Authorization: `Bearer ${encode({ alg: 'none' })}.${body}.` },
-      { Authorization: `Bearer ${await sign('ada', -60)}` }, { Authorization: `Bearer ${good.slice(0, -2)}` }, { Cookie: `token=${good}` },
-      { 'Sec-WebSocket-Protocol': 'holdfast.v1, auth.eA' }, { 'Sec-WebSocket-Protocol': `holdfast.v1, auth.${head}.${body}` }
+      {}, { Authorization: 'Bearer' }, { Authorization: 'Bearer x' }, { Authorization: `Basic ${good}` },
+      { Authorization: `Bearer ${head}.${body}.` },
+      { Authorization: `Bearer ${head}.${encode({ sub: 'root', exp: 9e9 })}.${signature}` },
+      { Authorization: `Bearer ${encode({ alg: 'none' })}.${body}.` },
+      { Authorization: `Bearer ${await sign('ada', -60)}` }, { Authorization: `Bearer ${good.slice(0, -2)}` },
+      { Cookie: `token=${good}` },
+      { 'Sec-WebSocket-Protocol': 'holdfast.v1, auth.eA' },
+      { 'Sec-WebSocket-Protocol': `holdfast.v1, auth.${head}.${body}` }
     ] as Record<string, string>[]) {
       const { raw, answer } = await rawUpgrade(server.port, headers)
       t.equal(answer.status, 401, Object.keys(headers)[0] ?? 'nothing')
@@ -203,7 +218,7 @@ t.test('with a secret for tokens', async t => {
     t.equal(bodies.size, 1, [...bodies].join('\n'))
   })
 
-  t.test('P-3 a token in the header or the subprotocol list names the user; it is in no log line, at trace', async t => {
+  t.test('P-3 a token in the header or the subprotocol list names the user; no log line at trace has it', async t => {
     const token = await sign('ada', 60)
     const byHeader = await connectSocket(server.wsUrl, { headers: { authorization: `Bearer ${token}` } })
     t.match(await byHeader.next(), { payload: { userId: 'ada' } })
@@ -217,7 +232,7 @@ t.test('with a secret for tokens', async t => {
     t.notOk(server.output.includes(new TextDecoder().decode(secret)))
   })
 
-  t.test('P-47 a token that expires ends the connection with 4202; a fresh one of the same user resumes, and one of another user does not', async t => {
+  t.test('P-47 an expired token ends the connection with 4202; only a fresh one of the same user resumes', async t => {
     const { socket, hello } = await connectFull(server.wsUrl, [`auth.${await sign('ada', 2)}`])
     t.match(await socket.nextOf('goodbye'), { payload: { code: 4202, action: 'resume' } })
     const foreign = await connectFull(server.wsUrl, [`auth.${await sign('mallory', 60)}`, resumeEntry(hello)])
@@ -229,14 +244,17 @@ t.test('with a secret for tokens', async t => {
   })
 })
 
-t.test('while the keys for tokens do not come, handshakes wait in bounds: resets harm nobody, and a shutdown answers the rest', async t => {
+t.test('handshakes wait in bounds for the keys of tokens; resets harm nobody; a shutdown answers the rest', async t => {
   const issuer = createServer(() => {})
   await new Promise<void>(resolve => { issuer.listen(0, '127.0.0.1', resolve) })
   t.teardown(() => {
     issuer.closeAllConnections()
     issuer.close()
   })
-  const server = await startServer({ HOLDFAST_JWKS_URL: `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/jwks`, HOLDFAST_DRAIN_SECONDS: '3' })
+  const server = await startServer({
+    HOLDFAST_JWKS_URL: `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/jwks`,
+    HOLDFAST_DRAIN_SECONDS: '3'
+  })
   t.teardown(async () => { await server.stop('SIGKILL') })
   const header = Buffer.from(JSON.stringify({ alg: 'RS256', kid: 'k' })).toString('base64url')
   const claims = Buffer.from(JSON.stringify({ sub: 'ada', exp: 9_999_999_999 })).toString('base64url')
@@ -270,7 +288,9 @@ t.test('behind a trusted proxy an address has the budget of its own, and cannot 
   }
   const statuses: number[] = []
   for (let i = 0; i < 4; i++) statuses.push(await knock(`10.9.8.${i}, 192.0.2.1`))
-  t.strictSame(statuses, [101, 101, 101, 429], 'what stands left of the last untrusted address is the client\'s own writing')
+  t.strictSame(
+    statuses, [101, 101, 101, 429], 'what stands left of the last untrusted address is the client\'s own writing'
+  )
   t.equal(await knock('192.0.2.2'), 101)
 
   // Azure's gateway adds the port; each connection was an address of its own.
@@ -293,16 +313,24 @@ t.test('with a token for operators', async t => {
   const { socket, hello } = await connectFull(server.wsUrl)
   t.teardown(() => socket.ws.terminate())
   const id = hello.payload.sessionId as string
-  const status = async (path: string, init: RequestInit = {}): Promise<number> => (await fetch(`${server.url}${path}`, init)).status
+  const status = async (path: string, init: RequestInit = {}): Promise<number> => (await fetch(
+    `${server.url}${path}`, init
+  )).status
   const headers = { authorization: `Bearer ${token}` }
 
   t.test('every operators\' route is closed without it, and a token in the URL is not looked at', async t => {
     for (const [method, path] of [
-      ['GET', '/sessions'], ['GET', `/sessions/${id}`], ['DELETE', `/sessions/${id}`], ['DELETE', `/sessions/${id}/connection`], ['POST', `/sessions/${id}/messages`],
-      ['GET', '/sessions/stats'], ['GET', '/users/x/sessions'], ['DELETE', '/users/x/sessions'], ['POST', '/users/x/messages'], ['GET', '/metrics']
+      ['GET', '/sessions'], ['GET', `/sessions/${id}`], ['DELETE', `/sessions/${id}`],
+      ['DELETE', `/sessions/${id}/connection`], ['POST', `/sessions/${id}/messages`],
+      ['GET', '/sessions/stats'], ['GET', '/users/x/sessions'], ['DELETE', '/users/x/sessions'],
+      ['POST', '/users/x/messages'], ['GET', '/metrics']
     ] as const) {
       t.equal(await status(path, { method }), 401, `${method} ${path}`)
-      t.equal(await status(`${path}?token=${token}&access_token=${token}`, { method }), 401, `${method} ${path} with the token in the URL`)
+      t.equal(
+        await status(`${path}?token=${token}&access_token=${token}`, { method }),
+        401,
+        `${method} ${path} with the token in the URL`
+      )
       t.equal(await status(path, { method, headers: { authorization: `Bearer ${token}x` } }), 401)
     }
     t.equal(socket.ws.readyState, socket.ws.OPEN)
@@ -310,7 +338,10 @@ t.test('with a token for operators', async t => {
 
   t.test('with it they answer, odd ids are never 500, and it is in no log line', async t => {
     t.equal(await status('/sessions', { headers }), 200)
-    for (const odd of ['%00', '..%2f..%2fetc', '__proto__', 'x'.repeat(5000), '%E0%A4%A', '%F0%9F%98%80', 'constructor', '*', '%25', 'a%0d%0ab']) {
+    for (const odd of [
+      '%00', '..%2f..%2fetc', '__proto__', 'x'.repeat(5000), '%E0%A4%A', '%F0%9F%98%80', 'constructor', '*', '%25',
+      'a%0d%0ab'
+    ]) {
       const got = await status(`/sessions/${odd}`, { headers })
       t.ok([400, 404, 414].includes(got), `${odd.slice(0, 20)}: ${got}`)
     }

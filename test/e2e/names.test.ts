@@ -1,4 +1,5 @@
-// Ids in URLs as real clients write them: whoever a token may name, the operator reaches him and nobody else.
+// Ids in URLs as real clients write them: whoever a token may name, the operator reaches him and
+// nobody else.
 
 import { execFile } from 'node:child_process'
 import { request } from 'node:http'
@@ -12,10 +13,12 @@ import { connectFull } from '../helpers/socket.js'
 
 const run = promisify(execFile)
 const SECRET = 'x'.repeat(32)
-const tokenOf = async (sub: string): Promise<string> => await new SignJWT({ sub }).setProtectedHeader({ alg: 'HS256' }).sign(new TextEncoder().encode(SECRET))
+const tokenOf = async (sub: string): Promise<string> => await new SignJWT({ sub }).setProtectedHeader({ alg: 'HS256' })
+  .sign(new TextEncoder().encode(SECRET))
 
 const IDS = [
-  'ada', 'ada lovelace', 'ada@example.org', 'auth0|507f', 'DOMAIN\\ada', 'a/b', 'a//b', '/a', 'a/', 'a%2Fb', '%41da', '100%', '...', '.a', 'a..b', 'a;b', 'a?b', 'a#b', 'a+b', 'a&b=c', "a'b\"c",
+  'ada', 'ada lovelace', 'ada@example.org', 'auth0|507f', 'DOMAIN\\ada', 'a/b', 'a//b', '/a', 'a/', 'a%2Fb', '%41da',
+  '100%', '...', '.a', 'a..b', 'a;b', 'a?b', 'a#b', 'a+b', 'a&b=c', "a'b\"c",
   'ünal', '李', '🙂', 'messages', 'sessions', 'x'.repeat(128), 'é'.repeat(128)
 ]
 
@@ -43,12 +46,21 @@ t.test('every id reaches its user, and nobody else, from fetch, node:http, curl 
   const bodyOf = (client: string, id: string): string => JSON.stringify({ event: client, payload: id })
   const headers = { 'content-type': 'application/json' }
   for (const id of IDS) {
-    t.same(await (await fetch(urlOf(id), { method: 'POST', headers, body: bodyOf('fetch', id) })).json(), { sessions: 1 }, `fetch ${id}`)
+    t.same(
+      await (await fetch(urlOf(id), { method: 'POST', headers, body: bodyOf('fetch', id) })).json(),
+      { sessions: 1 },
+      `fetch ${id}`
+    )
     const status = await new Promise(resolve => {
-      request({ host: '127.0.0.1', port: server.port, method: 'POST', path: new URL(urlOf(id)).pathname, headers }, answer => { resolve(answer.resume().statusCode) }).end(bodyOf('http', id))
+      request(
+        { host: '127.0.0.1', port: server.port, method: 'POST', path: new URL(urlOf(id)).pathname, headers },
+        answer => { resolve(answer.resume().statusCode) }
+      ).end(bodyOf('http', id))
     })
     t.equal(status, 202, `node:http ${id}`)
-    const { stdout } = await run('curl', ['-sS', '-X', 'POST', '-H', 'content-type: application/json', '-d', bodyOf('curl', id), urlOf(id)])
+    const { stdout } = await run('curl', [
+      '-sS', '-X', 'POST', '-H', 'content-type: application/json', '-d', bodyOf('curl', id), urlOf(id)
+    ])
     t.equal(stdout, '{"sessions":1}', `curl ${id}`)
   }
   const python = run('/usr/bin/python3', ['-c', PYTHON, server.url])
@@ -72,7 +84,10 @@ t.test('a token for an id that is not one is 401', async t => {
     t.equal(answer.status, 401, encodeURIComponent(id))
   }
   for (const path of ['/users/%2e%2e/messages', '/users/../messages', '/sessions/%2e/messages']) {
-    const { stdout } = await run('curl', ['-sS', '--path-as-is', '-X', 'POST', '-H', 'content-type: application/json', '-d', '{"event":"x"}', `${server.url}${path}`])
+    const { stdout } = await run('curl', [
+      '-sS', '--path-as-is', '-X', 'POST', '-H', 'content-type: application/json', '-d', '{"event":"x"}',
+      `${server.url}${path}`
+    ])
     const { statusCode } = JSON.parse(stdout) as { statusCode: number }
     t.ok(statusCode >= 400 && statusCode < 500, `${path}: ${statusCode}`)
   }

@@ -13,7 +13,10 @@ import type { Page } from 'playwright-core'
 
 /** Promised to people: a state tells the truth so soon after the platform has given a hint. */
 const SOON_MS = 2_000
-/** What a busy machine may add before a test calls it late. Without a hint it would take half a minute. */
+/**
+ * What a busy machine may add before a test calls it late. Without a hint it would take half a
+ * minute.
+ */
 const SLACK_MS = 5_000
 const JWT_SECRET = 'a-secret-of-this-test-file-only-32-bytes'
 

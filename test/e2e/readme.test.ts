@@ -35,7 +35,9 @@ async function startDesk (t: Test): Promise<number> {
 }
 
 /** Serves the files of a page and passes handshakes on, as the proxy before an application does. */
-async function serveBefore (t: Test, port: number, files: Record<string, [type: string, body: string]>): Promise<number> {
+async function serveBefore (
+  t: Test, port: number, files: Record<string, [type: string, body: string]>
+): Promise<number> {
   const proxy = createHttpServer((request, response) => {
     const [type, body] = files[request.url ?? ''] ?? ['text/plain', '']
     response.writeHead(200, { 'content-type': type }).end(body)
@@ -57,7 +59,10 @@ async function serveBefore (t: Test, port: number, files: Record<string, [type: 
   return (proxy.address() as AddressInfo).port
 }
 
-/** The README's client as a page runs it: the socket is the browser's own, and the session stays open. */
+/**
+ * The README's client as a page runs it: the socket is the browser's own, and the session stays
+ * open.
+ */
 const script = blockWith('holdfast/client')
   .replace(/^import WebSocket .*$/m, '')
   .replace("'holdfast/client'", "'/client.js'")
@@ -68,7 +73,9 @@ const script = blockWith('holdfast/client')
 t.test('an application of 15 lines is used, and resumed, by a page', async t => {
   const line = await layLine(t, await serveBefore(t, await startDesk(t), {
     '/': ['text/html', '<!doctype html><script type="module" src="/page.js"></script>'],
-    '/page.js': ['text/javascript', script.replace('\n\n', '\nglobalThis.shown = []\n') + '\nglobalThis.session = session'],
+    '/page.js': [
+      'text/javascript', script.replace('\n\n', '\nglobalThis.shown = []\n') + '\nglobalThis.session = session'
+    ],
     '/client.js': ['text/javascript', await clientBundle]
   }))
   const context = await browser.newContext()

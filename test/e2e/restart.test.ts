@@ -1,4 +1,5 @@
-// Sessions that outlive their server: the built program over a data directory, killed and started again.
+// Sessions that outlive their server: the built program over a data directory, killed and started
+// again.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -32,7 +33,8 @@ t.test('G4 kill -9: session, context, held outputs and numbers are there again',
   t.match(second.lines.find(line => line.msg === 'session store opened'), { sessions: 1, unknownOutcomes: 0 })
   const { socket: again, hello: resumed } = await connectFull(second.wsUrl, [resumeEntry(hello, 0)])
   t.match(resumed, {
-    type: 'session_resumed', payload: { sessionId: hello.payload.sessionId, lastCommand: 1, replay: { from: seq, to: seq } }
+    type: 'session_resumed',
+    payload: { sessionId: hello.payload.sessionId, lastCommand: 1, replay: { from: seq, to: seq } }
   })
   t.match(await again.next(), { type: 'result', id: 1, seq, payload: { draft: 7 } })
   const view = await fetch(`${second.url}/sessions/${hello.payload.sessionId as string}`)

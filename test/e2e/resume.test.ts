@@ -1,11 +1,14 @@
-// Resuming over real sockets: lost connections, storms, half-open peers, idle sessions; and what a connection keeps in memory.
+// Resuming over real sockets: lost connections, storms, half-open peers, idle sessions; and what a
+// connection keeps in memory.
 
 import t from 'tap'
 import { OPCODE, cuttingProxy, handshake, rawConnect, rawUpgrade, wireFrame } from '../helpers/raw-socket.js'
 import { createPluginApp, eventually, listen, startServer } from '../helpers/server.js'
 import { connectFull, connectSocket, resumeEntry, type Frame } from '../helpers/socket.js'
 
-const server = await startServer({ HOLDFAST_UPGRADES_PER_MINUTE: '100000', HOLDFAST_HEARTBEAT_SECONDS: '1', HOLDFAST_COMMANDS_PER_SECOND: '1000' })
+const server = await startServer({
+  HOLDFAST_UPGRADES_PER_MINUTE: '100000', HOLDFAST_HEARTBEAT_SECONDS: '1', HOLDFAST_COMMANDS_PER_SECOND: '1000'
+})
 t.teardown(async () => { await server.stop('SIGKILL') })
 
 async function viewOf (sessionId: string): Promise<{ state?: string, code?: string }> {
@@ -18,11 +21,17 @@ t.test('P-35 of 20 simultaneous resumes one wins, and every other is told and ge
   socket.send({ command: 'echo', payload: 'before', id: 1 })
   await socket.next()
   const entry = resumeEntry(hello, 0)
-  const rivals = await Promise.all(Array.from({ length: 20 }, async () => await connectSocket(server.wsUrl, { protocols: ['holdfast.v1', entry] })))
+  const rivals = await Promise.all(Array.from({ length: 20 }, async () => await connectSocket(
+    server.wsUrl, { protocols: ['holdfast.v1', entry] }
+  )))
   t.match(await socket.nextOf('goodbye'), { payload: { code: 4003, action: 'stop' } })
   await eventually('one is left', () => rivals.filter(rival => rival.ws.readyState === rival.ws.OPEN).length === 1)
   const [winner] = rivals.filter(rival => rival.ws.readyState === rival.ws.OPEN)
-  await fetch(`${server.url}/sessions/${sessionId}/messages`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"event":"after","payload":1}' })
+  await fetch(`${server.url}/sessions/${sessionId}/messages`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: '{"event":"after","payload":1}'
+  })
   t.match((await winner?.nextOf('message')), { event: 'after', seq: 2 })
   for (const rival of rivals) {
     if (rival === winner) continue
@@ -36,7 +45,7 @@ t.test('P-35 of 20 simultaneous resumes one wins, and every other is told and ge
   winner?.ws.close()
 })
 
-t.test('P-28 a resume whose answer was lost is repeated with the old token, and dies once the new connection has spoken', async t => {
+t.test('P-28 a resume whose answer was lost is repeated with the old token, dead once the new is used', async t => {
   const { socket, hello } = await connectFull(server.wsUrl)
   socket.ws.terminate()
   // The handshake arrives, its answer does not.
@@ -66,14 +75,22 @@ t.test('P-33 wrong, foreign, cut and odd resume entries are answered alike', asy
   const other = await connectFull(server.wsUrl)
   const { sessionId, resumeToken } = hello.payload as { sessionId: string, resumeToken: string }
   const entries = [
-    `resume.${sessionId}.${resumeToken.slice(0, -1)}.0`, `resume.${sessionId}.${resumeToken}x.0`, `resume.${sessionId}.${other.hello.payload.resumeToken as string}.0`,
-    `resume.${other.hello.payload.sessionId as string}.${resumeToken}.0`, `resume.${sessionId}.${resumeToken}`, `resume.${sessionId}.${resumeToken}.-1`,
-    `resume.${sessionId}.${resumeToken}.0.0`, `resume.${sessionId}..0`, 'resume.', 'resume....', `resume.${sessionId}.${resumeToken}.99999999999999999`,
-    `resume.${sessionId}.${resumeToken}.1e3`, `resume.__proto__.${resumeToken}.0`, `resume.${sessionId.toUpperCase()}.${resumeToken}.0`
+    `resume.${sessionId}.${resumeToken.slice(0, -1)}.0`, `resume.${sessionId}.${resumeToken}x.0`,
+    `resume.${sessionId}.${other.hello.payload.resumeToken as string}.0`,
+    `resume.${other.hello.payload.sessionId as string}.${resumeToken}.0`, `resume.${sessionId}.${resumeToken}`,
+    `resume.${sessionId}.${resumeToken}.-1`,
+    `resume.${sessionId}.${resumeToken}.0.0`, `resume.${sessionId}..0`, 'resume.', 'resume....',
+    `resume.${sessionId}.${resumeToken}.99999999999999999`,
+    `resume.${sessionId}.${resumeToken}.1e3`, `resume.__proto__.${resumeToken}.0`,
+    `resume.${sessionId.toUpperCase()}.${resumeToken}.0`
   ]
   for (const entry of entries) {
     const refused = await connectFull(server.wsUrl, [entry])
-    t.match(refused.hello, { type: 'session_created', payload: { previous: { reason: 'unknown' } } }, entry.replace(resumeToken, 'token'))
+    t.match(
+      refused.hello,
+      { type: 'session_created', payload: { previous: { reason: 'unknown' } } },
+      entry.replace(resumeToken, 'token')
+    )
     t.notOk('lastCommand' in refused.hello.payload.previous)
     refused.socket.ws.close()
   }
@@ -82,7 +99,7 @@ t.test('P-33 wrong, foreign, cut and odd resume entries are answered alike', asy
   other.socket.ws.close()
 })
 
-t.test('G1 and G2: through a proxy that cuts anywhere, every command runs once and every output comes once, in order', async t => {
+t.test('G1 and G2: through a proxy that cuts anywhere, commands run once and outputs come once, in order', async t => {
   // Not random: every run of this test cuts at the same places, and each of them once.
   const cutPoints = Array.from({ length: 40 }, (_, i) => 700 + i * 37)
   let at = 0
@@ -107,7 +124,9 @@ t.test('G1 and G2: through a proxy that cuts anywhere, every command runs once a
         next = (hello.payload.lastCommand as number) + 1
       }
       entry = [resumeEntry(hello, outputs.length)]
-      for (; next <= total && next <= outputs.length + 20; next++) socket.send({ command: 'echo', payload: { n: next }, id: next })
+      for (; next <= total && next <= outputs.length + 20; next++) {
+        socket.send({ command: 'echo', payload: { n: next }, id: next })
+      }
       for (;;) {
         const frame = await socket.next()
         if (frame.seq === undefined) continue
@@ -126,7 +145,9 @@ t.test('G1 and G2: through a proxy that cuts anywhere, every command runs once a
     socket?.ws.terminate()
   }
   t.ok(proxy.cuts >= 20, `${proxy.cuts} cuts`)
-  t.strictSame(outputs.map(frame => [frame.id, frame.payload.n]), Array.from({ length: total }, (_, i) => [i + 1, i + 1]))
+  t.strictSame(
+    outputs.map(frame => [frame.id, frame.payload.n]), Array.from({ length: total }, (_, i) => [i + 1, i + 1])
+  )
 })
 
 t.test('P-30 a long replay to a client that reads slowly comes in order, then `live`, then what is newer', async t => {
@@ -135,11 +156,17 @@ t.test('P-30 a long replay to a client that reads slowly comes in order, then `l
   const sessionId = hello.payload.sessionId as string
   const send = async (n: number): Promise<void> => {
     const body = JSON.stringify({ event: 'n', payload: { n, filler: 'f'.repeat(1800) } })
-    const answer = await fetch(`${server.url}/sessions/${sessionId}/messages`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    const answer = await fetch(`${server.url}/sessions/${sessionId}/messages`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body
+    })
     t.equal(answer.status, 202)
     await answer.arrayBuffer()
   }
-  for (let n = 1; n <= 400; n += 50) await Promise.all(Array.from({ length: 50 }, async (_, i) => { await send(n + i) }))
+  for (let n = 1; n <= 400; n += 50) {
+    await Promise.all(Array.from({ length: 50 }, async (_, i) => { await send(n + i) }))
+  }
   const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': `holdfast.v1, ${resumeEntry(hello)}` })
   raw.tcp.pause()
   const drip = setInterval(() => {
@@ -173,12 +200,15 @@ t.test('500 sessions dropped at once are back within 5 s, while a newcomer is se
   const backMs = Date.now() - startedAt
   t.ok(resumed.every(({ hello }) => hello.type === 'session_resumed'))
   t.ok(backMs < Math.max(5000, 4 * firstMs), `all back after ${backMs} ms, the first time ${firstMs} ms`)
-  t.ok(newcomerMs < Math.max(2000, 2 * firstMs), `the newcomer was served after ${newcomerMs} ms, all at first after ${firstMs} ms`)
+  t.ok(
+    newcomerMs < Math.max(2000, 2 * firstMs),
+    `the newcomer was served after ${newcomerMs} ms, all at first after ${firstMs} ms`
+  )
   for (const { socket } of [...resumed, newcomer]) socket.ws.close()
 })
 
 t.test('liveness', { jobs: 4 }, async t => {
-  void t.test('P-43 a half-open peer of the full profile is dropped after heartbeat + 10 s, and its session is kept', async t => {
+  void t.test('P-43 a half-open full-profile peer is dropped after heartbeat + 10 s, its session kept', async t => {
     const { raw } = await rawUpgrade(server.port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
     const { payload } = JSON.parse(await raw.nextText()) as { payload: { sessionId: string } }
     const startedAt = Date.now()
@@ -230,7 +260,9 @@ t.test('P-40 an idle session ends with 4300, with and without a connection, and 
   const detached = await connectFull(short.wsUrl)
   detached.socket.ws.terminate()
   const idle = await connectFull(short.wsUrl)
-  idle.socket.ws.on('message', data => { if (String(data) === '{"type":"ping"}') idle.socket.send({ type: 'ack', seq: 0 }) })
+  idle.socket.ws.on('message', data => {
+    if (String(data) === '{"type":"ping"}') idle.socket.send({ type: 'ack', seq: 0 })
+  })
   const busy = await connectFull(short.wsUrl)
   let id = 0
   const work = setInterval(() => { busy.socket.send({ command: 'ping', id: ++id }) }, 200)
@@ -275,14 +307,22 @@ t.test('after 1000 connects no request or reply is retained by its connection', 
   t.teardown(() => app.close())
   const port = await listen(app)
   const sockets = []
-  for (let i = 0; i < 20; i++) sockets.push(...await Promise.all(Array.from({ length: 50 }, async () => (await rawUpgrade(port, i % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' })).raw)))
+  for (let i = 0; i < 20; i++) {
+    sockets.push(
+      ...await Promise.all(Array.from({ length: 50 }, async () => (await rawUpgrade(
+        port, i % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' }
+      )).raw))
+    )
+  }
   t.equal(app.gateway.connections, 1000, 'all are open')
   await eventually('collected', async () => {
     collect()
     await new Promise(resolve => setTimeout(resolve, 20))
     return gone.requests >= 990 && gone.raws >= 990 && gone.replies >= 990
   }).catch((error: Error) => { t.comment(error.message) })
-  for (const [kind, count] of Object.entries(gone)) t.ok(count >= 990, `${count} of 1000 ${kind} were collected while their sockets are open`)
+  for (const [kind, count] of Object.entries(gone)) {
+    t.ok(count >= 990, `${count} of 1000 ${kind} were collected while their sockets are open`)
+  }
   for (const raw of sockets) raw.reset()
 })
 

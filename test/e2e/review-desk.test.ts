@@ -45,7 +45,9 @@ async function until (what: string, probe: () => boolean | Promise<boolean>): Pr
   }
 }
 
-async function startDesk (options: Partial<ReviewDeskOptions> & { platform: Platform }, port = 0): Promise<{ app: FastifyInstance, port: number }> {
+async function startDesk (
+  options: Partial<ReviewDeskOptions> & { platform: Platform }, port = 0
+): Promise<{ app: FastifyInstance, port: number }> {
   const app = await createReviewDesk({ page: await pageFiles, ...options })
   await app.listen({ host: '127.0.0.1', port })
   return { app, port: (app.server.address() as AddressInfo).port }
@@ -89,8 +91,12 @@ const comesBack = (page: Page): Promise<void> => until('live again', async () =>
   await page.locator('#banner-action', { hasText: 'Try now' }).click({ timeout: 300 }).catch(() => {})
   return false
 })
-const sessionOf = async (page: Page): Promise<string> => await page.locator('body').getAttribute('data-session') as string
-const entry = (page: Page, draft: number, phase: string): Promise<void> => page.locator(`#log li[data-draft="${draft}"][data-phase="${phase}"]`).waitFor()
+const sessionOf = async (page: Page): Promise<string> => await page.locator('body').getAttribute(
+  'data-session'
+) as string
+const entry = (page: Page, draft: number, phase: string): Promise<void> => page.locator(
+  `#log li[data-draft="${draft}"][data-phase="${phase}"]`
+).waitFor()
 const queueOf = (page: Page): Promise<number[]> =>
   page.evaluate("[...document.querySelectorAll('#queue li')].map(({ dataset }) => Number(dataset.draft))")
 const bannerOf = (page: Page): Promise<string> => page.locator('#banner p').innerText()
@@ -104,7 +110,9 @@ async function reject (page: Page, reason: string): Promise<void> {
 }
 
 /** What the platform was asked to do, in its order. */
-const callsOf = (platform: Platform): string[] => platform.calls.map(({ draft, verdict, command }) => `${command}: ${verdict} ${draft}`)
+const callsOf = (platform: Platform): string[] => platform.calls.map(({
+  draft, verdict, command
+}) => `${command}: ${verdict} ${draft}`)
 
 t.test('approves by key and rejects with a reason, each recorded once under its number', async t => {
   const { page, platform } = await rig(t)
@@ -189,7 +197,9 @@ t.test('says that a decision was never sent when the page was reloaded before it
   // The page loads, and its sockets find nobody.
   const { page, platform, cable } = await rig(t, {}, `
     const Real = WebSocket
-    window.WebSocket = class extends Real { constructor (url, protocols) { super(localStorage.cut ? url + '/nowhere' : url, protocols) } }
+    window.WebSocket = class extends Real {
+      constructor (url, protocols) { super(localStorage.cut ? url + '/nowhere' : url, protocols) }
+    }
   `)
   await page.evaluate('localStorage.cut = 1')
   cable.cut()
@@ -286,7 +296,9 @@ t.test('gives a duplicated tab a session of its own, and both see every decision
 })
 
 t.test('P-35 stops the older tab where the browser has no locks, and the tabs do not fight', async t => {
-  const { app, page, context } = await rig(t, {}, 'Object.defineProperty(Navigator.prototype, "locks", { value: undefined })')
+  const { app, page, context } = await rig(
+    t, {}, 'Object.defineProperty(Navigator.prototype, "locks", { value: undefined })'
+  )
   const before = await sessionOf(page)
   const opened = context.waitForEvent('page')
   await page.evaluate('void window.open(location.href)')
@@ -340,7 +352,10 @@ t.test('P-33 is honest about a restart: unanswered is unknown, unsent is sent, n
   await shows(page, 'live')
   t.not(await sessionOf(page), before)
   await entry(page, 1, 'unknown')
-  t.match(await bannerOf(page), /in a new session\. The server was restarted.* Whether one decision was recorded is not known; nothing was sent twice\./)
+  t.match(
+    await bannerOf(page),
+    /in a new session\. The server was restarted.* Whether one decision was recorded is not known; nothing was sent/
+  )
   await page.locator('#log .entry-note', { hasText: 'no record of it so far' }).waitFor()
   await waits(page, 1)
 
@@ -378,7 +393,9 @@ t.test('P-41 shows that an operator ended the session, and starts a new one only
   gate.shut()
   await page.keyboard.press('a')
   await until('the decision runs', () => platform.calls.length === 1)
-  const { status } = await fetch(`http://127.0.0.1:${port}/sessions/${before}?reason=shift%20over`, { method: 'DELETE' })
+  const { status } = await fetch(
+    `http://127.0.0.1:${port}/sessions/${before}?reason=shift%20over`, { method: 'DELETE' }
+  )
   t.equal(status, 204)
   await shows(page, 'ended')
   t.match(await bannerOf(page), /An operator ended this session\./)
@@ -419,7 +436,7 @@ const endedBy = async (port: number, session: string): Promise<void> => {
 }
 const reasonIn = (page: Page): Promise<string> => page.locator('#reason').inputValue()
 
-t.test('keeps a reason that is being typed when an operator ends the session, says so, and sends it in the next', async t => {
+t.test('keeps a reason being typed when an operator ends the session, says so, and sends it in the next', async t => {
   const { page, port, platform } = await rig(t)
   const before = await sessionOf(page)
   await beginReason(page, 'Ask a pharmacist first.')
@@ -460,19 +477,25 @@ t.test('keeps a reason over reloads and Esc, whether the session lived on or end
   await page.keyboard.press('Control+Enter')
   await entry(page, 1, 'recorded')
   t.match(platform.decisions, [{ draft: 1, reason: 'Against policy, see section 4.' }])
-  t.equal(await page.evaluate('sessionStorage.getItem("review-desk.reasons")'), null, 'what is recorded is not kept here')
+  t.equal(
+    await page.evaluate('sessionStorage.getItem("review-desk.reasons")'), null, 'what is recorded is not kept here'
+  )
 })
 
 t.test('keeps a reason when another reviewer decides first, and says who was faster', async t => {
   const { page, platform } = await rig(t)
   await beginReason(page, 'Too generous by half.')
-  await platform.decide({ draft: 1, verdict: 'approved', reason: null, reviewer: 'ada', sessionId: 'of-ada', command: null })
+  await platform.decide({
+    draft: 1, verdict: 'approved', reason: null, reviewer: 'ada', sessionId: 'of-ada', command: null
+  })
   await page.locator('#reject-dialog[data-blocked="true"]').waitFor()
   await page.keyboard.press('Control+Enter')
   await page.locator('#reject-notice', { hasText: 'was approved by another reviewer meanwhile' }).waitFor()
   t.equal(await reasonIn(page), 'Too generous by half.')
   await page.keyboard.press('Escape')
-  const told = page.locator('#log li[data-draft="1"] .entry-note', { hasText: 'You had begun a reason: “Too generous by half.”' })
+  const told = page.locator(
+    '#log li[data-draft="1"] .entry-note', { hasText: 'You had begun a reason: “Too generous by half.”' }
+  )
   await told.waitFor()
   await page.reload()
   await told.waitFor()
@@ -549,7 +572,9 @@ t.test('answers a key that can do nothing now with the reason, and keeps the foc
 })
 
 t.test('works, and asks before it is left, where nothing can be stored', async t => {
-  const { page, cable } = await rig(t, {}, 'Object.defineProperty(window, "sessionStorage", { get () { throw new DOMException("", "SecurityError") } })')
+  const { page, cable } = await rig(
+    t, {}, 'Object.defineProperty(window, "sessionStorage", { get () { throw new DOMException("", "SecurityError") } })'
+  )
   cable.cut()
   await shows(page, 'reconnecting')
   await reject(page, 'Against policy.')
@@ -571,7 +596,9 @@ for (const [width, height] of [[360, 740], [768, 1024], [1280, 800]] as const) {
       const box = await page.locator(selector).boundingBox()
       return box !== null && box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height
     }
-    for (const part of ['#draft-topic', '#draft-question', '#approve', '#reject', '#state']) t.ok(await seen(part), part)
+    for (const part of ['#draft-topic', '#draft-question', '#approve', '#reject', '#state']) {
+      t.ok(await seen(part), part)
+    }
     t.ok(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'), 'nothing is cut off at the side')
     if (width > 960) return t.ok(await seen('#queue li:nth-child(2)'), 'the list is beside the draft')
     t.notOk(await page.locator('#queue').isVisible(), 'the list is folded')
@@ -597,7 +624,13 @@ for (const colorScheme of ['light', 'dark'] as const) {
     const check = async (what: string): Promise<void> => {
       await page.evaluate(axe())
       const { violations } = await page.evaluate('axe.run()') as AxeResults
-      t.same(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`), [], what)
+      t.same(
+        violations.map(({
+          id, nodes
+        }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`),
+        [],
+        what
+      )
     }
     await check('live')
     await page.keyboard.press('a')
@@ -618,7 +651,9 @@ for (const colorScheme of ['light', 'dark'] as const) {
 t.test('speaks to people, not to engineers', async t => {
   const { page, cable, port } = await rig(t)
   const words: string[] = []
-  const read = async (): Promise<void> => { words.push(await page.locator('body').innerText(), await page.locator('#spoken').textContent() ?? '') }
+  const read = async (): Promise<void> => {
+    words.push(await page.locator('body').innerText(), await page.locator('#spoken').textContent() ?? '')
+  }
   await page.keyboard.press('a')
   await entry(page, 1, 'recorded')
   await read()
@@ -631,12 +666,18 @@ t.test('speaks to people, not to engineers', async t => {
   await endedBy(port, await sessionOf(page))
   await shows(page, 'ended')
   await read()
-  t.notMatch(words.join('\n').replaceAll('human_reviewer_1', ''), /\b(command|socket|outbox|token|undefined|null|[a-z]+_[a-z]+)\b/i)
+  t.notMatch(
+    words.join('\n').replaceAll('human_reviewer_1', ''),
+    /\b(command|socket|outbox|token|undefined|null|[a-z]+_[a-z]+)\b/i
+  )
 })
 
 t.test('examples/minimal: the client prints what the server answered and pushed', async t => {
   const run = (file: string, env: Record<string, string>) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', file], { env: { PATH: process.env['PATH'], ...env }, stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, ['--import', 'tsx', file], {
+      env: { PATH: process.env['PATH'], ...env },
+      stdio: ['ignore', 'pipe', 'inherit']
+    })
     t.teardown(() => { child.kill('SIGKILL') })
     return { child, lines: createInterface({ input: child.stdout })[Symbol.asyncIterator]() }
   }
@@ -645,7 +686,9 @@ t.test('examples/minimal: the client prints what the server answered and pushed'
   t.match(listening, /^ws:\/\/127\.0\.0\.1:\d+\/ws$/)
   const client = run('examples/minimal/client.ts', { URL: listening as string })
   const said: string[] = []
-  for (let line = await client.lines.next(); line.done !== true; line = await client.lines.next()) said.push(line.value as string)
+  for (let line = await client.lines.next(); line.done !== true; line = await client.lines.next()) {
+    said.push(line.value as string)
+  }
   t.equal(client.child.exitCode ?? (await once(client.child, 'exit'))[0], 0)
   t.same(said, ['approved draft 7', 'answer: draft 7, recorded as 1', 'refused: NO_SUCH_DRAFT'])
 })

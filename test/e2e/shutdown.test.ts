@@ -1,4 +1,5 @@
-// The end of the process from outside: who is told what, how long it takes, and with which code it exits.
+// The end of the process from outside: who is told what, how long it takes, and with which code it
+// exits.
 
 import { readdirSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
@@ -41,7 +42,10 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     await basic.next()
     const startedAt = Date.now()
     const exit = server.stop(signal)
-    t.match(await full.socket.nextOf('goodbye'), { payload: { code: 4200, reason: 'draining', action: 'resume', retryAfterMs: Number } })
+    t.match(
+      await full.socket.nextOf('goodbye'),
+      { payload: { code: 4200, reason: 'draining', action: 'resume', retryAfterMs: Number } }
+    )
     t.match(await basic.nextOf('goodbye'), { payload: { code: 4200 } })
     t.strictSame(await full.socket.nextClose(), { code: 4200, reason: 'draining' })
     t.equal((await basic.nextClose()).code, 4200)
@@ -59,7 +63,7 @@ t.test('with nobody connected it is gone at once', async t => {
   t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
 })
 
-t.test('P-48 a command that runs is finished and answered, new ones are refused, and readiness is false meanwhile', async t => {
+t.test('P-48 a running command is finished and answered; new ones are refused, readiness is false', async t => {
   const core = await slowCore(t)
   const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '8' })
   const { socket } = await connectFull(server.wsUrl)
@@ -163,10 +167,12 @@ t.test('T6 upgrades that arrive all through the shutdown neither crash nor delay
   deaf.raw.reset()
 })
 
-// `app.close()` waits for every connection, and Node stops its own time limits then: each of these made a stop take five seconds more than the drain, and exit 1.
+// `app.close()` waits for every connection, and Node stops its own time limits then: each of these
+// made a stop take five seconds more than the drain, and exit 1.
 
 const PLAIN = 'GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n'
-const UPLOAD = 'POST /sessions/x/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n'
+const UPLOAD = 'POST /sessions/x/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: ' +
+  'application/json\r\nContent-Length: 13\r\n\r\n'
 
 const PEERS: Record<string, (raw: RawSocket) => Promise<void> | void> = {
   'never sent a byte': () => {},
@@ -199,8 +205,13 @@ const PEERS: Record<string, (raw: RawSocket) => Promise<void> | void> = {
   'speaks TLS': raw => { raw.write('\x16\x03\x01') }
 }
 
-/** Within the drain and a second, exit 0, and without a complaint. The other three are for a machine that is busy; what held up a stop took five more. */
-async function stopsInTime (t: Test, server: ServerProcess, drainMs: number, exit = server.stop('SIGTERM'), startedAt = Date.now()): Promise<void> {
+/**
+ * Within the drain and a second, exit 0, and without a complaint. The other three are for a machine
+ * that is busy; what held up a stop took five more.
+ */
+async function stopsInTime (
+  t: Test, server: ServerProcess, drainMs: number, exit = server.stop('SIGTERM'), startedAt = Date.now()
+): Promise<void> {
   t.strictSame(await exit, { code: 0, signal: null })
   t.ok(Date.now() - startedAt < drainMs + 4000, `${Date.now() - startedAt} ms`)
   t.strictSame(server.lines.filter(line => line.level >= 50), [])
@@ -301,7 +312,10 @@ t.test('sessions do not outlive the process with the memory store, and a client 
   await exit
   const next = await start(t)
   const again = await connectFull(next.wsUrl, [resumeEntry(hello)])
-  t.match(again.hello, { type: 'session_created', payload: { previous: { sessionId: hello.payload.sessionId, reason: 'unknown' } } })
+  t.match(again.hello, {
+    type: 'session_created',
+    payload: { previous: { sessionId: hello.payload.sessionId, reason: 'unknown' } }
+  })
   again.socket.ws.close()
 })
 

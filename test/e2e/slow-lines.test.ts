@@ -1,5 +1,6 @@
-// Lines of a few kilobytes a second, lines that die, and a server that stands still, over real sockets: what is slow arrives, and
-// what is gone is found. The proxy hands on so many bytes a second and holds the rest, as a modem does.
+// Lines of a few kilobytes a second, lines that die, and a server that stands still, over real
+// sockets: what is slow arrives, and what is gone is found. The proxy hands on so many bytes a
+// second and holds the rest, as a modem does.
 
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,7 +13,9 @@ const GRACE_MS = 10_000
 const SLICE_MS = 50
 
 const server = await startServer({
-  HOLDFAST_HEARTBEAT_SECONDS: String(HEARTBEAT_MS / 1000), HOLDFAST_UPGRADES_PER_MINUTE: '100000', HOLDFAST_MAX_MESSAGE_BYTES: '200000'
+  HOLDFAST_HEARTBEAT_SECONDS: String(HEARTBEAT_MS / 1000),
+  HOLDFAST_UPGRADES_PER_MINUTE: '100000',
+  HOLDFAST_MAX_MESSAGE_BYTES: '200000'
 })
 t.teardown(async () => { await server.stop('SIGKILL') })
 
@@ -85,7 +88,9 @@ t.test('P-43 on a slow line', { jobs: 8 }, async t => {
       socket.ws.close()
     })
 
-    t.test(`a replay of ${kilobytes * 20} kB arrives at ${kilobytes} kB/s, in one connection`, { timeout: 120_000 }, async t => {
+    t.test(`a replay of ${kilobytes * 20} kB arrives at ${kilobytes} kB/s, in one connection`, {
+      timeout: 120_000
+    }, async t => {
       const first = await connectFull(server.wsUrl)
       const count = kilobytes * 4
       for (let id = 1; id <= count; id++) {
@@ -107,7 +112,9 @@ t.test('P-43 on a slow line', { jobs: 8 }, async t => {
     const { socket, hello } = await connectFull(line.url)
     await delay(300)
     await fetch(`${server.url}/sessions/${hello.payload.sessionId as string}/messages`, {
-      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ event: 'large', payload: 'x'.repeat(100_000) })
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ event: 'large', payload: 'x'.repeat(100_000) })
     })
     const message = await within(60_000, async () => await socket.nextOf('message'))
     t.equal((message.payload as string).length, 100_000)
@@ -158,7 +165,10 @@ async function stateOf (sessionId: string): Promise<string | undefined> {
   return (await (await fetch(`${server.url}/sessions/${sessionId}`)).json() as { state?: string }).state
 }
 
-/** Frames come slowly here; each wait of the socket helper ends after ten seconds, this one when it is told. */
+/**
+ * Frames come slowly here; each wait of the socket helper ends after ten seconds, this one when it
+ * is told.
+ */
 async function within<T> (ms: number, wait: () => Promise<T>): Promise<T> {
   const deadline = Date.now() + ms
   for (;;) {

@@ -1,4 +1,5 @@
-// The whole application in this process, as the server builds it, without its output; closed with the test.
+// The whole application in this process, as the server builds it, without its output; closed with
+// the test.
 
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
@@ -16,8 +17,13 @@ export interface TestAppOptions extends AppOverrides {
 /** A test machine may be busy with other things for longer than a server should be. */
 const TEST_CONFIG: Partial<Config> = { port: 0, logLevel: 'silent', maxEventLoopDelaySeconds: 60 }
 
-/** A ready application; not listening. Its log is silent unless `logStream` or `config.logLevel` is given. */
-export async function buildTestApp (t: Test, { config = {}, before, ...overrides }: TestAppOptions = {}): Promise<FastifyInstance> {
+/**
+ * A ready application; not listening. Its log is silent unless `logStream` or `config.logLevel` is
+ * given.
+ */
+export async function buildTestApp (
+  t: Test, { config = {}, before, ...overrides }: TestAppOptions = {}
+): Promise<FastifyInstance> {
   const app = await buildApp(configWith({ ...TEST_CONFIG, ...config }), overrides)
   t.teardown(() => app.close())
   await before?.(app)
@@ -26,7 +32,9 @@ export async function buildTestApp (t: Test, { config = {}, before, ...overrides
 }
 
 /** The same, listening on a free port of the loopback. */
-export async function startTestApp (t: Test, options: TestAppOptions = {}): Promise<{ app: FastifyInstance, port: number, url: string }> {
+export async function startTestApp (
+  t: Test, options: TestAppOptions = {}
+): Promise<{ app: FastifyInstance, port: number, url: string }> {
   const app = await buildTestApp(t, options)
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo

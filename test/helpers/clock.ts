@@ -1,4 +1,5 @@
-// Time that moves only when a test says so. `now` and `wall` are separate on purpose: setting the system's clock must change nothing but what is shown.
+// Time that moves only when a test says so. `now` and `wall` are separate on purpose: setting the
+// system's clock must change nothing but what is shown.
 
 import type { Clock, Millis } from '../../src/io/types.js'
 

@@ -15,7 +15,10 @@ export interface DocModules {
   load (name: string): Promise<any>
 }
 
-/** @param replace  what stands in the document, and what the test has in its place, such as an address */
+/**
+ * @param replace  what stands in the document, and what the test has in its place, such as an
+ * address
+ */
 export function writeDocModules (t: Test, path: string, replace: Record<string, string> = {}): DocModules {
   mkdirSync('.tap', { recursive: true })
   const folder = mkdtempSync(resolve('.tap', 'doc-'))

@@ -1,5 +1,6 @@
-// The domain without sockets: manager, dispatcher and gateway over transports that record what they are given. The end of a turn (`defer`) and the slices
-// after it (`yieldTurn`) are queues which the test runs, so that every order of events can be produced on purpose.
+// The domain without sockets: manager, dispatcher and gateway over transports that record what they
+// are given. The end of a turn (`defer`) and the slices after it (`yieldTurn`) are queues which the
+// test runs, so that every order of events can be produced on purpose.
 
 import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../../src/io/dispatcher/dispatcher.js'
 import type { Before, EventMap } from '../../src/io/dispatcher/command.js'
@@ -41,7 +42,10 @@ export interface Welcome {
   gap?: { from: number, to: number } | null
 }
 
-/** Unmasked text messages, in fragments or whole, and empty pings, as RFC 6455 section 5 has them; throws for anything else. */
+/**
+ * Unmasked text messages, in fragments or whole, and empty pings, as RFC 6455 section 5 has them;
+ * throws for anything else.
+ */
 export function decodeFrames (bytes: Buffer): string[] {
   const texts: string[] = []
   let fragments: Buffer[] = []
@@ -180,7 +184,9 @@ export interface Domain {
   resume(welcome: Welcome, lastSeq: number, options?: ConnectOptions): Peer
   /** What `process.nextTick` does: runs everything deferred. */
   turn(): void
-  /** Runs one round of what yielded, to the end of its turn; returns how many callbacks there were. */
+  /**
+   * Runs one round of what yielded, to the end of its turn; returns how many callbacks there were.
+   */
   slice(): number
   /** Promises settle, then the turn ends. */
   settle(): Promise<void>
@@ -279,7 +285,11 @@ export function createDomain (options: DomainOptions = {}): Domain {
       return join(await entrance.enter({ profile: 'full', userId: 'ann', ...connectOptions }), connectOptions)
     },
     resume: (welcome, lastSeq, connectOptions) =>
-      domain.connect({ userId: welcome.userId, resume: { sessionId: welcome.sessionId, token: welcome.resumeToken, lastSeq }, ...connectOptions }),
+      domain.connect({
+        userId: welcome.userId,
+        resume: { sessionId: welcome.sessionId, token: welcome.resumeToken, lastSeq },
+        ...connectOptions
+      }),
     turn () {
       while (deferred.length > 0) {
         const callbacks = deferred
@@ -328,14 +338,18 @@ function createPeer (domain: Domain, transport: FakeTransport, connection: Conne
       if (first === undefined || !('payload' in first)) throw new Error('the server has not spoken')
       return first.payload as Welcome
     },
-    send (frame) { domain.gateway.receive(connection, Buffer.from(typeof frame === 'string' ? frame : JSON.stringify(frame)), false) },
+    send (frame) {
+      domain.gateway.receive(connection, Buffer.from(typeof frame === 'string' ? frame : JSON.stringify(frame)), false)
+    },
     sendBinary (bytes) { domain.gateway.receive(connection, bytes, true) },
     close (code) { domain.gateway.closed(connection, transport.closed?.code ?? code ?? 1006) }
   }
   return peer
 }
 
-export function buildOutput (tail: string = ',"type":"message","event":"e","payload":null}', commandId: number = 0): Output {
+export function buildOutput (
+  tail: string = ',"type":"message","event":"e","payload":null}', commandId: number = 0
+): Output {
   return { tail: toBytes(tail), bytes: Buffer.byteLength(tail), commandId }
 }
 

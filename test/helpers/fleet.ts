@@ -19,7 +19,9 @@ export interface FleetNodeOptions extends TestAppOptions {
   redis?: Partial<RedisStoreOptions>
 }
 
-export async function startFleetNode (t: Test, url: string, { redis, ...options }: FleetNodeOptions = {}): Promise<FleetNode> {
+export async function startFleetNode (
+  t: Test, url: string, { redis, ...options }: FleetNodeOptions = {}
+): Promise<FleetNode> {
   const store = createRedisStore({
     port: connectRedis(addressOf(url)),
     clock: realClock,

@@ -1,5 +1,5 @@
-// haproxy with the configuration of deploy/, on free ports. Without the program the test says so and
-// is skipped; with REQUIRE_HAPROXY=1, as in CI, it fails instead.
+// haproxy with the configuration of deploy/, on free ports. Without the program the test says so
+// and is skipped; with REQUIRE_HAPROXY=1, as in CI, it fails instead.
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -22,7 +22,9 @@ export function needsHaproxy (): { skip: string | false } {
 
 export interface Balancer extends Program { readonly url: string, readonly wsUrl: string }
 
-/** In front of up to three nodes, each `address:port`; the places left over have the last one again. */
+/**
+ * In front of up to three nodes, each `address:port`; the places left over have the last one again.
+ */
 export async function startHaproxy (t: Test, nodes: readonly string[]): Promise<Balancer> {
   const port = await freePort()
   const env = { ...process.env, BIND: `127.0.0.1:${port}` } as Record<string, string | undefined>

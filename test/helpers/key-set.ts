@@ -1,4 +1,5 @@
-// A token issuer: keys, tokens, and a real HTTP server that publishes the keys and can have a bad day.
+// A token issuer: keys, tokens, and a real HTTP server that publishes the keys and can have a bad
+// day.
 
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { once } from 'node:events'
@@ -16,7 +17,9 @@ export function makeKey (kid: string, alg: 'ES256' | 'RS256' | 'EdDSA' = 'ES256'
   return { kid, alg, ...pair }
 }
 
-export function signWithKey (key: Key, claims: JWTPayload = { sub: 'ada' }, header: object = { kid: key.kid }): Promise<string> {
+export function signWithKey (
+  key: Key, claims: JWTPayload = { sub: 'ada' }, header: object = { kid: key.kid }
+): Promise<string> {
   return new SignJWT(claims).setProtectedHeader({ alg: key.alg, ...header }).sign(key.privateKey)
 }
 
@@ -26,8 +29,15 @@ export async function startKeySet (t: Test, keys: Key[]) {
   const server = createServer((_, response) => {
     state.fetches++
     if (state.answer !== undefined) { state.answer(response); return }
-    void Promise.all(state.keys.map(async key => ({ ...await exportJWK(key.publicKey), kid: key.kid, alg: key.alg, use: 'sig' }))).then(list => {
-      response.writeHead(200, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({ keys: list }))
+    void Promise.all(state.keys.map(async key => ({
+      ...await exportJWK(key.publicKey),
+      kid: key.kid,
+      alg: key.alg,
+      use: 'sig'
+    }))).then(list => {
+      response.writeHead(200, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify({
+        keys: list
+      }))
     })
   })
   server.listen(0, '127.0.0.1')

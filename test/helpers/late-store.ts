@@ -1,8 +1,9 @@
-// A store whose every write takes effect at once and is answered when the test says so, with what the test says: what a journal
-// on a disk or across a network does to the runtime, without either.
+// A store whose every write takes effect at once and is answered when the test says so, with what
+// the test says: what a journal on a disk or across a network does to the runtime, without either.
 
 import type {
-  CommitBatch, CommitResult, CreateResult, EndResult, SessionStore, StoreHealth, StoredSession, StoredTombstone, StoreHooks
+  CommitBatch, CommitResult, CreateResult, EndResult, SessionStore, StoreHealth, StoredSession, StoredTombstone,
+  StoreHooks
 } from '../../src/io/session/store.js'
 import type { SessionId } from '../../src/io/types.js'
 
@@ -49,12 +50,16 @@ export function createLateStore (): LateStore {
       for (const tombstone of store.contents.tombstones) given.bury(tombstone)
     },
     async close () { store.isClosed = true },
-    create: session => health === 'ok' ? later(answer => ({ kind: 'create', id: session.id, session, answer })) : 'unavailable',
+    create: session => health === 'ok'
+      ? later(answer => ({ kind: 'create', id: session.id, session, answer }))
+      : 'unavailable',
     async commit (batch) {
       store.batches.push(batch)
       return health === 'ok' ? await later(answer => ({ kind: 'commit', id: batch.id, batch, answer })) : 'unavailable'
     },
-    end: (id, _fence, tombstone) => health === 'ok' ? later(answer => ({ kind: 'end', id, tombstone, answer })) : 'unavailable',
+    end: (id, _fence, tombstone) => health === 'ok'
+      ? later(answer => ({ kind: 'end', id, tombstone, answer }))
+      : 'unavailable',
     answer (index, result) {
       const [write] = pending.splice(index, 1)
       if (write === undefined) throw new Error(`there is no write ${index}`)

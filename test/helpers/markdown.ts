@@ -38,7 +38,9 @@ export function readHeadings (markdown: string): string[] {
 
 /** The fenced blocks of a language. */
 export function readBlocks (markdown: string, language: string): string[] {
-  return [...markdown.matchAll(/^```(\w*)\n(.*?)^```$/gms)].filter(([, name]) => name === language).map(([, , text]) => text as string)
+  return [...markdown.matchAll(/^```(\w*)\n(.*?)^```$/gms)].filter(([, name]) => name === language).map(([
+    , , text
+  ]) => text as string)
 }
 
 function withoutCode (markdown: string): string[] {

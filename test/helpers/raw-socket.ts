@@ -1,4 +1,5 @@
-// Bytes on a TCP connection, for what no WebSocket library would send: malformed handshakes, frames cut anywhere, peers that fall silent.
+// Bytes on a TCP connection, for what no WebSocket library would send: malformed handshakes, frames
+// cut anywhere, peers that fall silent.
 
 import { randomBytes } from 'node:crypto'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
@@ -60,9 +61,17 @@ export async function rawConnect (port: number): Promise<RawSocket> {
     for (;;) {
       const found = probe()
       if (found !== undefined) return found
-      if (isEnded) throw new Error(`connection ended before ${what}; received ${JSON.stringify(received.toString('latin1').slice(0, 500))}`)
+      if (isEnded) {
+        throw new Error(
+          `connection ended before ${what}; received ${JSON.stringify(received.toString('latin1').slice(0, 500))}`
+        )
+      }
       const left = deadline - Date.now()
-      if (left <= 0) throw new Error(`no ${what} within ${WAIT_MS} ms; received ${JSON.stringify(received.toString('latin1').slice(0, 500))}`)
+      if (left <= 0) {
+        throw new Error(
+          `no ${what} within ${WAIT_MS} ms; received ${JSON.stringify(received.toString('latin1').slice(0, 500))}`
+        )
+      }
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, left)
         wake = () => {
@@ -77,7 +86,9 @@ export async function rawConnect (port: number): Promise<RawSocket> {
     const end = received.indexOf('\r\n\r\n')
     if (end === -1) return undefined
     const [statusLine = '', ...lines] = received.subarray(0, end).toString('latin1').split('\r\n')
-    const headers = Object.fromEntries(lines.map(line => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]))
+    const headers = Object.fromEntries(lines.map(line => [
+      line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()
+    ]))
     const status = Number(statusLine.split(' ')[1])
     if (status === 101) {
       received = received.subarray(end + 4)
@@ -105,7 +116,11 @@ export async function rawConnect (port: number): Promise<RawSocket> {
     }
     if (received.length < at + length) return undefined
     const first = received[0] as number
-    const frame = { opcode: first & 0x0f, isFinal: (first & 0x80) !== 0, payload: Buffer.from(received.subarray(at, at + length)) }
+    const frame = {
+      opcode: first & 0x0f,
+      isFinal: (first & 0x80) !== 0,
+      payload: Buffer.from(received.subarray(at, at + length))
+    }
     received = received.subarray(at + length)
     return frame
   }
@@ -146,7 +161,9 @@ export async function rawConnect (port: number): Promise<RawSocket> {
   }
 }
 
-/** The text of a handshake. `headers` are added; one of the given defaults is left out with null. */
+/**
+ * The text of a handshake. `headers` are added; one of the given defaults is left out with null.
+ */
 export function handshake (headers: Record<string, string | null> = {}, requestLine = 'GET /ws HTTP/1.1'): string {
   const all: Record<string, string | null> = {
     Host: 'localhost',
@@ -156,7 +173,9 @@ export function handshake (headers: Record<string, string | null> = {}, requestL
     'Sec-WebSocket-Key': randomBytes(16).toString('base64'),
     ...headers
   }
-  const lines = Object.entries(all).filter(([, value]) => value !== null).map(([name, value]) => `${name}: ${value}\r\n`)
+  const lines = Object.entries(all)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
   return `${requestLine}\r\n${lines.join('')}\r\n`
 }
 
@@ -191,7 +210,9 @@ export function wireFrame (payload: string | Buffer, options: FrameOptions = {})
 }
 
 /** Sends a handshake of its own and returns the answer and the socket. */
-export async function rawUpgrade (port: number, headers: Record<string, string | null> = {}, requestLine?: string): Promise<{ raw: RawSocket, answer: HttpAnswer }> {
+export async function rawUpgrade (
+  port: number, headers: Record<string, string | null> = {}, requestLine?: string
+): Promise<{ raw: RawSocket, answer: HttpAnswer }> {
   const raw = await rawConnect(port)
   raw.write(handshake(headers, requestLine))
   return { raw, answer: await raw.answer() }
@@ -204,7 +225,10 @@ export interface CuttingProxy {
   close (): void
 }
 
-/** A TCP proxy that resets each connection once the server has sent so many bytes on it; the last of them may be half a frame. */
+/**
+ * A TCP proxy that resets each connection once the server has sent so many bytes on it; the last of
+ * them may be half a frame.
+ */
 export async function cuttingProxy (port: number, cutAfter: () => number): Promise<CuttingProxy> {
   const sockets = new Set<Socket>()
   let cuts = 0

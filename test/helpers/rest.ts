@@ -1,4 +1,5 @@
-// The operators' side on top of the plugins: a host application with every REST plugin, in the order of docs/api.md.
+// The operators' side on top of the plugins: a host application with every REST plugin, in the
+// order of docs/api.md.
 
 import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
@@ -42,7 +43,9 @@ export async function buildRestApp (t: Test, options: RestAppOptions = {}): Prom
   return app
 }
 
-export type Ask = (method: NonNullable<InjectOptions['method']>, url: string, body?: object) => Promise<LightMyRequestResponse>
+export type Ask = (
+  method: NonNullable<InjectOptions['method']>, url: string, body?: object
+) => Promise<LightMyRequestResponse>
 
 /** Sends a request and returns the answer. */
 export function asker (app: FastifyInstance, headers: Record<string, string> = {}): Ask {

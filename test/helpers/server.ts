@@ -1,5 +1,5 @@
-// Servers to test against: the plugins in this process, with a clock and limits of the test's own; and the built server as a child process, watched
-// from outside as an operator would.
+// Servers to test against: the plugins in this process, with a clock and limits of the test's own;
+// and the built server as a child process, watched from outside as an operator would.
 
 import { spawn, type ChildProcess } from 'node:child_process'
 import { readFileSync, readdirSync } from 'node:fs'
@@ -97,8 +97,11 @@ export interface ServerProcess {
 const START_MS = 60_000
 
 /** Starts the built server on a free port of the loopback and waits until it listens. */
-export async function startServer (env: Record<string, string> = {}, nodeOptions: string[] = []): Promise<ServerProcess> {
-  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDFAST_') && !/^(TAP|NODE_OPTIONS|NODE_V8)/.test(name)))
+export async function startServer (
+  env: Record<string, string> = {}, nodeOptions: string[] = []
+): Promise<ServerProcess> {
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HOLDFAST_') &&
+    !/^(TAP|NODE_OPTIONS|NODE_V8)/.test(name)))
   const child = spawn(process.execPath, [...nodeOptions, built('src/server.js')], {
     env: { ...inherited, HOST: '127.0.0.1', PORT: '0', LOG_LEVEL: 'info', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
@@ -138,7 +141,11 @@ export async function startServer (env: Record<string, string> = {}, nodeOptions
       exited = true
       process.off('exit', endWithParent)
       // What a test sees of it is a connection that is refused.
-      if (!wasAsked && !child.killed && code !== 0) console.error(`the server ended by itself, with ${signal ?? code}; the end of its output:\n${output.slice(-8000)}`)
+      if (!wasAsked && !child.killed && code !== 0) {
+        console.error(
+          `the server ended by itself, with ${signal ?? code}; the end of its output:\n${output.slice(-8000)}`
+        )
+      }
       wakeAll()
       resolve({ code, signal })
     })
@@ -189,7 +196,9 @@ export async function startServer (env: Record<string, string> = {}, nodeOptions
 }
 
 /** Waits until the probe is true; for what only the outside of a process shows. */
-export async function eventually (what: string, probe: () => boolean | Promise<boolean>, withinMs = 30_000): Promise<void> {
+export async function eventually (
+  what: string, probe: () => boolean | Promise<boolean>, withinMs = 30_000
+): Promise<void> {
   const deadline = Date.now() + withinMs
   while (!(await probe())) {
     if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)

@@ -1,5 +1,6 @@
-// A WebSocket client for tests: keeps every frame from the very first one on, and hands them out one at a time. The queue is attached before the socket
-// opens, because the server speaks first. Waiting is bounded, and what did arrive is in the error.
+// A WebSocket client for tests: keeps every frame from the very first one on, and hands them out
+// one at a time. The queue is attached before the socket opens, because the server speaks first.
+// Waiting is bounded, and what did arrive is in the error.
 
 import { setImmediate as turn } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
@@ -51,7 +52,11 @@ export function watch (ws: WebSocket): TestSocket {
       const found = probe()
       if (found !== undefined) return found
       const left = deadline - Date.now()
-      if (left <= 0) throw new Error(`no ${what} within ${WAIT_MS} ms; waiting: ${JSON.stringify(waiting)}, close: ${JSON.stringify(close)}`)
+      if (left <= 0) {
+        throw new Error(
+          `no ${what} within ${WAIT_MS} ms; waiting: ${JSON.stringify(waiting)}, close: ${JSON.stringify(close)}`
+        )
+      }
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, left)
         wake = () => {
@@ -65,7 +70,9 @@ export function watch (ws: WebSocket): TestSocket {
   async function next (): Promise<Frame> {
     return await until('frame', () => {
       const frame = waiting.shift()
-      if (frame === undefined && close !== undefined) throw new Error(`closed with ${close.code} (${close.reason}) instead of a frame`)
+      if (frame === undefined && close !== undefined) {
+        throw new Error(`closed with ${close.code} (${close.reason}) instead of a frame`)
+      }
       return frame
     })
   }
@@ -89,7 +96,9 @@ export function watch (ws: WebSocket): TestSocket {
     async nothingWithin (turns) {
       for (let i = 0; i < turns; i++) {
         await turn()
-        if (waiting.length > 0 || close !== undefined) throw new Error(`expected silence, got ${JSON.stringify(waiting)} ${JSON.stringify(close)}`)
+        if (waiting.length > 0 || close !== undefined) {
+          throw new Error(`expected silence, got ${JSON.stringify(waiting)} ${JSON.stringify(close)}`)
+        }
       }
     },
     send (frame) {
@@ -104,12 +113,18 @@ export interface ConnectOptions {
 }
 
 /** Opens a socket without a network. */
-export async function injectSocket (app: FastifyInstance, options: ConnectOptions & { path?: string } = {}): Promise<TestSocket> {
+export async function injectSocket (
+  app: FastifyInstance, options: ConnectOptions & { path?: string } = {}
+): Promise<TestSocket> {
   const { path = '/ws', protocols, headers = {} } = options
   await app.ready()
   let socket: TestSocket | undefined
   await app.injectWS(path, {
-    headers: { host: 'localhost', ...headers, ...(protocols === undefined ? {} : { 'sec-websocket-protocol': protocols.join(', ') }) },
+    headers: {
+      host: 'localhost',
+      ...headers,
+      ...(protocols === undefined ? {} : { 'sec-websocket-protocol': protocols.join(', ') })
+    },
     socket: { remoteAddress: '127.0.0.1' }
   } as object, { onInit: ws => { socket = watch(ws as unknown as WebSocket) } })
   return socket as TestSocket
@@ -126,8 +141,13 @@ export async function connectSocket (url: string, options: ConnectOptions = {}):
   return socket
 }
 
-/** Opens a socket of the full profile and reads its first frame, which must be `session_created` or `session_resumed`. */
-export async function connectFull (url: string, extra: string[] = [], headers: Record<string, string> = {}): Promise<{ socket: TestSocket, hello: Frame }> {
+/**
+ * Opens a socket of the full profile and reads its first frame, which must be `session_created` or
+ * `session_resumed`.
+ */
+export async function connectFull (
+  url: string, extra: string[] = [], headers: Record<string, string> = {}
+): Promise<{ socket: TestSocket, hello: Frame }> {
   const socket = await connectSocket(url, { protocols: ['holdfast.v1', ...extra], headers })
   return { socket, hello: await socket.next() }
 }

@@ -1,8 +1,8 @@
-// How long the largest texts hold the event loop: every one that the limits allow is parsed, printed
-// and kept in less than 50 ms. CPU time, and the best of several attempts, since other processes and
-// the first collection of garbage say nothing about the code; usual values are a fifth of the bound.
-// On a machine that is slower, or shares its core, the bound is as much larger as a plain JSON.parse
-// takes longer there.
+// How long the largest texts hold the event loop: every one that the limits allow is parsed,
+// printed and kept in less than 50 ms. CPU time, and the best of several attempts, since other
+// processes and the first collection of garbage say nothing about the code; usual values are a
+// fifth of the bound. On a machine that is slower, or shares its core, the bound is as much larger
+// as a plain JSON.parse takes longer there.
 
 import t from 'tap'
 import { MAX_JSON_BYTES, parseJson, printJson } from '../../src/io/json.js'
@@ -35,7 +35,9 @@ const TEXTS: Record<string, string> = {
   'one text': JSON.stringify('x'.repeat(MAX_JSON_BYTES - 2)),
   'a text of escapes': JSON.stringify('"'.repeat(MAX_JSON_BYTES / 2 - 1)),
   // As many members as a context may have.
-  records: fill(`{"id":12345,"title":"Review of contract 12345","author":"Alice Example","note":"${'x'.repeat(100)}","score":0.5}`),
+  records: fill(
+    `{"id":12345,"title":"Review of contract 12345","author":"Alice Example","note":"${'x'.repeat(100)}","score":0.5}`
+  ),
   'small texts': fill('"a"'),
   integers: fill('0'),
   doubles: fill('0.30000000000000004'),

@@ -1,6 +1,7 @@
-// How an application says who is on the other end of a handshake: it sees the request as Fastify has
-// it, refuses by returning nobody or by the errors of other plugins, and gives labels and a first
-// context. Before, it saw headers only, and `app.jwt.verify` of an expired token was 503 and two stacks.
+// How an application says who is on the other end of a handshake: it sees the request as Fastify
+// has it, refuses by returning nobody or by the errors of other plugins, and gives labels and a
+// first context. Before, it saw headers only, and `app.jwt.verify` of an expired token was 503 and
+// two stacks.
 
 import cookie from '@fastify/cookie'
 import jwt from '@fastify/jwt'
@@ -28,7 +29,9 @@ async function appWith (t: Test, authenticate: Authenticate, more: PluginAppOpti
   return app
 }
 
-async function join (t: Test, app: FastifyInstance, headers: Record<string, string> = {}, protocols: string[] = []): Promise<TestSocket> {
+async function join (
+  t: Test, app: FastifyInstance, headers: Record<string, string> = {}, protocols: string[] = []
+): Promise<TestSocket> {
   const socket = await injectSocket(app, { protocols: ['holdfast.v1', ...protocols], headers })
   t.teardown(() => socket.ws.terminate())
   return socket
@@ -55,7 +58,7 @@ t.test('a cookie decides', async t => {
   t.equal(await statusOf(app), 401)
 })
 
-t.test('P-3 an auth entry that is not base64url is refused before it is asked, unless the header has a token', async t => {
+t.test('P-3 an auth entry that is not base64url is refused unasked, unless the header has a token', async t => {
   const tokens: (string | undefined)[] = []
   const app = await appWith(t, ({ token }) => {
     tokens.push(token)
@@ -75,19 +78,26 @@ t.test('plugins that are registered after the gateway are seen as well', async t
 })
 
 t.test('the session of a login decides', async t => {
-  const app = await appWith(t, ({ request }) => request.session.userId === undefined ? null : { userId: request.session.userId }, {
-    before: async app => {
-      await app.register(cookie)
-      await app.register(session, { secret: SECRET, cookie: { secure: false } })
-      app.post('/login', async request => {
-        request.session.userId = 'ada'
-        return {}
-      })
+  const app = await appWith(
+    t,
+    ({ request }) => request.session.userId === undefined ? null : { userId: request.session.userId },
+    {
+      before: async app => {
+        await app.register(cookie)
+        await app.register(session, { secret: SECRET, cookie: { secure: false } })
+        app.post('/login', async request => {
+          request.session.userId = 'ada'
+          return {}
+        })
+      }
     }
-  })
+  )
   const login = await app.inject({ method: 'POST', url: '/login' })
   const [{ name, value }] = login.cookies as [{ name: string, value: string }]
-  t.match(await (await join(t, app, { cookie: `${name}=${encodeURIComponent(value)}` })).next(), { payload: { userId: 'ada' } })
+  t.match(
+    await (await join(t, app, { cookie: `${name}=${encodeURIComponent(value)}` })).next(),
+    { payload: { userId: 'ada' } }
+  )
   t.equal(await statusOf(app), 401)
 })
 
@@ -115,7 +125,12 @@ t.test('@fastify/jwt decides, and what it throws is a refusal', async t => {
       const [head, , signature] = sign().split('.') as [string, string, string]
       const forged = [head, Buffer.from('{"sub":"root"}').toString('base64url'), signature].join('.')
       const clockTimestamp = Date.now() - 3_600_000
-      for (const token of ['nonsense', 'a.b.c', forged, app.jwt.sign({ sub: 'ada', iat: clockTimestamp / 1000 } as never, { expiresIn: 1000 })]) {
+      for (const token of [
+        'nonsense',
+        'a.b.c',
+        forged,
+        app.jwt.sign({ sub: 'ada', iat: clockTimestamp / 1000 } as never, { expiresIn: 1000 })
+      ]) {
         t.equal(await statusOf(app, { authorization: `Bearer ${token}` }), 401, token.slice(0, 20))
       }
       t.equal(await statusOf(app), 401, 'without one')
@@ -136,11 +151,23 @@ t.test('a refusal', async t => {
     ['an error with the status 403', () => { throw withStatus(403) }, 403],
     ['our own error', () => { throw new HoldfastError('UNAUTHENTICATED') }, 401],
     ['our own error for who may not', () => { throw new HoldfastError('FORBIDDEN') }, 403],
-    ['an error of jsonwebtoken', () => { throw Object.assign(new Error('jwt expired'), { name: 'TokenExpiredError' }) }, 401],
-    ['an error of jose', async () => { throw Object.assign(new Error('"exp" claim'), { code: 'ERR_JWT_EXPIRED' }) }, 401],
+    [
+      'an error of jsonwebtoken',
+      () => { throw Object.assign(new Error('jwt expired'), { name: 'TokenExpiredError' }) },
+      401
+    ],
+    [
+      'an error of jose',
+      async () => { throw Object.assign(new Error('"exp" claim'), { code: 'ERR_JWT_EXPIRED' }) },
+      401
+    ],
     ['an outage', () => { throw new Error('connect ECONNREFUSED') }, 503],
     ['an outage with a status of another server', () => { throw withStatus(500) }, 503],
-    ['a key that cannot be fetched', () => { throw Object.assign(new Error('no key'), { code: 'FAST_JWT_KEY_FETCHING_ERROR' }) }, 503]
+    [
+      'a key that cannot be fetched',
+      () => { throw Object.assign(new Error('no key'), { code: 'FAST_JWT_KEY_FETCHING_ERROR' }) },
+      503
+    ]
   ]
   for (const [name, authenticate, status] of ways) {
     await t.test(`is ${status} for ${name}, and the client is not told why`, async t => {

@@ -1,5 +1,5 @@
-// Holdfast in an application that other tools put together: @fastify/autoload finds the plugins, and
-// fastify-cli makes the instance, passes options on and starts it. The plugin file is that of
+// Holdfast in an application that other tools put together: @fastify/autoload finds the plugins,
+// and fastify-cli makes the instance, passes options on and starts it. The plugin file is that of
 // docs/api.md, and app.js is the one that fastify-cli generates.
 
 import { spawn } from 'node:child_process'
@@ -81,7 +81,9 @@ t.test('the test helper of fastify-cli builds the application it generates', asy
     build: (args: string[], config: object) => Promise<FastifyInstance>
   }
   for (const text of [documented, REEXPORT]) {
-    const app = await build([join(applicationWith(t, { 'plugins/holdfast.js': text }), 'app.js')], { skipOverride: true })
+    const app = await build(
+      [join(applicationWith(t, { 'plugins/holdfast.js': text }), 'app.js')], { skipOverride: true }
+    )
     t.teardown(() => app.close())
     if (text === documented) await approves(t, app)
     else t.equal((await app.inject('/health/live')).statusCode, 200)
@@ -92,7 +94,9 @@ t.test('fastify start serves it, and ends it in time while a client is connected
   const folder = applicationWith(t, { 'plugins/holdfast.js': documented })
   const port = await freePort()
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(TAP|NODE_)/.test(name)))
-  const args = [join(cli, 'cli.js'), 'start', '-a', '127.0.0.1', '-p', String(port), '-l', 'info', '-g', '20000', 'app.js']
+  const args = [
+    join(cli, 'cli.js'), 'start', '-a', '127.0.0.1', '-p', String(port), '-l', 'info', '-g', '20000', 'app.js'
+  ]
   const child = spawn(process.execPath, args, { cwd: folder, env })
   t.teardown(() => { child.kill('SIGKILL') })
   let output = ''

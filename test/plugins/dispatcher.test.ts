@@ -31,7 +31,10 @@ t.test('wiring', async t => {
   t.test('without a session manager registration is refused with a code', async t => {
     const app = Fastify()
     t.teardown(() => app.close())
-    await t.rejects(async () => await app.register(dispatcher, { limits: DISPATCHER_LIMITS }), { code: 'FST_ERR_PLUGIN_NOT_PRESENT_IN_INSTANCE' })
+    await t.rejects(
+      async () => await app.register(dispatcher, { limits: DISPATCHER_LIMITS }),
+      { code: 'FST_ERR_PLUGIN_NOT_PRESENT_IN_INSTANCE' }
+    )
   })
 
   t.test('registered twice it says so', async t => {
@@ -39,7 +42,10 @@ t.test('wiring', async t => {
     t.teardown(() => app.close())
     await app.register(sessionManager, { limits: SESSION_LIMITS })
     await app.register(dispatcher, { limits: DISPATCHER_LIMITS })
-    await t.rejects(async () => await app.register(dispatcher, { limits: DISPATCHER_LIMITS }), { code: 'PLUGIN_MISUSED', message: /dispatcher.*twice/ })
+    await t.rejects(
+      async () => await app.register(dispatcher, { limits: DISPATCHER_LIMITS }),
+      { code: 'PLUGIN_MISUSED', message: /dispatcher.*twice/ }
+    )
   })
 
   t.test('without a core the built-in commands answer, and with one they do not', async t => {
@@ -48,7 +54,9 @@ t.test('wiring', async t => {
       t.teardown(() => app.close())
       await app.register(sessionManager, { limits: SESSION_LIMITS })
       await app.register(dispatcher, { limits: DISPATCHER_LIMITS, ...(core === undefined ? {} : { core }) })
-      for (const name of ['ping', 'echo', 'context.get', 'context.set']) t.equal(app.dispatcher.hasCommand(name), core === undefined, name)
+      for (const name of ['ping', 'echo', 'context.get', 'context.set']) {
+        t.equal(app.dispatcher.hasCommand(name), core === undefined, name)
+      }
     }
   })
 
@@ -57,7 +65,11 @@ t.test('wiring', async t => {
       const app = Fastify()
       t.teardown(() => app.close())
       await app.register(sessionManager, { limits: SESSION_LIMITS })
-      await app.register(dispatcher, { limits: DISPATCHER_LIMITS, builtinCommands, ...(builtinCommands ? { core: fakeCore() } : {}) })
+      await app.register(dispatcher, {
+        limits: DISPATCHER_LIMITS,
+        builtinCommands,
+        ...(builtinCommands ? { core: fakeCore() } : {})
+      })
       t.equal(app.dispatcher.hasCommand('echo'), builtinCommands)
     }
   })
@@ -70,7 +82,10 @@ t.test('wiring', async t => {
     const { id } = app.sessionManager.createSession('ada')
     app.sessionManager.terminateSession(id)
     await nextTurn()
-    t.match(core.events, [{ type: 'created', sessionId: id, revision: 1 }, { type: 'ended', sessionId: id, revision: 2, reason: 'ended_by_operator' }])
+    t.match(core.events, [
+      { type: 'created', sessionId: id, revision: 1 },
+      { type: 'ended', sessionId: id, revision: 2, reason: 'ended_by_operator' }
+    ])
     await app.close()
     t.equal(core.closed, 1)
   })
@@ -82,10 +97,14 @@ t.test('commands of an application', async t => {
   app.dispatcher.command('add', {
     payload: Type.Object({ a: Type.Number(), b: Type.Number() }), result: Type.Number()
   }, ({ payload }) => payload.a + payload.b)
-  app.dispatcher.command('whoami', {}, ({ session, id }) => ({ userId: session.userId, sessionId: session.id, id: id ?? null }))
+  app.dispatcher.command('whoami', {}, ({ session, id }) => ({
+    userId: session.userId, sessionId: session.id, id: id ?? null
+  }))
   app.dispatcher.command('fail', {}, () => { throw commandError('NOT_TODAY', 'Closed on Mondays.') })
   app.dispatcher.command('crash', {}, () => { throw new Error('db password=hunter2 at /srv/secret.js') })
-  app.dispatcher.command('crash.async', {}, async () => { throw Object.assign(new Error('db password=hunter2'), { code: 'ECONNREFUSED' }) })
+  app.dispatcher.command('crash.async', {}, async () => {
+    throw Object.assign(new Error('db password=hunter2'), { code: 'ECONNREFUSED' })
+  })
   app.dispatcher.command('lie', { result: Type.Number() }, () => 'seven' as unknown as number)
   app.dispatcher.command('cycle', {}, () => { const a: Record<string, unknown> = {}; a.a = a; return a })
   app.dispatcher.command('nothing', {}, () => undefined)
@@ -118,7 +137,9 @@ t.test('commands of an application', async t => {
       socket.send({ command, payload, id: 'q' })
       const frame = await socket.next()
       t.match(frame, { ...expected, id: 'q', seq: Number })
-      t.notMatch(JSON.stringify(frame), /hunter2|secret\.js|node_modules|at Object/, 'no stack, path or text of a library')
+      t.notMatch(
+        JSON.stringify(frame), /hunter2|secret\.js|node_modules|at Object/, 'no stack, path or text of a library'
+      )
     })
   }
 
@@ -130,12 +151,16 @@ t.test('commands of an application', async t => {
   }
 
   t.test('names that cannot be are refused when they are registered', async t => {
-    for (const name of ['', 'x'.repeat(129), 'add']) t.throws(() => app.dispatcher.command(name, {}, () => 1), { code: 'PLUGIN_MISUSED' })
-    for (const timeoutMs of [0, -1, 1.5, Infinity, 3_600_001]) t.throws(() => app.dispatcher.command('late', { timeoutMs }, () => 1), { code: 'PLUGIN_MISUSED' })
+    for (const name of ['', 'x'.repeat(129), 'add']) {
+      t.throws(() => app.dispatcher.command(name, {}, () => 1), { code: 'PLUGIN_MISUSED' })
+    }
+    for (const timeoutMs of [0, -1, 1.5, Infinity, 3_600_001]) {
+      t.throws(() => app.dispatcher.command('late', { timeoutMs }, () => 1), { code: 'PLUGIN_MISUSED' })
+    }
   })
 })
 
-t.test('P-19 a command past its time limit is answered, its signal is aborted, and what it returns later is discarded', async t => {
+t.test('P-19 a command past its time limit is answered, its signal aborted, and its late result discarded', async t => {
   const app = await createPluginApp()
   t.teardown(() => app.close())
   let finish: (value: string) => void = () => {}
@@ -182,7 +207,11 @@ t.test('a core', async t => {
     const core = fakeCore({
       execute: async request => {
         keys.push(request.key)
-        return { payload: { command: request.command }, context: { seen: true }, messages: [{ event: 'note', payload: 1 }] }
+        return {
+          payload: { command: request.command },
+          context: { seen: true },
+          messages: [{ event: 'note', payload: 1 }]
+        }
       }
     } as Partial<PlatformCore>)
     const app = Fastify()
@@ -191,12 +220,20 @@ t.test('a core', async t => {
     await app.register(dispatcher, { limits: DISPATCHER_LIMITS, core })
     const { default: websocketGateway } = await import('../../plugins/websocket-gateway.js')
     const { GATEWAY_LIMITS } = await import('../helpers/server.js')
-    await app.register(websocketGateway, { authenticate: () => ({ userId: 'ada' }), allowedOrigins: [], upgradesPerMinute: 100, limits: GATEWAY_LIMITS, closeTimeoutMs: 300 })
+    await app.register(websocketGateway, {
+      authenticate: () => ({ userId: 'ada' }),
+      allowedOrigins: [],
+      upgradesPerMinute: 100,
+      limits: GATEWAY_LIMITS,
+      closeTimeoutMs: 300
+    })
     app.dispatcher.command('local', {}, ({ session }) => session.context)
     const { socket, sessionId } = await fullSocket(app)
     t.teardown(() => socket.ws.terminate())
     socket.send({ command: 'remote', id: 1 })
-    t.match(await socket.take(2), [{ type: 'message', event: 'note', seq: 1 }, { type: 'result', id: 1, seq: 2, payload: { command: 'remote' } }])
+    t.match(await socket.take(2), [
+      { type: 'message', event: 'note', seq: 1 }, { type: 'result', id: 1, seq: 2, payload: { command: 'remote' } }
+    ])
     t.match(keys[0], new RegExp(`^${sessionId}\\.[0-9a-f]+\\.1$`))
     socket.send({ command: 'local', id: 2 })
     t.match(await socket.next(), { payload: { seen: true } })
@@ -230,6 +267,9 @@ t.test('fastify.dispatcher.send', async t => {
   })
 
   t.test('refuses what no outbox can hold', async t => {
-    t.throws(() => app.dispatcher.send({ sessionId: a.sessionId }, 'x', 'x'.repeat(1_048_577)), { code: 'PAYLOAD_TOO_LARGE' })
+    t.throws(
+      () => app.dispatcher.send({ sessionId: a.sessionId }, 'x', 'x'.repeat(1_048_577)),
+      { code: 'PAYLOAD_TOO_LARGE' }
+    )
   })
 })

@@ -34,7 +34,8 @@ t.test('a session is resumed on any node', needsRedis(), async t => {
     await eventually('it is released', () => a.app.sessionManager.peekSession(idOf(hello)) === undefined)
     const again = await connectFull(b.wsUrl, [resumeEntry(hello, 1)])
     t.match(again.hello, {
-      type: 'session_resumed', payload: { sessionId: idOf(hello), lastCommand: 2, replay: { from: 2, to: 2 }, gap: null }
+      type: 'session_resumed',
+      payload: { sessionId: idOf(hello), lastCommand: 2, replay: { from: 2, to: 2 }, gap: null }
     })
     t.match(await again.socket.nextOf('result'), { seq: 2, id: 2 })
     again.socket.send({ command: 'context.get', id: 3 })
@@ -65,7 +66,10 @@ t.test('a session is resumed on any node', needsRedis(), async t => {
     back.socket.send({ type: 'end' })
     t.equal((await back.socket.nextClose()).code, 4000)
     const ended = await connectFull(b.wsUrl, [resumeEntry(back.hello, 2)])
-    t.match(ended.hello, { type: 'session_created', payload: { previous: { reason: 'ended_by_client', lastCommand: 2 } } })
+    t.match(ended.hello, {
+      type: 'session_created',
+      payload: { previous: { reason: 'ended_by_client', lastCommand: 2 } }
+    })
     ended.socket.ws.close()
   })
 
@@ -90,8 +94,9 @@ t.test('a session is resumed on any node', needsRedis(), async t => {
       return connectFull(i % 2 === 0 ? a.wsUrl : b.wsUrl, [resumeEntry(hello)]).catch(() => undefined)
     }))
     await eventually('the first is told', () => socket.ws.readyState === socket.ws.CLOSED)
-    const open = (): unknown[] => rivals.filter(rival => rival !== undefined && rival.socket.ws.readyState === rival.socket.ws.OPEN &&
-      rival.hello.type === 'session_resumed')
+    const open = (): unknown[] => rivals.filter(rival => rival !== undefined &&
+      rival.socket.ws.readyState === rival.socket.ws.OPEN &&
+        rival.hello.type === 'session_resumed')
     await eventually('one is left', () => open().length === 1)
     const holders = [a, b].filter(node => node.app.sessionManager.peekSession(idOf(hello)) !== undefined)
     t.equal(holders.length, 1)
@@ -147,13 +152,21 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   }
   t.match((await ask(`${b.url}/sessions?state=detached`)).body.data, [{ id: ids[2] }])
 
-  const sent = await ask(`${b.url}/sessions/${ids[0]}/messages`, { method: 'POST', json: { event: 'note', payload: 1 } })
+  const sent = await ask(`${b.url}/sessions/${ids[0]}/messages`, {
+    method: 'POST',
+    json: { event: 'note', payload: 1 }
+  })
   t.strictSame(sent, { status: 202, body: { seq: null } })
   t.match(await one.socket.nextOf('message'), { event: 'note', payload: 1, seq: 1 })
-  t.strictSame(await ask(`${b.url}/sessions/${ids[2]}/messages`, { method: 'POST', json: { event: 'note', payload: 2 } }), {
-    status: 202, body: { seq: 1 }
-  })
-  t.strictSame(await ask(`${a.url}/broadcast`, { method: 'POST', json: { event: 'all' } }), { status: 202, body: { sessions: 3 } })
+  t.strictSame(
+    await ask(`${b.url}/sessions/${ids[2]}/messages`, { method: 'POST', json: { event: 'note', payload: 2 } }),
+    {
+      status: 202, body: { seq: 1 }
+    }
+  )
+  t.strictSame(
+    await ask(`${a.url}/broadcast`, { method: 'POST', json: { event: 'all' } }), { status: 202, body: { sessions: 3 } }
+  )
   t.match(await one.socket.nextOf('message'), { event: 'all', seq: 2 })
   t.match(await two.socket.nextOf('message'), { event: 'all', seq: 1 })
   const back = await connectFull(b.wsUrl, [resumeEntry(gone.hello)])
@@ -168,7 +181,10 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   t.equal((await ask(`${a.url}/sessions/${ids[1]}?reason=enough`, { method: 'DELETE' })).status, 204)
   t.match(await two.socket.nextOf('goodbye'), { payload: { code: 4001, action: 'stop' } })
   for (const node of [a, b]) {
-    t.match(await ask(`${node.url}/sessions/${ids[1]}`), { status: 410, body: { reason: 'ended_by_operator', note: 'enough' } })
+    t.match(await ask(`${node.url}/sessions/${ids[1]}`), {
+      status: 410,
+      body: { reason: 'ended_by_operator', note: 'enough' }
+    })
   }
   t.strictSame((await ask(`${a.url}/users/human_reviewer_1/sessions`, { method: 'DELETE' })).body, { ended: 2 })
   t.equal((await back.socket.nextClose()).code, 4001)
@@ -189,7 +205,9 @@ t.test('nodes are listed and drained from any node', needsRedis(), async t => {
   t.match(await ask(`${b.url}/nodes/other`), { status: 404, body: { code: 'NODE_NOT_FOUND' } })
   t.equal((await ask(`${b.url}/nodes/other/drain`, { method: 'POST' })).status, 404)
 
-  t.strictSame(await ask(`${b.url}/nodes/${a.store.nodeId}/drain`, { method: 'POST' }), { status: 202, body: { draining: true } })
+  t.strictSame(
+    await ask(`${b.url}/nodes/${a.store.nodeId}/drain`, { method: 'POST' }), { status: 202, body: { draining: true } }
+  )
   t.match(await socket.nextOf('goodbye'), { payload: { code: 4200, action: 'resume' } })
   t.match(await ask(`${a.url}/health/ready`), { status: 503, body: { reasons: ['draining'] } })
   t.match((await ask(`${a.url}/nodes/${a.store.nodeId}`)).body, { info: { draining: true } })

@@ -5,7 +5,11 @@ import { injectSocket } from '../helpers/socket.js'
 t.test('a living, ready process says so to anybody and lets nobody cache it', async t => {
   const app = await buildRestApp(t, { auth: { adminToken: 'x'.repeat(32), requestsPerMinute: 1 } })
   for (let i = 0; i < 3; i++) {
-    const live = await app.inject({ url: '/health/live', remoteAddress: '203.0.113.9', headers: { host: 'balancer.example' } })
+    const live = await app.inject({
+      url: '/health/live',
+      remoteAddress: '203.0.113.9',
+      headers: { host: 'balancer.example' }
+    })
     t.equal(live.statusCode, 200)
     t.same(live.json(), { status: 'ok' })
     t.equal(live.headers['cache-control'], 'no-store')
@@ -36,7 +40,7 @@ t.test('a node under pressure is alive and not ready', async t => {
   t.same(ready.json(), { status: 'not_ready', reasons: ['under_pressure'] })
 })
 
-t.test('a check that fails, throws or does not answer makes the node not ready, by name and without its error', async t => {
+t.test('a check that fails, throws or hangs makes the node not ready, by name and without its error', async t => {
   let storeWorks = false
   const app = await buildRestApp(t, {
     health: {
@@ -59,7 +63,9 @@ t.test('a check that fails, throws or does not answer makes the node not ready, 
 
 t.test('probes leave no line in the log', async t => {
   const lines: string[] = []
-  const app = await buildRestApp(t, { server: { logger: { level: 'info', stream: { write: (line: string) => { lines.push(line) } } } } })
+  const app = await buildRestApp(
+    t, { server: { logger: { level: 'info', stream: { write: (line: string) => { lines.push(line) } } } } }
+  )
   lines.length = 0
   await app.inject('/health/live')
   await app.inject('/health/ready')

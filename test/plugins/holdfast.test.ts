@@ -1,5 +1,5 @@
-// One register gives an application everything. It took three, with fourteen limits, two of them given
-// twice, and an order that autoload's alphabet gets wrong.
+// One register gives an application everything. It took three, with fourteen limits, two of them
+// given twice, and an order that autoload's alphabet gets wrong.
 
 import cookie from '@fastify/cookie'
 import cors from '@fastify/cors'
@@ -24,7 +24,9 @@ const commands = {
   })
 }
 
-async function appWith (t: Test, options: HoldfastOptions = { commands }, before?: (app: FastifyInstance) => Promise<unknown>): Promise<FastifyInstance> {
+async function appWith (
+  t: Test, options: HoldfastOptions = { commands }, before?: (app: FastifyInstance) => Promise<unknown>
+): Promise<FastifyInstance> {
   const app = Fastify()
   t.teardown(() => app.close())
   await before?.(app)
@@ -65,7 +67,9 @@ t.test('before and events come along', async t => {
   const app = await appWith(t, {
     commands,
     events: defineEvents({ approved: Type.Object({ draft: Type.Integer({ maximum: 5 }) }) }),
-    before: ({ payload }) => { if ((payload as { draft: number }).draft === 1) throw commandError('NOT_ALLOWED', 'Not the first.') }
+    before: ({ payload }) => {
+      if ((payload as { draft: number }).draft === 1) throw commandError('NOT_ALLOWED', 'Not the first.')
+    }
   })
   const socket = await join(t, app)
   socket.send({ command: 'approve', payload: { draft: 1 } })
@@ -127,10 +131,16 @@ t.test('beside all of them at once, under a prefix', async t => {
 t.test('operators and health are served where they are asked for', async t => {
   const plain = await appWith(t)
   for (const url of ['/sessions', '/health/live']) t.equal((await plain.inject(url)).statusCode, 404, url)
-  const app = await appWith(t, { commands, health: true, operators: { adminToken: 'sixteen-letters!', prefix: '/ops' } })
+  const app = await appWith(t, {
+    commands,
+    health: true,
+    operators: { adminToken: 'sixteen-letters!', prefix: '/ops' }
+  })
   t.equal((await app.inject('/health/ready')).statusCode, 200)
   t.equal((await app.inject('/ops/sessions')).statusCode, 401)
-  t.equal((await app.inject({ url: '/ops/sessions', headers: { authorization: 'Bearer sixteen-letters!' } })).statusCode, 200)
+  t.equal(
+    (await app.inject({ url: '/ops/sessions', headers: { authorization: 'Bearer sixteen-letters!' } })).statusCode, 200
+  )
 })
 
 t.test('without authenticate only this machine is let in', async t => {
@@ -138,12 +148,18 @@ t.test('without authenticate only this machine is let in', async t => {
   const port = await listen(app)
   const { socket } = await connectFull(`ws://127.0.0.1:${port}/ws`)
   socket.ws.terminate()
-  await t.rejects(connectFull(`ws://127.0.0.1:${port}/ws`, [], { 'x-forwarded-for': '203.0.113.9' }), { message: /403/ })
+  await t.rejects(
+    connectFull(`ws://127.0.0.1:${port}/ws`, [], { 'x-forwarded-for': '203.0.113.9' }), { message: /403/ }
+  )
 })
 
 const wrong: [string, object, RegExp][] = [
   ['a misspelt option', { comands: commands }, /comands is not an option of holdfast; did you mean commands\?/],
-  ['a misspelt limit', { limits: { maxSesions: 1 } }, /limits\.maxSesions is not a limit of holdfast; did you mean maxSessions\?/],
+  [
+    'a misspelt limit',
+    { limits: { maxSesions: 1 } },
+    /limits\.maxSesions is not a limit of holdfast; did you mean maxSessions\?/
+  ],
   ['a negative limit', { limits: { heartbeatMs: -4 } }, /limits\.heartbeatMs of holdfast: -4 is not valid/],
   ['an authenticate that is none', { authenticate: true }, /authenticate of holdfast: true is not valid/],
   ['a short token', { operators: { adminToken: 'short' } }, /adminToken of operators of holdfast/]
@@ -155,11 +171,19 @@ for (const [name, options, message] of wrong) {
 }
 
 t.test('a command without a handler, or not made with defineCommand, stops the registration', async t => {
-  await t.rejects(appWith(t, { commands: { approve: { options: {} } } }), { code: 'PLUGIN_MISUSED', message: /"approve" has no handler/ })
-  await t.rejects(appWith(t, { commands: { approve: (() => 1) as never } }), { code: 'PLUGIN_MISUSED', message: /"approve" was not made with defineCommand/ })
+  await t.rejects(appWith(t, { commands: { approve: { options: {} } } }), {
+    code: 'PLUGIN_MISUSED', message: /"approve" has no handler/
+  })
+  await t.rejects(appWith(t, { commands: { approve: (() => 1) as never } }), {
+    code: 'PLUGIN_MISUSED',
+    message: /"approve" was not made with defineCommand/
+  })
 })
 
 t.test('registered twice it says so', async t => {
   const app = await appWith(t)
-  await t.rejects(async () => { await app.register(holdfast, { commands }) }, { code: 'PLUGIN_MISUSED', message: /holdfast is registered twice/ })
+  await t.rejects(
+    async () => { await app.register(holdfast, { commands }) },
+    { code: 'PLUGIN_MISUSED', message: /holdfast is registered twice/ }
+  )
 })

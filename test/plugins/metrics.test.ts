@@ -71,8 +71,13 @@ t.test('buckets of a duration are cumulative and in seconds', async t => {
   const stats = app.dispatcher.stats.find(({ name }) => name === 'echo')
   stats?.durations.splice(0, 4, 1, 2, 0, 4)
   const value = await scrape(app)
-  const bucket = (le: string): number | undefined => value(`holdfast_command_duration_seconds_bucket{command="echo",le="${le}"}`)
-  t.same([bucket('0.001'), bucket('0.005'), bucket('0.01'), bucket('0.025'), bucket('10'), bucket('+Inf')], [1, 3, 3, 7, 7, 7])
+  const bucket = (le: string): number | undefined => value(
+    `holdfast_command_duration_seconds_bucket{command="echo",le="${le}"}`
+  )
+  t.same(
+    [bucket('0.001'), bucket('0.005'), bucket('0.01'), bucket('0.025'), bucket('10'), bucket('+Inf')],
+    [1, 3, 3, 7, 7, 7]
+  )
 })
 
 t.test('HTTP answers are measured by route template, never by path', async t => {
@@ -110,7 +115,9 @@ t.test('the exposition is well formed: help, type and unique samples', async t =
   const samples = lines.filter(line => !line.startsWith('#'))
   t.equal(new Set(samples.map(line => line.slice(0, line.lastIndexOf(' ')))).size, samples.length)
   for (const line of samples) t.match(line, /^[a-z_]+(\{([a-z]+="(\\.|[^"\\])*",?)*\})? -?[0-9.e+-]+$/)
-  t.equal(lines.filter(line => line.startsWith('# HELP')).length, lines.filter(line => line.startsWith('# TYPE')).length)
+  t.equal(
+    lines.filter(line => line.startsWith('# HELP')).length, lines.filter(line => line.startsWith('# TYPE')).length
+  )
 })
 
 t.test('a registry of the host is used; a second server needs one of its own', async t => {

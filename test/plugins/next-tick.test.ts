@@ -4,7 +4,8 @@ import { runInThisContext } from 'node:vm'
 import t from 'tap'
 import { keepNextTickFast } from '../../plugins/gateway/next-tick.js'
 
-// An idle server lost the hidden class of ticks in a full collection, and each tick cost five times as much from then on.
+// An idle server lost the hidden class of ticks in a full collection, and each tick cost five times
+// as much from then on.
 t.test('the object that is kept has the hidden class of the objects that Node makes for ticks', async t => {
   setFlagsFromString('--allow-natives-syntax')
   const haveSameMap = runInThisContext('(a, b) => %HaveSameMap(a, b)') as (a: object, b: object) => boolean

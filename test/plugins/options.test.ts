@@ -1,6 +1,6 @@
-// Options given in code are checked as those of the environment are. They were not: limits that were
-// given in part left the others undefined, which compares as "no limit", and a negative heartbeat or
-// a misspelt name was taken without a word.
+// Options given in code are checked as those of the environment are. They were not: limits that
+// were given in part left the others undefined, which compares as "no limit", and a negative
+// heartbeat or a misspelt name was taken without a word.
 
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -22,7 +22,11 @@ function appFor (t: Test): FastifyInstance {
 t.test('limits given in part are completed by the defaults of the server', async t => {
   const defaults = limitsOf(configWith())
   t.same(completeSessionLimits(), { ...defaults.sessions })
-  t.same(completeSessionLimits({ idleTimeoutMs: 60_000 }), { ...defaults.sessions, idleTimeoutMs: 60_000, resumeWindowMs: 60_000 })
+  t.same(completeSessionLimits({ idleTimeoutMs: 60_000 }), {
+    ...defaults.sessions,
+    idleTimeoutMs: 60_000,
+    resumeWindowMs: 60_000
+  })
   t.same(completeCommandLimits({ maxInFlight: undefined }), defaults.commands)
   t.same(completeConnectionLimits({ heartbeatMs: 5000 }), { ...defaults.connections, heartbeatMs: 5000 })
   t.same(completeLimits({ maxSessions: 7, maxInFlight: 3 }), {
@@ -35,7 +39,10 @@ t.test('a session manager with one limit given holds every other one', async t =
   await app.register(sessionManager, { limits: { idleTimeoutMs: 60_000 } })
   for (let i = 0; i < 64; i++) app.sessionManager.createSession('ada')
   t.throws(() => app.sessionManager.createSession('ada'), { code: 'USER_QUOTA' })
-  t.throws(() => app.sessionManager.send({ userId: 'ada' }, 'large', 'x'.repeat(5_000_000)), { code: 'PAYLOAD_TOO_LARGE' })
+  t.throws(
+    () => app.sessionManager.send({ userId: 'ada' }, 'large', 'x'.repeat(5_000_000)),
+    { code: 'PAYLOAD_TOO_LARGE' }
+  )
 })
 
 t.test('every plugin works without any limit given', async t => {
@@ -56,33 +63,99 @@ const wrong: [string, (app: FastifyInstance) => PromiseLike<unknown>, RegExp][] 
     /limits\.idleTimeout is not a limit of holdfast\/session-manager; did you mean idleTimeoutMs\?/],
   ['a limit of another plugin', app => app.register(sessionManager, { limits: { maxInFlight: 5 } as object }),
     /limits\.maxInFlight .*; it belongs to holdfast\/dispatcher\./],
-  ['a limit that is text', app => app.register(sessionManager, { limits: { maxSessions: '5' } as object }), /"5" is not valid/],
-  ['limits that are a number', app => app.register(sessionManager, { limits: 5 as never }), /limits of .*: 5 is not valid\. Expected an object/],
-  ['an outbox larger than all of them', app => app.register(sessionManager, { limits: { outboxTotalBytes: 4096 } }), /limits\.outboxBytes is 1048576, more than/],
-  ['a misspelt option', app => app.register(sessionManager, { stor: {} } as object), /stor is not an option of holdfast\/session-manager; did you mean store\?/],
-  ['a store that is none', app => app.register(sessionManager, { store: {} } as object), /store .* Expected a session store, with the methods/],
-  ['a clock that is none', app => app.register(sessionManager, { clock: Date.now } as object), /clock .*: a function is not valid/]
+  [
+    'a limit that is text',
+    app => app.register(sessionManager, { limits: { maxSessions: '5' } as object }),
+    /"5" is not valid/
+  ],
+  [
+    'limits that are a number',
+    app => app.register(sessionManager, { limits: 5 as never }),
+    /limits of .*: 5 is not valid\. Expected an object/
+  ],
+  [
+    'an outbox larger than all of them',
+    app => app.register(sessionManager, { limits: { outboxTotalBytes: 4096 } }),
+    /limits\.outboxBytes is 1048576, more than/
+  ],
+  [
+    'a misspelt option',
+    app => app.register(sessionManager, { stor: {} } as object),
+    /stor is not an option of holdfast\/session-manager; did you mean store\?/
+  ],
+  [
+    'a store that is none',
+    app => app.register(sessionManager, { store: {} } as object),
+    /store .* Expected a session store, with the methods/
+  ],
+  [
+    'a clock that is none',
+    app => app.register(sessionManager, { clock: Date.now } as object),
+    /clock .*: a function is not valid/
+  ]
 ]
 const wrongLater: typeof wrong = [
-  ['a core that is none', app => app.register(dispatcher, { core: { execute () {} } } as object), /core .* Expected a Platform Core/],
-  ['a time limit of zero', app => app.register(dispatcher, { limits: { commandTimeoutMs: 0 } }), /limits\.commandTimeoutMs .*: 0 is not valid/]
+  [
+    'a core that is none',
+    app => app.register(dispatcher, { core: { execute () {} } } as object),
+    /core .* Expected a Platform Core/
+  ],
+  [
+    'a time limit of zero',
+    app => app.register(dispatcher, { limits: { commandTimeoutMs: 0 } }),
+    /limits\.commandTimeoutMs .*: 0 is not valid/
+  ]
 ]
 const wrongLast: typeof wrong = [
-  ['no authenticate', app => app.register(websocketGateway, {} as never), /authenticate of holdfast\/websocket-gateway is missing\. Expected a function/],
-  ['an authenticate that is none', app => app.register(websocketGateway, { authenticate: 'jwt' as never }), /authenticate .*: "jwt" is not valid/],
-  ['a negative heartbeat', app => app.register(websocketGateway, { ...AUTH, limits: { heartbeatMs: -4 } }), /limits\.heartbeatMs .*: -4 is not valid/],
-  ['seconds for milliseconds', app => app.register(websocketGateway, { ...AUTH, limits: { heartbeatSeconds: 25 } as object }), /did you mean heartbeatMs\?/],
-  ['a rate given to the second plugin', app => app.register(websocketGateway, { ...AUTH, limits: { commandsPerSecond: 5 } as object }), /it belongs to holdfast\/dispatcher/],
-  ['a path without a slash', app => app.register(websocketGateway, { ...AUTH, path: 'ws' }), /path .* Expected a path that begins with \//],
-  ['an origin that is none', app => app.register(websocketGateway, { ...AUTH, allowedOrigins: ['app.example'] }), /allowedOrigins .* Expected an array of origins/],
-  ['a budget of nothing', app => app.register(websocketGateway, { ...AUTH, upgradesPerMinute: 0 }), /upgradesPerMinute .*: 0 is not valid/]
+  [
+    'no authenticate',
+    app => app.register(websocketGateway, {} as never),
+    /authenticate of holdfast\/websocket-gateway is missing\. Expected a function/
+  ],
+  [
+    'an authenticate that is none',
+    app => app.register(websocketGateway, { authenticate: 'jwt' as never }),
+    /authenticate .*: "jwt" is not valid/
+  ],
+  [
+    'a negative heartbeat',
+    app => app.register(websocketGateway, { ...AUTH, limits: { heartbeatMs: -4 } }),
+    /limits\.heartbeatMs .*: -4 is not valid/
+  ],
+  [
+    'seconds for milliseconds',
+    app => app.register(websocketGateway, { ...AUTH, limits: { heartbeatSeconds: 25 } as object }),
+    /did you mean heartbeatMs\?/
+  ],
+  [
+    'a rate given to the second plugin',
+    app => app.register(websocketGateway, { ...AUTH, limits: { commandsPerSecond: 5 } as object }),
+    /it belongs to holdfast\/dispatcher/
+  ],
+  [
+    'a path without a slash',
+    app => app.register(websocketGateway, { ...AUTH, path: 'ws' }),
+    /path .* Expected a path that begins with \//
+  ],
+  [
+    'an origin that is none',
+    app => app.register(websocketGateway, { ...AUTH, allowedOrigins: ['app.example'] }),
+    /allowedOrigins .* Expected an array of origins/
+  ],
+  [
+    'a budget of nothing',
+    app => app.register(websocketGateway, { ...AUTH, upgradesPerMinute: 0 }),
+    /upgradesPerMinute .*: 0 is not valid/
+  ]
 ]
 const AUTH = { authenticate: placeholderAuthenticator() }
 
 for (const [name, register, message] of [...wrong, ...wrongLater, ...wrongLast]) {
   t.test(`${name} stops the registration and names the option`, async t => {
     const app = appFor(t)
-    if (wrongLater.some(row => row[0] === name) || wrongLast.some(row => row[0] === name)) await app.register(sessionManager)
+    if (wrongLater.some(row => row[0] === name) || wrongLast.some(row => row[0] === name)) {
+      await app.register(sessionManager)
+    }
     if (wrongLast.some(row => row[0] === name)) await app.register(dispatcher)
     await t.rejects(async () => { await register(app) }, { code: 'CONFIG_INVALID', message })
   })
@@ -91,7 +164,10 @@ for (const [name, register, message] of [...wrong, ...wrongLater, ...wrongLast])
 t.test('everything that is wrong is said at once', async t => {
   const app = appFor(t)
   const limits = { maxSessions: 0, outboxMesages: 5 } as object
-  await t.rejects(async () => { await app.register(sessionManager, { limits }) }, { message: /maxSessions.*\n|outboxMesages.*\n/ })
+  await t.rejects(
+    async () => { await app.register(sessionManager, { limits }) },
+    { message: /maxSessions.*\n|outboxMesages.*\n/ }
+  )
 })
 
 t.test('what Fastify gives every plugin is not an unknown option', async t => {
@@ -101,8 +177,14 @@ t.test('what Fastify gives every plugin is not an unknown option', async t => {
 })
 
 t.test('a configuration made in code is checked as well', async t => {
-  t.throws(() => configWith({ heartbeatSeconds: -4 }), { code: 'CONFIG_INVALID', message: /heartbeatSeconds: -4 is not valid\. Expected a number from 0\.1/ })
-  t.throws(() => configWith({ heartbeatSecs: 4 } as object), { code: 'CONFIG_INVALID', message: /heartbeatSecs is not an option; did you mean heartbeatSeconds\?/ })
+  t.throws(
+    () => configWith({ heartbeatSeconds: -4 }),
+    { code: 'CONFIG_INVALID', message: /heartbeatSeconds: -4 is not valid\. Expected a number from 0\.1/ }
+  )
+  t.throws(
+    () => configWith({ heartbeatSecs: 4 } as object),
+    { code: 'CONFIG_INVALID', message: /heartbeatSecs is not an option; did you mean heartbeatSeconds\?/ }
+  )
   t.throws(() => configWith({ jwtSecret: 'short' }), { code: 'CONFIG_INVALID', message: /^(?!.*short)/ })
   t.throws(() => configWith({ host: '0.0.0.0' }), { code: 'CONFIG_INVALID', message: /HOLDFAST_ADMIN_TOKEN/ })
   t.equal(configWith({ port: undefined }).port, 3000)

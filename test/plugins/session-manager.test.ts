@@ -14,9 +14,17 @@ function manualClock (): Clock & { advance (ms: number): void } {
   return { now: () => at, wall: () => 1_700_000_000_000 + at, advance (ms) { at += ms } }
 }
 
-async function appWith (options: Partial<Parameters<typeof sessionManager>[1]> = {}, lines?: string[]): Promise<FastifyInstance> {
-  const app = Fastify(lines === undefined ? {} : { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } })
-  await app.register(sessionManager, { limits: { ...SESSION_LIMITS, maxSessions: 10_000 }, unlimitedUserId: 'human_reviewer_1', ...options })
+async function appWith (
+  options: Partial<Parameters<typeof sessionManager>[1]> = {}, lines?: string[]
+): Promise<FastifyInstance> {
+  const app = Fastify(
+    lines === undefined ? {} : { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } }
+  )
+  await app.register(sessionManager, {
+    limits: { ...SESSION_LIMITS, maxSessions: 10_000 },
+    unlimitedUserId: 'human_reviewer_1',
+    ...options
+  })
   return app
 }
 
@@ -31,7 +39,7 @@ t.test('the founding note: create, get, terminate', async t => {
   t.equal(app.sessionManager.getSession(session.id), undefined)
 })
 
-t.test('the founding note: an access updates lastActivityAt, and purges end what is idle for longer than the timeout', async t => {
+t.test('the founding note: an access updates lastActivityAt, and purges end what is idle past the timeout', async t => {
   const clock = manualClock()
   const app = await appWith({ clock })
   t.teardown(() => app.close())
@@ -85,7 +93,9 @@ t.test('creation, termination and purges are logged', async t => {
   app.sessionManager.createSession('b')
   clock.advance(HOUR + 2000)
   await eventually('purged', () => lines.some(line => line.includes('stale sessions purged')))
-  const logged = lines.map(line => JSON.parse(line) as { msg: string, sid?: string, reason?: string, purged?: number, level: number })
+  const logged = lines.map(line => JSON.parse(
+    line
+  ) as { msg: string, sid?: string, reason?: string, purged?: number, level: number })
   t.match(logged.filter(line => line.sid === first.id), [
     { msg: 'session created', level: 30 }, { msg: 'session ended', reason: 'ended_by_operator', level: 30 }
   ])
@@ -97,7 +107,10 @@ t.test('wiring', async t => {
     const app = Fastify()
     t.teardown(() => app.close())
     await app.register(sessionManager, { limits: SESSION_LIMITS })
-    await t.rejects(async () => await app.register(sessionManager, { limits: SESSION_LIMITS }), { code: 'PLUGIN_MISUSED', message: /session-manager.*twice/ })
+    await t.rejects(
+      async () => await app.register(sessionManager, { limits: SESSION_LIMITS }),
+      { code: 'PLUGIN_MISUSED', message: /session-manager.*twice/ }
+    )
   })
 
   t.test('registered in a scope of its own it stays there', async t => {
@@ -152,14 +165,21 @@ t.test('wiring', async t => {
 })
 
 t.test('quotas', async t => {
-  const app = await appWith({ limits: { ...SESSION_LIMITS, maxSessions: 3, maxSessionsPerUser: 1 }, unlimitedUserId: 'everybody' })
+  const app = await appWith({
+    limits: { ...SESSION_LIMITS, maxSessions: 3, maxSessionsPerUser: 1 },
+    unlimitedUserId: 'everybody'
+  })
   t.teardown(() => app.close())
   const manager = app.sessionManager
   manager.createSession('ada')
   t.throws(() => manager.createSession('ada'), { code: 'USER_QUOTA', statusCode: 429, retryAfterMs: Number })
   manager.createSession('everybody')
   manager.createSession('everybody')
-  t.throws(() => manager.createSession('everybody'), { code: 'SERVER_FULL', statusCode: 503 }, 'the placeholder user has no quota, the server has')
+  t.throws(
+    () => manager.createSession('everybody'),
+    { code: 'SERVER_FULL', statusCode: 503 },
+    'the placeholder user has no quota, the server has'
+  )
 })
 
 t.test('a lifecycle listener that throws harms nobody', async t => {
@@ -181,6 +201,8 @@ t.test('ids are made by the server, of 122 random bits, and none is like another
   const ids = new Set(Array.from({ length: 500 }, () => app.sessionManager.createSession('human_reviewer_1').id))
   t.equal(ids.size, 500)
   for (const id of ids) {
-    if (!/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id)) t.fail(`${id} is no random UUID`)
+    if (!/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id)) {
+      t.fail(`${id} is no random UUID`)
+    }
   }
 })

@@ -1,4 +1,5 @@
-// REST of sessions, users and messages (reliability promises 12, 47 and 49), asked through the whole application without a network.
+// REST of sessions, users and messages (reliability promises 12, 47 and 49), asked through the
+// whole application without a network.
 
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -17,7 +18,11 @@ t.test('a session is shown with ISO times, its numbers and its context, and with
   const ask = asker(app)
   const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
   const { payload: { sessionId, resumeToken } } = await socket.next()
-  socket.send({ command: 'context.set', id: 1, payload: { team: 'night', nested: { toJSON: 1, list: [null, 1.5, 'x'] } } })
+  socket.send({
+    command: 'context.set',
+    id: 1,
+    payload: { team: 'night', nested: { toJSON: 1, list: [null, 1.5, 'x'] } }
+  })
   await socket.nextOf('result')
 
   const answer = await ask('GET', `/sessions/${sessionId}`)
@@ -25,7 +30,17 @@ t.test('a session is shown with ISO times, its numbers and its context, and with
   t.equal(answer.headers['cache-control'], 'no-store')
   const session = answer.json()
   t.match(session, {
-    id: sessionId, userId: 'human_reviewer_1', state: 'active', profile: 'full', detachedAt: null, revision: 2, lastSeq: 1, outboxMessages: 1, lastCommand: 1, inFlight: 0, dropped: 0
+    id: sessionId,
+    userId: 'human_reviewer_1',
+    state: 'active',
+    profile: 'full',
+    detachedAt: null,
+    revision: 2,
+    lastSeq: 1,
+    outboxMessages: 1,
+    lastCommand: 1,
+    inFlight: 0,
+    dropped: 0
   })
   t.same(session.context, { team: 'night', nested: { toJSON: 1, list: [null, 1.5, 'x'] } })
   t.equal(new Date(session.createdAt).toISOString(), session.createdAt)
@@ -112,7 +127,7 @@ async function walk (ask: Ask, query: string, meanwhile: () => void): Promise<st
   return seen
 }
 
-t.test('a walk sees every session that exists throughout exactly once and in order, whatever comes and goes', async t => {
+t.test('a walk sees every session that exists throughout once and in order, whatever comes and goes', async t => {
   const app = await buildRestApp(t, { unlimitedUserId: 'everybody' })
   const ask = asker(app)
   const change = fc.record({ create: fc.nat(3), end: fc.array(fc.nat(), { maxLength: 4 }) })
@@ -145,13 +160,19 @@ t.test('what is not exactly as the schema says is 400 and nothing is converted s
   const app = await buildRestApp(t)
   const ask = asker(app)
   const bad = [
-    'limit=0', 'limit=501', 'limit=99999999999999999999', 'limit=5.7', 'limit=true', 'limit=', 'limit=0x10', 'limit=1e2', 'limit=+5', 'limit=1&limit=2', 'limit[]=1', 'state=ended',
-    'state=active&state=active', 'sort=userId', 'idleFor=-1', 'idleFor=1.5', 'createdAfter=yesterday', 'createdAfter=2026-12-31T23:59:60Z', 'createdBefore=2026-02-30T00:00:00Z',
+    'limit=0', 'limit=501', 'limit=99999999999999999999', 'limit=5.7', 'limit=true', 'limit=', 'limit=0x10',
+    'limit=1e2', 'limit=+5', 'limit=1&limit=2', 'limit[]=1', 'state=ended',
+    'state=active&state=active', 'sort=userId', 'idleFor=-1', 'idleFor=1.5', 'createdAfter=yesterday',
+    'createdAfter=2026-12-31T23:59:60Z', 'createdBefore=2026-02-30T00:00:00Z',
     `userId=${'u'.repeat(129)}`, 'userId=', 'unknown=1', '__proto__=1', 'constructor=1', `cursor=${'c'.repeat(257)}`
   ]
   for (const query of bad) {
     const answer = await ask('GET', `/sessions?${query}`)
-    t.match({ status: answer.statusCode, body: answer.json() }, { status: 400, body: { statusCode: 400, code: 'INVALID_REQUEST', error: 'Bad Request', message: String } }, query)
+    t.match(
+      { status: answer.statusCode, body: answer.json() },
+      { status: 400, body: { statusCode: 400, code: 'INVALID_REQUEST', error: 'Bad Request', message: String } },
+      query
+    )
   }
   const page = await ask('GET', '/sessions?limit=500&idleFor=0&userId=%25')
   t.equal(page.statusCode, 200)
@@ -173,15 +194,20 @@ t.test('odd ids are 400 or 404 on every route, never 500', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
   const odd = [
-    '%00', 'a%00b', '%0a', '%1b%5b31m', '__proto__', 'constructor', 'toString', 'hasOwnProperty', '..%2f..%2fetc%2fpasswd', '..%2f', '../../x', '%zz', '%ff', '%', 'a'.repeat(99), 'a'.repeat(5000), '%F0%9F%92%A9',
-    '%ED%A0%80', '[object%20Object]', '1,2', 'null', 'undefined', '*', '%2A', ' ', '%20', ';id=1', '%3Fx=1', '-1', '0', 'NaN', noSuch
+    '%00', 'a%00b', '%0a', '%1b%5b31m', '__proto__', 'constructor', 'toString', 'hasOwnProperty',
+    '..%2f..%2fetc%2fpasswd', '..%2f', '../../x', '%zz', '%ff', '%', 'a'.repeat(99), 'a'.repeat(5000), '%F0%9F%92%A9',
+    '%ED%A0%80', '[object%20Object]', '1,2', 'null', 'undefined', '*', '%2A', ' ', '%20', ';id=1', '%3Fx=1', '-1', '0',
+    'NaN', noSuch
   ]
   const routes = [
-    ['GET', '/sessions/:id'], ['DELETE', '/sessions/:id'], ['DELETE', '/sessions/:id/connection'], ['POST', '/sessions/:id/messages']
+    ['GET', '/sessions/:id'], ['DELETE', '/sessions/:id'], ['DELETE', '/sessions/:id/connection'],
+    ['POST', '/sessions/:id/messages']
   ] as const
   for (const id of odd) {
     for (const [method, path] of routes) {
-      const answer = await ask(method, path.replace(':id', id), method === 'POST' ? { event: 'x', payload: null } : undefined)
+      const answer = await ask(
+        method, path.replace(':id', id), method === 'POST' ? { event: 'x', payload: null } : undefined
+      )
       t.ok([400, 404, 414].includes(answer.statusCode), `${method} ${path} ${id.slice(0, 30)}: ${answer.statusCode}`)
       t.notMatch(answer.body, / at .*\.js|node_modules/)
     }
@@ -201,8 +227,12 @@ t.test('an ended session is 410 with its reason and the note of the operator, an
   t.same(second.json(), { statusCode: 404, code: 'SESSION_NOT_FOUND', error: 'Not Found', message: 'No such session.' })
   const shown = await ask('GET', `/sessions/${id}`)
   t.equal(shown.statusCode, 410)
-  t.match(shown.json(), { code: 'SESSION_ENDED', reason: 'ended_by_operator', note: 'spam from "alice"', endedAt: /^\d{4}-.*Z$/ })
-  for (const [method, path, body] of [['DELETE', 'connection', undefined], ['POST', 'messages', { event: 'x' }]] as const) {
+  t.match(shown.json(), {
+    code: 'SESSION_ENDED', reason: 'ended_by_operator', note: 'spam from "alice"', endedAt: /^\d{4}-.*Z$/
+  })
+  for (const [method, path, body] of [
+    ['DELETE', 'connection', undefined], ['POST', 'messages', { event: 'x' }]
+  ] as const) {
     t.equal((await ask(method, `/sessions/${id}/${path}`, body)).statusCode, 410, path)
   }
   t.equal((await ask('GET', `/sessions/${noSuch}`)).json().code, 'SESSION_NOT_FOUND')
@@ -224,7 +254,10 @@ t.test('P-41 ending a session closes its connection with 4001 after a goodbye', 
   const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
   const { payload: { sessionId } } = await socket.next()
   t.equal((await asker(app)('DELETE', `/sessions/${sessionId}`)).statusCode, 204)
-  t.match(await socket.next(), { type: 'goodbye', payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' } })
+  t.match(await socket.next(), {
+    type: 'goodbye',
+    payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' }
+  })
   t.equal((await socket.nextClose()).code, 4001)
 })
 
@@ -259,7 +292,10 @@ t.test('P-20 a message to a session is an output with the seq that the answer na
   const ask = asker(app)
   const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
   const { payload: { sessionId } } = await socket.next()
-  const first = await ask('POST', `/sessions/${sessionId}/messages`, { event: 'notice', payload: { text: 'grüß dich ✓', n: [1, null] } })
+  const first = await ask('POST', `/sessions/${sessionId}/messages`, {
+    event: 'notice',
+    payload: { text: 'grüß dich ✓', n: [1, null] }
+  })
   t.equal(first.statusCode, 202)
   t.same(first.json(), { seq: 1 })
   t.same((await ask('POST', `/sessions/${sessionId}/messages`, { event: 'bare' })).json(), { seq: 2 })
@@ -279,7 +315,9 @@ t.test('a page holds a mebibyte of contexts, in every listing, and the walk sees
     const seen: string[] = []
     const pages: number[] = []
     for (let cursor: string | null = ''; cursor !== null && pages.length < 10;) {
-      const answer: LightMyRequestResponse = await app.inject(`${list}?limit=500${cursor === '' ? '' : `&cursor=${cursor}`}`)
+      const answer: LightMyRequestResponse = await app.inject(
+        `${list}?limit=500${cursor === '' ? '' : `&cursor=${cursor}`}`
+      )
       t.ok(answer.rawPayload.length < 1_200_000, `${answer.rawPayload.length} bytes`)
       const page = ids(answer)
       seen.push(...page)
@@ -294,7 +332,9 @@ t.test('a page holds a mebibyte of contexts, in every listing, and the walk sees
 t.test('a body is parsed up to a mebibyte, however large the outbox', async t => {
   const app = await buildRestApp(t, { sessions: { outboxBytes: 67_108_864 } })
   const { id } = app.sessionManager.createSession('alice')
-  const send = async (length: number) => await asker(app)('POST', `/sessions/${id}/messages`, { event: 'x', payload: 'p'.repeat(length) })
+  const send = async (length: number) => await asker(app)(
+    'POST', `/sessions/${id}/messages`, { event: 'x', payload: 'p'.repeat(length) }
+  )
   t.equal((await send(1_048_000)).statusCode, 202)
   t.match((await send(1_048_576)).json(), { statusCode: 413, code: 'PAYLOAD_TOO_LARGE' })
   t.match((await send(2_000_000)).json(), { statusCode: 413, code: 'PAYLOAD_TOO_LARGE' })
@@ -316,24 +356,43 @@ t.test('P-6 bodies that are no message are refused with a code, and name the mem
     ['broken JSON', json, '{"event":', 400, 'INVALID_REQUEST'],
     ['empty', json, '', 400, 'INVALID_REQUEST'],
     ['forbidden key', json, '{"event":"x","payload":{"__proto__":{"polluted":1}}}', 400, 'INVALID_REQUEST'],
-    ['rounded number', json, '{"event":"x","payload":{"draft":7238572949283749923}}', 400, 'INVALID_REQUEST', /\/payload\/draft/],
+    [
+      'rounded number', json, '{"event":"x","payload":{"draft":7238572949283749923}}', 400, 'INVALID_REQUEST',
+      /\/payload\/draft/
+    ],
     ['infinite number', json, '{"event":"x","payload":[1e400]}', 400, 'INVALID_REQUEST', /\/payload\/0/],
     ['repeated key', json, '{"event":"x","payload":{"a":1,"a":2}}', 400, 'INVALID_REQUEST', /\/payload\/a/],
     ['text', 'text/plain', '{"event":"x"}', 400, 'INVALID_REQUEST'],
     ['form', 'application/x-www-form-urlencoded', 'event=x', 400, 'INVALID_REQUEST'],
     ['too deep', json, deep(32), 400, 'INVALID_REQUEST'],
     ['absurdly deep', json, deep(6000), 400, 'INVALID_REQUEST'],
-    ['larger than an outbox', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(10_001) }), 413, 'PAYLOAD_TOO_LARGE'],
-    ['larger than any message', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(20_000) }), 413, 'PAYLOAD_TOO_LARGE']
+    [
+      'larger than an outbox', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(10_001) }), 413,
+      'PAYLOAD_TOO_LARGE'
+    ],
+    [
+      'larger than any message', json, JSON.stringify({ event: 'x', payload: 'p'.repeat(20_000) }), 413,
+      'PAYLOAD_TOO_LARGE'
+    ]
   ]
   for (const [name, contentType, payload, status, code, message = /./] of cases) {
-    const answer = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': contentType }, payload })
+    const answer = await app.inject({
+      method: 'POST',
+      url: `/sessions/${id}/messages`,
+      headers: { 'content-type': contentType },
+      payload
+    })
     t.match(answer.json().message, message, name)
     t.equal(answer.statusCode, status, name)
     t.same(Object.keys(answer.json()).sort(), ['code', 'error', 'message', 'statusCode'], name)
     t.equal(answer.json().code, code, name)
   }
-  const fits = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': json }, payload: deep(31) })
+  const fits = await app.inject({
+    method: 'POST',
+    url: `/sessions/${id}/messages`,
+    headers: { 'content-type': json },
+    payload: deep(31)
+  })
   t.equal(fits.statusCode, 202)
   t.equal(app.sessionManager.peekSession(id)?.lastSeq, 1)
 })
@@ -342,17 +401,29 @@ t.test('P-6 bodies that are no message are refused with a code, and name the mem
 t.test('a DELETE without a body may say any content type', async t => {
   const app = await buildRestApp(t)
   for (const headers of [
-    { 'content-type': 'application/json' }, { 'content-type': 'application/json; charset=utf-8' }, { 'content-type': 'application/x-www-form-urlencoded' },
-    { 'content-type': 'application/json', 'content-length': '0' }, { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }
+    { 'content-type': 'application/json' }, { 'content-type': 'application/json; charset=utf-8' },
+    { 'content-type': 'application/x-www-form-urlencoded' },
+    { 'content-type': 'application/json', 'content-length': '0' },
+    { 'content-type': 'application/json', 'transfer-encoding': 'chunked' }
   ]) {
     const { id } = app.sessionManager.createSession('alice')
     const answers = []
-    for (const url of [`/sessions/${id}/connection`, `/sessions/${id}`, '/users/nobody/sessions']) answers.push((await app.inject({ method: 'DELETE', url, headers })).statusCode)
+    for (const url of [`/sessions/${id}/connection`, `/sessions/${id}`, '/users/nobody/sessions']) {
+      answers.push((await app.inject({ method: 'DELETE', url, headers })).statusCode)
+    }
     t.same(answers, [409, 204, 200], JSON.stringify(headers))
   }
   const { id } = app.sessionManager.createSession('alice')
-  const needed = await app.inject({ method: 'POST', url: `/sessions/${id}/messages`, headers: { 'content-type': 'application/json' } })
-  t.match(needed.json(), { statusCode: 400, code: 'INVALID_REQUEST', message: /body is not valid/ }, 'where a body is needed it is still missed')
+  const needed = await app.inject({
+    method: 'POST',
+    url: `/sessions/${id}/messages`,
+    headers: { 'content-type': 'application/json' }
+  })
+  t.match(
+    needed.json(),
+    { statusCode: 400, code: 'INVALID_REQUEST', message: /body is not valid/ },
+    'where a body is needed it is still missed'
+  )
 })
 
 t.test('all sessions of a user are listed, written to and ended, but for the excepted one', async t => {
@@ -381,8 +452,14 @@ t.test('a user without sessions is not an error, and a text that is nobody\'s id
   t.same((await ask('GET', '/users/nobody/sessions')).json(), { data: [], nextCursor: null })
   t.same((await ask('DELETE', '/users/__proto__/sessions')).json(), { ended: 0 })
   for (const id of ['%00', '%E2%80%AEx', 'x%2F..%2F..', '%252e%252e', 'cafe%CC%81']) {
-    for (const [method, path, body] of [['GET', 'sessions', undefined], ['DELETE', 'sessions', undefined], ['POST', 'messages', { event: 'x' }]] as const) {
-      t.match((await ask(method, `/users/${id}/${path}`, body)).json(), { statusCode: 400, code: 'INVALID_REQUEST', message: /userId/ }, `${method} ${id}`)
+    for (const [method, path, body] of [
+      ['GET', 'sessions', undefined], ['DELETE', 'sessions', undefined], ['POST', 'messages', { event: 'x' }]
+    ] as const) {
+      t.match(
+        (await ask(method, `/users/${id}/${path}`, body)).json(),
+        { statusCode: 400, code: 'INVALID_REQUEST', message: /userId/ },
+        `${method} ${id}`
+      )
     }
   }
   t.equal((await ask('GET', '/sessions?userId=%E2%80%AEx')).statusCode, 400)
@@ -403,20 +480,27 @@ t.test('a message to everybody reaches every session once', async t => {
   }
 })
 
-// URL clients remove dot segments, so `POST /users/%2e%2e/messages` was `POST /messages`: a message for one user went to everybody.
+// URL clients remove dot segments, so `POST /users/%2e%2e/messages` was `POST /messages`: a message
+// for one user went to everybody.
 t.test('no id makes a URL client write to, end or detach anything but what it names', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
   const bystander = app.sessionManager.createSession('bob').id
   const templates: Array<['POST' | 'DELETE', (id: string) => string]> = [
-    ['POST', id => `/users/${id}/messages`], ['POST', id => `/sessions/${id}/messages`], ['DELETE', id => `/users/${id}/sessions`],
+    ['POST', id => `/users/${id}/messages`], ['POST', id => `/sessions/${id}/messages`],
+    ['DELETE', id => `/users/${id}/sessions`],
     ['DELETE', id => `/sessions/${id}`], ['DELETE', id => `/sessions/${id}/connection`]
   ]
   for (const [method, path] of templates) {
-    for (const id of ['', '.', '..', '%2e', '%2e%2e', '.%2E', 'x%2f..%2f..', 'messages', 'stats', 'sessions', 'users', 'broadcast', '..%2fbroadcast']) {
+    for (const id of [
+      '', '.', '..', '%2e', '%2e%2e', '.%2E', 'x%2f..%2f..', 'messages', 'stats', 'sessions', 'users', 'broadcast',
+      '..%2fbroadcast'
+    ]) {
       const normalised = [new URL(path(id), 'http://127.0.0.1').pathname]
       // Proxies decode a path, remove dot segments and merge slashes.
-      normalised.push(new URL(decodeURIComponent(normalised[0] as string).replaceAll(/\/+/g, '/'), 'http://127.0.0.1').pathname)
+      normalised.push(
+        new URL(decodeURIComponent(normalised[0] as string).replaceAll(/\/+/g, '/'), 'http://127.0.0.1').pathname
+      )
       for (const url of normalised) {
         const answer = await ask(method, url, method === 'POST' ? { event: 'private' } : undefined)
         const harmless = answer.statusCode >= 400 || ['{"sessions":0}', '{"ended":0}'].includes(answer.body)
@@ -439,8 +523,13 @@ t.test('every id that a user may have reaches that user and nobody else', async 
   const app = await buildRestApp(t, { sessions: { maxSessions: 100_000 } })
   const ask = asker(app)
   const bystander = app.sessionManager.createSession('bob').id
-  const part = fc.oneof(fc.constantFrom('.', '..', '/', '\\', '%', '%2e', '%2F', '?', '#', ';', '&', '+', ' ', ':', '@', 'é', '漢', '🙂'), fc.string({ minLength: 1, maxLength: 3, unit: 'grapheme' }))
-  const ids = fc.array(part, { minLength: 1, maxLength: 10 }).map(parts => parts.join('')).filter(id => isUserId(id) && id !== 'bob')
+  const part = fc.oneof(
+    fc.constantFrom('.', '..', '/', '\\', '%', '%2e', '%2F', '?', '#', ';', '&', '+', ' ', ':', '@', 'é', '漢', '🙂'),
+    fc.string({ minLength: 1, maxLength: 3, unit: 'grapheme' })
+  )
+  const ids = fc.array(part, { minLength: 1, maxLength: 10 })
+    .map(parts => parts.join(''))
+    .filter(id => isUserId(id) && id !== 'bob')
   await fc.assert(fc.asyncProperty(ids, async userId => {
     const { id } = app.sessionManager.createSession(userId)
     const base = new URL(`/users/${encodeURIComponent(userId)}/`, 'http://127.0.0.1')
@@ -449,12 +538,22 @@ t.test('every id that a user may have reaches that user and nobody else', async 
     const byQuery = await ask('GET', `/sessions?userId=${encodeURIComponent(userId)}`)
     const sent = await ask('POST', path('messages'), { event: 'x' })
     const ended = await ask('DELETE', path('sessions'))
-    t.same([list.json().data?.map((session: { id: string }) => session.id), byQuery.json().data?.length, sent.json(), ended.json()], [[id], 1, { sessions: 1 }, { ended: 1 }], JSON.stringify(userId))
+    t.same(
+      [
+        list.json().data?.map((session: { id: string }) => session.id),
+        byQuery.json().data?.length,
+        sent.json(),
+        ended.json()
+      ],
+      [[id], 1, { sessions: 1 }, { ended: 1 }],
+      JSON.stringify(userId)
+    )
   }), { numRuns: 200 })
   t.equal(app.sessionManager.peekSession(bystander)?.lastSeq, 0)
 })
 
-// `except` with a wrong id ended every session of the user, the one that was to be spared among them.
+// `except` with a wrong id ended every session of the user, the one that was to be spared among
+// them.
 t.test('a session that is to be spared has to be the user\'s; otherwise it is 404 and none is ended', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
@@ -470,13 +569,17 @@ t.test('a session that is to be spared has to be the user\'s; otherwise it is 40
   t.same((await ask('DELETE', `/users/ann/sessions?except=${mine}`)).json(), { ended: 0 })
 })
 
-// It was taken, and the walk went on at that place of another list: sessions were skipped without a word.
+// It was taken, and the walk went on at that place of another list: sessions were skipped without a
+// word.
 t.test('a cursor of another list is INVALID_CURSOR', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)
   for (const user of ['ann', 'bob', 'ann', 'bob', 'ann', 'bob']) app.sessionManager.createSession(user)
   const time = new Date(Date.now() + 60_000).toISOString()
-  const lists = ['/sessions?', '/sessions?sort=-createdAt&', '/sessions?userId=ann&', '/users/bob/sessions?', '/sessions?state=detached&', `/sessions?createdBefore=${time}&`, '/sessions?idleFor=0&']
+  const lists = [
+    '/sessions?', '/sessions?sort=-createdAt&', '/sessions?userId=ann&', '/users/bob/sessions?',
+    '/sessions?state=detached&', `/sessions?createdBefore=${time}&`, '/sessions?idleFor=0&'
+  ]
   for (const from of lists) {
     const { nextCursor } = (await ask('GET', `${from}limit=1`)).json()
     t.type(nextCursor, 'string', from)
@@ -487,9 +590,17 @@ t.test('a cursor of another list is INVALID_CURSOR', async t => {
     }
   }
   const same = (await ask('GET', '/users/ann/sessions?limit=1')).json().nextCursor as string
-  t.equal((await ask('GET', `/sessions?userId=ann&cursor=${same}`)).statusCode, 200, 'the sessions of a user are one list, whichever route shows them')
+  t.equal(
+    (await ask('GET', `/sessions?userId=ann&cursor=${same}`)).statusCode,
+    200,
+    'the sessions of a user are one list, whichever route shows them'
+  )
   const implied = (await ask('GET', '/sessions?limit=1')).json().nextCursor as string
-  t.equal((await ask('GET', `/sessions?sort=createdAt&limit=5&cursor=${implied}`)).statusCode, 200, 'a default may be said, and the limit changed')
+  t.equal(
+    (await ask('GET', `/sessions?sort=createdAt&limit=5&cursor=${implied}`)).statusCode,
+    200,
+    'a default may be said, and the limit changed'
+  )
   t.equal((await ask('GET', `/sessions?cursor=${implied.split('.')[0]}`)).statusCode, 400)
 })
 
@@ -501,18 +612,29 @@ t.test('the stats count sessions and what happened to them', async t => {
   await socket.next()
   await ask('POST', `/sessions/${id}/messages`, { event: 'x' })
   t.match((await ask('GET', '/sessions/stats')).json(), {
-    active: 1, detached: 1, total: 2, outboxBytes: Number, totals: { created: 2, attached: 1, outputs: 1, ended: { idle: 0, ended_by_operator: 0 } }
+    active: 1,
+    detached: 1,
+    total: 2,
+    outboxBytes: Number,
+    totals: { created: 2, attached: 1, outputs: 1, ended: { idle: 0, ended_by_operator: 0 } }
   })
   socket.ws.terminate()
 })
 
 t.test('a failure inside is INTERNAL and tells nothing of itself', async t => {
   const lines: string[] = []
-  const app = await buildRestApp(t, { server: { logger: { level: 'error', stream: { write: (line: string) => { lines.push(line) } } } } })
+  const app = await buildRestApp(
+    t, { server: { logger: { level: 'error', stream: { write: (line: string) => { lines.push(line) } } } } }
+  )
   app.sessionManager.peekSession = () => { throw new Error('password=1 in /etc/secret') }
   const answer = await asker(app)('GET', `/sessions/${noSuch}`)
   t.equal(answer.statusCode, 500)
-  t.same(answer.json(), { statusCode: 500, code: 'INTERNAL', error: 'Internal Server Error', message: 'Something failed inside the server.' })
+  t.same(answer.json(), {
+    statusCode: 500,
+    code: 'INTERNAL',
+    error: 'Internal Server Error',
+    message: 'Something failed inside the server.'
+  })
   t.match(lines.join(''), 'password=1')
 })
 
@@ -527,20 +649,26 @@ t.test('an error of a library that blames the caller is INVALID_REQUEST without 
 
 t.test('changes are logged with ids and reasons, payloads never', async t => {
   const lines: string[] = []
-  const app = await buildRestApp(t, { server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } } })
+  const app = await buildRestApp(
+    t, { server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } } }
+  )
   const ask = asker(app)
   const { id } = app.sessionManager.createSession('alice')
   await ask('POST', `/sessions/${id}/messages`, { event: 'x', payload: 'top-secret' })
   await ask('DELETE', `/sessions/${id}?reason=${encodeURIComponent('line one\nforged {"level":30}')}`)
   await turn()
   const parsed = lines.map(line => JSON.parse(line))
-  t.match(parsed.find(({ msg }) => msg === 'session ended by operator'), { sid: id, note: 'line one\nforged {"level":30}' })
+  t.match(
+    parsed.find(({ msg }) => msg === 'session ended by operator'), { sid: id, note: 'line one\nforged {"level":30}' }
+  )
   t.notMatch(lines.join(''), 'top-secret')
 })
 
 // A platform that repeated a POST because its answer was lost wrote to people twice.
 t.test('Idempotency-Key', async t => {
-  const routes = [['/sessions/ID/messages', { seq: 1 }], ['/users/alice/messages', { sessions: 1 }], ['/broadcast', { sessions: 2 }]] as const
+  const routes = [
+    ['/sessions/ID/messages', { seq: 1 }], ['/users/alice/messages', { sessions: 1 }], ['/broadcast', { sessions: 2 }]
+  ] as const
 
   function post (app: FastifyInstance, url: string, key: string, event = 'note'): Promise<LightMyRequestResponse> {
     return app.inject({ method: 'POST', url, headers: { 'idempotency-key': key }, payload: { event } })
@@ -593,7 +721,12 @@ t.test('Idempotency-Key', async t => {
     const { app, id } = await build(t)
     t.equal((await post(app, '/sessions/nobody/messages', 'k')).statusCode, 404)
     t.equal((await post(app, '/sessions/nobody/messages', 'k', 'other')).statusCode, 404)
-    const large = { method: 'POST', url: `/sessions/${id}/messages`, headers: { 'idempotency-key': 'k' }, payload: { event: 'x', payload: 'x'.repeat(2_000_000) } } as const
+    const large = {
+      method: 'POST',
+      url: `/sessions/${id}/messages`,
+      headers: { 'idempotency-key': 'k' },
+      payload: { event: 'x', payload: 'x'.repeat(2_000_000) }
+    } as const
     t.equal((await app.inject(large)).statusCode, 413)
     t.equal((await post(app, `/sessions/${id}/messages`, 'k')).statusCode, 202)
   })
@@ -631,7 +764,9 @@ t.test('the routes follow the prefix they are registered under', async t => {
 t.test('PATCH /sessions/:id/context', async t => {
   const app = await buildRestApp(t, { sessions: { maxContextBytes: 100 } })
   const ask = asker(app)
-  const { id } = app.sessionManager.createSession('alice', { context: { desk: 'night', team: { lead: 'bob', size: 3 } } })
+  const { id } = app.sessionManager.createSession(
+    'alice', { context: { desk: 'night', team: { lead: 'bob', size: 3 } } }
+  )
   const url = `/sessions/${id}/context`
 
   t.test('merges: members replace, null removes, what is absent stays', async t => {
@@ -650,7 +785,12 @@ t.test('PATCH /sessions/:id/context', async t => {
   t.test('refuses what is not an object, too deep, or too large, and changes nothing', async t => {
     const before = app.sessionManager.peekSession(id)?.context
     for (const body of [['desk'], 'desk', null]) {
-      const answer = await app.inject({ method: 'PATCH', url, headers: { 'content-type': 'application/json' }, payload: JSON.stringify(body) })
+      const answer = await app.inject({
+        method: 'PATCH',
+        url,
+        headers: { 'content-type': 'application/json' },
+        payload: JSON.stringify(body)
+      })
       t.match(answer.json(), { statusCode: 400, code: 'INVALID_REQUEST' })
     }
     let deep: object = {}

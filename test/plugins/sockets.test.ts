@@ -1,5 +1,6 @@
-// The life of sockets: requests with an Upgrade header, byte by byte over TCP, since no HTTP library sends them as Java's client does; and what becomes of
-// connections when the instance closes.
+// The life of sockets: requests with an Upgrade header, byte by byte over TCP, since no HTTP
+// library sends them as Java's client does; and what becomes of connections when the instance
+// closes.
 
 import { randomBytes } from 'node:crypto'
 import { connect, type AddressInfo } from 'node:net'
@@ -15,14 +16,19 @@ import { DISPATCHER_LIMITS, GATEWAY_LIMITS, SESSION_LIMITS, eventually, listen }
 import { injectSocket } from '../helpers/socket.js'
 import { placeholderAuthenticator } from '../../src/auth/authenticate.js'
 
-const H2C = ['Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA']
+const H2C = [
+  'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA'
+]
 
 function head (requestLine: string, lines: string[]): string {
   return `${requestLine}\r\nHost: 127.0.0.1\r\n${lines.join('\r\n')}\r\n\r\n`
 }
 
 function handshake (path: string): string {
-  return head(`GET ${path} HTTP/1.1`, ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', `Sec-WebSocket-Key: ${randomBytes(16).toString('base64')}`])
+  return head(`GET ${path} HTTP/1.1`, [
+    'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
+    `Sec-WebSocket-Key: ${randomBytes(16).toString('base64')}`
+  ])
 }
 
 /** The application with a route that answers what it was sent. */
@@ -36,7 +42,9 @@ async function start (t: Test): Promise<{ app: FastifyInstance, port: number }> 
 }
 
 async function openConnections (app: FastifyInstance): Promise<number> {
-  return await new Promise((resolve, reject) => { app.server.getConnections((error, count) => { error === null ? resolve(count) : reject(error) }) })
+  return await new Promise((resolve, reject) => {
+    app.server.getConnections((error, count) => { error === null ? resolve(count) : reject(error) })
+  })
 }
 
 t.test('serves a plain route to a client that offers h2c', async t => {
@@ -52,7 +60,12 @@ t.test('serves a plain route to a client that offers h2c', async t => {
 t.test('keeps every other header and the query of such a request', async t => {
   const { port } = await start(t)
   const peer = await rawConnect(port)
-  peer.write(Buffer.from(head('GET /mirror?a=1&b=%20 HTTP/1.1', ['X-One: 1', 'X-Two: caf\u00e9', 'Connection: keep-alive, Upgrade', 'Upgrade: h2c']), 'latin1'))
+  peer.write(Buffer.from(
+    head('GET /mirror?a=1&b=%20 HTTP/1.1', [
+      'X-One: 1', 'X-Two: caf\u00e9', 'Connection: keep-alive, Upgrade', 'Upgrade: h2c'
+    ]),
+    'latin1'
+  ))
   const { body } = await peer.answer()
   const { query, headers } = JSON.parse(body) as { query: object, headers: Record<string, string> }
   t.same(query, { a: '1', b: ' ' })
@@ -65,7 +78,9 @@ t.test('reads the body of such a request, with a length', async t => {
   const { port } = await start(t)
   const peer = await rawConnect(port)
   const payload = JSON.stringify({ text: 'x'.repeat(200_000) })
-  peer.write(head('POST /mirror HTTP/1.1', [...H2C, 'Content-Type: application/json', `Content-Length: ${payload.length}`]))
+  peer.write(head('POST /mirror HTTP/1.1', [
+    ...H2C, 'Content-Type: application/json', `Content-Length: ${payload.length}`
+  ]))
   for (let at = 0; at < payload.length; at += 50_000) peer.write(payload.slice(at, at + 50_000))
   const { status, body } = await peer.answer()
   t.equal(status, 200)
@@ -77,7 +92,11 @@ t.test('reads the body of such a request, with a length', async t => {
 t.test('reads the body of such a request, in chunks', async t => {
   const { port } = await start(t)
   const peer = await rawConnect(port)
-  peer.write(`${head('POST /mirror HTTP/1.1', [...H2C, 'Content-Type: application/json', 'Transfer-Encoding: chunked'])}5\r\n{"a":\r\n`)
+  peer.write(
+    `${head('POST /mirror HTTP/1.1', [
+      ...H2C, 'Content-Type: application/json', 'Transfer-Encoding: chunked'
+    ])}5\r\n{"a":\r\n`
+  )
   peer.write('2\r\n1}\r\n0\r\n\r\n')
   const { status, body } = await peer.answer()
   t.equal(status, 200)
@@ -181,17 +200,27 @@ t.test('closes at once although a handshake was refused just before', async t =>
   t.equal(await openConnections(app), 0)
 })
 
-// `app.close()` waited for every connection, and Node stops its own time limits then: one that had sent nothing, or half of something, held up a host for ever.
+// `app.close()` waited for every connection, and Node stops its own time limits then: one that had
+// sent nothing, or half of something, held up a host for ever.
 
-/** A host application. Its `closeTimeoutMs` is short where a test has to wait for it, and far beyond the test's time where it must not matter. */
-async function host (t: Test, closeTimeoutMs: number, before: (app: FastifyInstance) => Promise<void> | void = () => {}): Promise<FastifyInstance> {
+/**
+ * A host application. Its `closeTimeoutMs` is short where a test has to wait for it, and far beyond
+ * the test's time where it must not matter.
+ */
+async function host (
+  t: Test, closeTimeoutMs: number, before: (app: FastifyInstance) => Promise<void> | void = () => {}
+): Promise<FastifyInstance> {
   const app = Fastify()
   t.teardown(() => app.close())
   await before(app)
   await app.register(sessionManager, { limits: SESSION_LIMITS })
   await app.register(dispatcher, { limits: DISPATCHER_LIMITS })
   await app.register(websocketGateway, {
-    authenticate: placeholderAuthenticator(), allowedOrigins: [], upgradesPerMinute: 1000, limits: GATEWAY_LIMITS, closeTimeoutMs
+    authenticate: placeholderAuthenticator(),
+    allowedOrigins: [],
+    upgradesPerMinute: 1000,
+    limits: GATEWAY_LIMITS,
+    closeTimeoutMs
   })
   return app
 }
@@ -234,7 +263,8 @@ for (const [what, open] of Object.entries(LEFT_OPEN)) {
 
 const UNFINISHED: Record<string, string> = {
   'half a request': 'GET /plain HTTP/1.1\r\nHost: loc',
-  'half a body': 'POST /mirror HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{',
+  'half a body': 'POST /mirror HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ' +
+    '100\r\n\r\n{',
   'half a handshake': handshake('/ws').slice(0, -2),
   'a request, and half of another one': `${PLAIN}GET /pl`,
   'the first bytes of TLS': '\x16\x03\x01',
@@ -256,9 +286,11 @@ for (const [what, bytes] of Object.entries(UNFINISHED)) {
   })
 }
 
-t.test('close() waits for a request that is under way, answers it with Connection: close, and then does not wait for its client', async t => {
+t.test('close() waits for a request under way, answers it with Connection: close, not for its client', async t => {
   let answer: (value: string) => void = () => {}
-  const app = await host(t, NEVER_MS, app => { app.get('/slow', async () => await new Promise<string>(resolve => { answer = resolve })) })
+  const app = await host(t, NEVER_MS, app => {
+    app.get('/slow', async () => await new Promise<string>(resolve => { answer = resolve }))
+  })
   const peer = await rawConnect(await listen(app))
   peer.write('GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n')
   await eventually('asked', () => answer.length > 0)
@@ -303,7 +335,11 @@ t.test('close() ends silent connections on every address that a name stands for'
   await app.listen({ port: 0, host: 'localhost' })
   const peers = (app.addresses() as AddressInfo[]).map(({ address, port }) => {
     const peer = connect(port, address)
-    return { connected: new Promise(resolve => { peer.once('connect', resolve) }), ended: new Promise(resolve => { peer.once('close', resolve) }), peer }
+    return {
+      connected: new Promise(resolve => { peer.once('connect', resolve) }),
+      ended: new Promise(resolve => { peer.once('close', resolve) }),
+      peer
+    }
   })
   for (const { peer, connected } of peers) {
     peer.resume().on('error', () => {})
@@ -313,10 +349,13 @@ t.test('close() ends silent connections on every address that a name stands for'
   await Promise.all(peers.map(async ({ ended }) => await ended))
 })
 
-// A hook in front of @fastify/websocket's own answers a handshake of which nobody knows that it is one: its socket stayed open, and close() hung.
+// A hook in front of @fastify/websocket's own answers a handshake of which nobody knows that it is
+// one: its socket stayed open, and close() hung.
 
 const REFUSING: Record<string, (app: FastifyInstance) => void> = {
-  throws: app => { app.addHook('onRequest', async () => { throw Object.assign(new Error('no'), { statusCode: 403 }) }) },
+  throws: app => {
+    app.addHook('onRequest', async () => { throw Object.assign(new Error('no'), { statusCode: 403 }) })
+  },
   answers: app => { app.addHook('onRequest', async (_request, reply) => await reply.code(403).send('no')) },
   hijacks: app => {
     app.addHook('onRequest', async (_request, reply) => {
@@ -351,7 +390,11 @@ t.test('the order of plugins makes no difference to what is left open', async t 
     await scope.register(sessionManager, { limits: SESSION_LIMITS })
     await scope.register(dispatcher, { limits: DISPATCHER_LIMITS })
     await scope.register(websocketGateway, {
-      authenticate: placeholderAuthenticator(), allowedOrigins: [], upgradesPerMinute: 1000, limits: GATEWAY_LIMITS, closeTimeoutMs: NEVER_MS
+      authenticate: placeholderAuthenticator(),
+      allowedOrigins: [],
+      upgradesPerMinute: 1000,
+      limits: GATEWAY_LIMITS,
+      closeTimeoutMs: NEVER_MS
     })
     await scope.register(rateLimit, { requestsPerMinute: 1000 })
   })
@@ -386,7 +429,9 @@ for (const how of ['open', 'closed', 'terminated', 'refused'] as const) {
 
 t.test('a handshake behind a request that is not answered yet is answered after it', async t => {
   let answer: (value: string) => void = () => {}
-  const app = await host(t, NEVER_MS, app => { app.get('/slow', async () => await new Promise<string>(resolve => { answer = resolve })) })
+  const app = await host(t, NEVER_MS, app => {
+    app.get('/slow', async () => await new Promise<string>(resolve => { answer = resolve }))
+  })
   const peer = await rawConnect(await listen(app))
   peer.write(`GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n${handshake('/ws')}`)
   await eventually('asked', () => answer.length > 0)
@@ -403,7 +448,9 @@ t.test('requests over a Unix socket are served', async t => {
   t.teardown(() => other.close())
   await other.register(sessionManager, { limits: SESSION_LIMITS })
   await other.register(dispatcher, { limits: DISPATCHER_LIMITS })
-  await other.register(websocketGateway, { authenticate: placeholderAuthenticator(), allowedOrigins: [], upgradesPerMinute: 1000, limits: GATEWAY_LIMITS })
+  await other.register(websocketGateway, {
+    authenticate: placeholderAuthenticator(), allowedOrigins: [], upgradesPerMinute: 1000, limits: GATEWAY_LIMITS
+  })
   other.get('/plain', async () => 'plain')
   await other.listen({ path })
   const text = await new Promise<string>(resolve => {

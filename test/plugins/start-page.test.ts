@@ -12,15 +12,24 @@ t.test('a browser gets a page whose links are all there, a program gets the same
   const app = await buildTestApp(t, { version: '1.2.3' })
   const page = await app.inject({ url: '/', headers: { accept: BROWSER } })
   t.equal(page.statusCode, 200)
-  t.match(page.headers, { 'content-type': 'text/html; charset=utf-8', vary: 'accept', 'content-security-policy': String })
+  t.match(page.headers, {
+    'content-type': 'text/html; charset=utf-8', vary: 'accept', 'content-security-policy': String
+  })
   t.match(page.body, /Holdfast 1\.2\.3/)
   const links = [...page.body.matchAll(/href="([^"]+)"/g)].map(([, href]) => href as string)
   t.ok(links.length >= 4)
   for (const link of links) t.ok((await app.inject(link)).statusCode < 400, link)
 
-  for (const accept of [undefined, '*/*', 'application/json', 'application/json, text/plain, */*', 'application/json, text/html;q=0.5', 'text/html;q=0']) {
+  for (const accept of [
+    undefined, '*/*', 'application/json', 'application/json, text/plain, */*', 'application/json, text/html;q=0.5',
+    'text/html;q=0'
+  ]) {
     const answer = await app.inject({ url: '/', headers: accept === undefined ? {} : { accept } })
-    t.match(answer.json(), { name: 'holdfast', version: '1.2.3', clients: '/ws', operators: '/sessions', description: '/openapi.json' }, String(accept))
+    t.match(
+      answer.json(),
+      { name: 'holdfast', version: '1.2.3', clients: '/ws', operators: '/sessions', description: '/openapi.json' },
+      String(accept)
+    )
   }
   for (const accept of ['text/html', 'TEXT/HTML', 'text/html, application/json', 'text/html;q=0.9, */*;q=0.1']) {
     t.match((await app.inject({ url: '/', headers: { accept } })).headers['content-type'], 'text/html', accept)

@@ -10,10 +10,18 @@ import dispatcher from '../../plugins/dispatcher.js'
 import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway, { websocketOptions } from '../../plugins/websocket-gateway.js'
 import { OPCODE, handshake, rawConnect, rawUpgrade, wireFrame } from '../helpers/raw-socket.js'
-import { DISPATCHER_LIMITS, GATEWAY_LIMITS, SESSION_LIMITS, createPluginApp, eventually, listen, type PluginAppOptions } from '../helpers/server.js'
+import {
+  DISPATCHER_LIMITS, GATEWAY_LIMITS, SESSION_LIMITS, createPluginApp, eventually, listen, type PluginAppOptions
+} from '../helpers/server.js'
 import { connectFull, connectSocket, injectSocket, resumeEntry, type TestSocket } from '../helpers/socket.js'
 
-const GATEWAY = { authenticate: placeholderAuthenticator(), allowedOrigins: [], upgradesPerMinute: 1000, closeTimeoutMs: 300, limits: GATEWAY_LIMITS }
+const GATEWAY = {
+  authenticate: placeholderAuthenticator(),
+  allowedOrigins: [],
+  upgradesPerMinute: 1000,
+  closeTimeoutMs: 300,
+  limits: GATEWAY_LIMITS
+}
 
 async function injected (t: Test, options: PluginAppOptions = {}): Promise<FastifyInstance> {
   const app = await createPluginApp(options)
@@ -21,13 +29,17 @@ async function injected (t: Test, options: PluginAppOptions = {}): Promise<Fasti
   return app
 }
 
-async function listening (t: Test, options: PluginAppOptions = {}): Promise<{ app: FastifyInstance, port: number, url: string }> {
+async function listening (
+  t: Test, options: PluginAppOptions = {}
+): Promise<{ app: FastifyInstance, port: number, url: string }> {
   const app = await injected(t, options)
   const port = await listen(app)
   return { app, port, url: `ws://127.0.0.1:${port}/ws` }
 }
 
-async function open (t: Test, app: FastifyInstance, protocols?: string[]): Promise<{ socket: TestSocket, sessionId: string }> {
+async function open (
+  t: Test, app: FastifyInstance, protocols?: string[]
+): Promise<{ socket: TestSocket, sessionId: string }> {
   const socket = await injectSocket(app, protocols === undefined ? {} : { protocols })
   t.teardown(() => socket.ws.terminate())
   const hello = await socket.next()
@@ -65,16 +77,25 @@ t.test('the founding note on the basic profile', async t => {
     ['an object', own => ({ toString: own })]
   ]
   for (const [name, make] of invalid) {
-    t.test(`P-9 an invalid session is answered with the sentence of the note, and the socket is closed: ${name}`, async t => {
+    t.test(`P-9 an invalid session gets the sentence of the note, and the socket is closed: ${name}`, async t => {
       const app = await injected(t)
       const { socket, sessionId } = await open(t, app)
       const other = await open(t, app)
       const before = app.sessionManager.peekSession(other.sessionId)
       socket.send({ sessionId: make(sessionId, other.sessionId), command: 'context.set', payload: { owned: true } })
-      t.match(await socket.next(), { type: 'error', payload: 'Invalid or expired session.', code: 'SESSION_INVALID', seq: undefined })
-      t.match(await socket.next(), { type: 'goodbye', payload: { code: 4409, reason: 'session_invalid', action: 'stop' } })
+      t.match(await socket.next(), {
+        type: 'error', payload: 'Invalid or expired session.', code: 'SESSION_INVALID', seq: undefined
+      })
+      t.match(await socket.next(), {
+        type: 'goodbye',
+        payload: { code: 4409, reason: 'session_invalid', action: 'stop' }
+      })
       t.strictSame(await socket.nextClose(), { code: 4409, reason: 'session_invalid' })
-      t.strictSame(app.sessionManager.peekSession(other.sessionId)?.context, before?.context, 'nothing was done to the other session')
+      t.strictSame(
+        app.sessionManager.peekSession(other.sessionId)?.context,
+        before?.context,
+        'nothing was done to the other session'
+      )
       t.equal(app.sessionManager.peekSession(other.sessionId)?.state, 'active')
     })
   }
@@ -88,8 +109,10 @@ t.test('the founding note on the basic profile', async t => {
   })
 
   for (const [name, leave] of [
-    ['closes with 1000', (s: TestSocket) => { s.ws.close(1000) }], ['closes without a code', (s: TestSocket) => { s.ws.close() }],
-    ['closes with 1001', (s: TestSocket) => { s.ws.close(1001) }], ['breaks the connection', (s: TestSocket) => { s.ws.terminate() }],
+    ['closes with 1000', (s: TestSocket) => { s.ws.close(1000) }],
+    ['closes without a code', (s: TestSocket) => { s.ws.close() }],
+    ['closes with 1001', (s: TestSocket) => { s.ws.close(1001) }],
+    ['breaks the connection', (s: TestSocket) => { s.ws.terminate() }],
     ['closes with a code of its own', (s: TestSocket) => { s.ws.close(4999) }]
   ] as const) {
     t.test(`P-37 its session ends when the client ${name}`, async t => {
@@ -116,7 +139,9 @@ t.test('the founding note on the basic profile', async t => {
 
 t.test('P-2 and P-3 the subprotocol', async t => {
   const seen: (string | undefined)[] = []
-  const { app, port, url } = await listening(t, { options: { authenticate: ({ token }) => { seen.push(token); return { userId: 'ada' } } } })
+  const { app, port, url } = await listening(
+    t, { options: { authenticate: ({ token }) => { seen.push(token); return { userId: 'ada' } } } }
+  )
 
   const offers: [string[], string][] = [
     [['holdfast.v1'], 'holdfast.v1'],
@@ -133,11 +158,15 @@ t.test('P-2 and P-3 the subprotocol', async t => {
     })
   }
 
-  for (const protocol of ['chat', 'auth.dG9rZW4', 'holdfast.v2', 'Holdfast.v1', 'holdfast.v1x', 'a, b, c, d, e, f, g, h, holdfast.v1']) {
+  for (const protocol of [
+    'chat', 'auth.dG9rZW4', 'holdfast.v2', 'Holdfast.v1', 'holdfast.v1x', 'a, b, c, d, e, f, g, h, holdfast.v1'
+  ]) {
     t.test(`P-2 an offer without it is refused: ${protocol}`, async t => {
       const { answer, raw } = await rawUpgrade(port, { 'Sec-WebSocket-Protocol': protocol })
       t.equal(answer.status, 400)
-      t.match(JSON.parse(answer.body), { statusCode: 400, code: 'SUBPROTOCOL_UNSUPPORTED', error: 'Bad Request', message: String })
+      t.match(JSON.parse(answer.body), {
+        statusCode: 400, code: 'SUBPROTOCOL_UNSUPPORTED', error: 'Bad Request', message: String
+      })
       await raw.ended
     })
   }
@@ -163,7 +192,9 @@ t.test('P-2 and P-3 the subprotocol', async t => {
   })
 
   t.test('P-1 no extension is negotiated', async t => {
-    const { raw, answer } = await rawUpgrade(port, { 'Sec-WebSocket-Extensions': 'permessage-deflate; client_max_window_bits' })
+    const { raw, answer } = await rawUpgrade(
+      port, { 'Sec-WebSocket-Extensions': 'permessage-deflate; client_max_window_bits' }
+    )
     t.equal(answer.status, 101)
     t.equal(answer.headers['sec-websocket-extensions'], undefined)
     raw.reset()
@@ -194,7 +225,11 @@ t.test('P-4 refusals before the upgrade', async t => {
     ] as [string, Record<string, string | null>, string?][]) {
       const answer = await attempt(headers, requestLine)
       t.ok(answer.status === 400 || (answer.status === 426 && name.includes('ersion')), `${name}: ${answer.status}`)
-      t.match(JSON.parse(answer.body || '{}'), { statusCode: answer.status, code: String, error: String, message: String }, `${name} has a body: ${answer.body}`)
+      t.match(
+        JSON.parse(answer.body || '{}'),
+        { statusCode: answer.status, code: String, error: String, message: String },
+        `${name} has a body: ${answer.body}`
+      )
     }
     const raw = await rawConnect(port)
     raw.write(handshake().replace('Host: localhost', 'Host: localhost\r\nHost: evil.example'))
@@ -219,7 +254,16 @@ t.test('P-4 refusals before the upgrade', async t => {
   })
 
   t.test('401 without valid credentials, and it is not told why', async t => {
-    const { port } = await listening(t, { options: { authenticate: () => { throw new HoldfastError('UNAUTHENTICATED', { cause: new Error('signature of kid 7 is wrong') }) } } })
+    const { port } = await listening(
+      t,
+      {
+        options: {
+          authenticate: () => {
+            throw new HoldfastError('UNAUTHENTICATED', { cause: new Error('signature of kid 7 is wrong') })
+          }
+        }
+      }
+    )
     const answer = await refused(port)({})
     t.equal(answer.status, 401)
     t.match(JSON.parse(answer.body), { statusCode: 401, code: 'UNAUTHENTICATED' })
@@ -227,12 +271,16 @@ t.test('P-4 refusals before the upgrade', async t => {
   })
 
   t.test('403 for a user who may not', async t => {
-    const { port } = await listening(t, { options: { authenticate: async () => { throw new HoldfastError('FORBIDDEN') } } })
+    const { port } = await listening(
+      t, { options: { authenticate: async () => { throw new HoldfastError('FORBIDDEN') } } }
+    )
     t.equal((await refused(port)({})).status, 403)
   })
 
   t.test('503 with Retry-After where credentials cannot be checked', async t => {
-    const { port } = await listening(t, { options: { authenticate: () => { throw new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 2500 }) } } })
+    const { port } = await listening(
+      t, { options: { authenticate: () => { throw new HoldfastError('AUTH_UNAVAILABLE', { retryAfterMs: 2500 }) } } }
+    )
     const answer = await refused(port)({})
     t.equal(answer.status, 503)
     t.equal(answer.headers['retry-after'], '3')
@@ -259,7 +307,10 @@ t.test('P-4 refusals before the upgrade', async t => {
   })
 
   t.test('429 with Retry-After above the handshakes per minute, where @fastify/rate-limit is registered', async t => {
-    const { port } = await listening(t, { options: { upgradesPerMinute: 3 }, before: async app => { await app.register(rateLimit, { global: false }) } })
+    const { port } = await listening(t, {
+      options: { upgradesPerMinute: 3 },
+      before: async app => { await app.register(rateLimit, { global: false }) }
+    })
     for (let i = 0; i < 3; i++) {
       const { raw, answer } = await rawUpgrade(port)
       t.equal(answer.status, 101)
@@ -280,7 +331,9 @@ t.test('P-4 refusals before the upgrade', async t => {
   })
 
   t.test('no answer shows a stack, a path or text of a library', async t => {
-    const { port } = await listening(t, { options: { authenticate: () => { throw new Error('connect ECONNREFUSED 10.0.0.7:5432 password=hunter2') } } })
+    const { port } = await listening(
+      t, { options: { authenticate: () => { throw new Error('connect ECONNREFUSED 10.0.0.7:5432 password=hunter2') } } }
+    )
     const answer = await refused(port)({})
     t.ok(answer.status === 500 || answer.status === 401 || answer.status === 503, String(answer.status))
     t.notMatch(answer.body, /hunter2|10\.0\.0\.7|ECONN/)
@@ -305,24 +358,37 @@ t.test('P-53 a client that cannot read a status', async t => {
     return goodbye
   }
   const refusal = (code: ErrorCode, retryAfterMs?: number): PluginAppOptions => ({
-    options: { authenticate: async () => { throw new HoldfastError(code, retryAfterMs === undefined ? {} : { retryAfterMs }) } }
+    options: {
+      authenticate: async () => { throw new HoldfastError(code, retryAfterMs === undefined ? {} : { retryAfterMs }) }
+    }
   })
   const goodbye = (payload: object): object => ({ type: 'goodbye', payload })
 
   t.test('is told that its credentials are not valid', async t => {
-    t.strictSame(await goodbyeOf(t, refusal('UNAUTHENTICATED')), goodbye({ code: 4401, reason: 'unauthenticated', action: 'stop' }))
+    t.strictSame(
+      await goodbyeOf(t, refusal('UNAUTHENTICATED')), goodbye({ code: 4401, reason: 'unauthenticated', action: 'stop' })
+    )
   })
   t.test('is told that it may not connect', async t => {
     t.strictSame(await goodbyeOf(t, refusal('FORBIDDEN')), goodbye({ code: 4403, reason: 'forbidden', action: 'stop' }))
   })
   t.test('is told that its credentials cannot be checked now', async t => {
-    t.strictSame(await goodbyeOf(t, refusal('AUTH_UNAVAILABLE', 2500)), goodbye({ code: 4105, reason: 'auth_unavailable', action: 'resume_later', retryAfterMs: 2500 }))
+    t.strictSame(
+      await goodbyeOf(t, refusal('AUTH_UNAVAILABLE', 2500)),
+      goodbye({ code: 4105, reason: 'auth_unavailable', action: 'resume_later', retryAfterMs: 2500 })
+    )
   })
   t.test('is told of a quota, and that it may come back', async t => {
-    t.match(await goodbyeOf(t, { sessions: { maxSessionsPerUser: 1 } }, 1), goodbye({ code: 4429, reason: 'quota', action: 'resume_later', retryAfterMs: Number }))
+    t.match(
+      await goodbyeOf(t, { sessions: { maxSessionsPerUser: 1 } }, 1),
+      goodbye({ code: 4429, reason: 'quota', action: 'resume_later', retryAfterMs: Number })
+    )
   })
   t.test('is told that the server is full', async t => {
-    t.match(await goodbyeOf(t, { sessions: { maxSessions: 1 } }, 1), goodbye({ code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: Number }))
+    t.match(
+      await goodbyeOf(t, { sessions: { maxSessions: 1 } }, 1),
+      goodbye({ code: 4104, reason: 'overloaded', action: 'resume_later', retryAfterMs: Number })
+    )
   })
 
   t.test('is told that the node drains', async t => {
@@ -336,7 +402,9 @@ t.test('P-53 a client that cannot read a status', async t => {
   t.test('gets a status all the same for what is refused before its offer is looked at', async t => {
     const { port } = await listening(t)
     const entries = { 'Sec-WebSocket-Protocol': offer.join(', ') }
-    for (const [headers, status] of [[{ Origin: 'https://evil.example' }, 403], [{ 'Sec-WebSocket-Key': 'short' }, 400]] as const) {
+    for (const [headers, status] of [
+      [{ Origin: 'https://evil.example' }, 403], [{ 'Sec-WebSocket-Key': 'short' }, 400]
+    ] as const) {
       const { raw, answer } = await rawUpgrade(port, { ...entries, ...headers })
       raw.reset()
       t.equal(answer.status, status)
@@ -353,7 +421,9 @@ t.test('P-53 a client that cannot read a status', async t => {
 })
 
 t.test('origins', async t => {
-  const allowedOrigins = ['https://app.example', 'http://localhost:5173', 'https://*.preview.example', 'capacitor://localhost']
+  const allowedOrigins = [
+    'https://app.example', 'http://localhost:5173', 'https://*.preview.example', 'capacitor://localhost'
+  ]
   const { port } = await listening(t, { options: { allowedOrigins } })
   const status = async (origin: string, host = `127.0.0.1:${port}`): Promise<number> => {
     const { raw, answer } = await rawUpgrade(port, { Origin: origin, Host: host })
@@ -361,14 +431,17 @@ t.test('origins', async t => {
     return answer.status
   }
   for (const origin of [
-    'https://app.example', 'https://app.example:443', 'http://localhost:5173', `http://127.0.0.1:${port}`, 'https://pr-7.preview.example',
+    'https://app.example', 'https://app.example:443', 'http://localhost:5173', `http://127.0.0.1:${port}`,
+    'https://pr-7.preview.example',
     'capacitor://localhost'
   ]) {
     t.test(`allowed: ${origin.replace(String(port), 'port')}`, async t => { t.equal(await status(origin), 101) })
   }
   for (const origin of [
-    'https://evil.example', 'null', 'https://app.example.evil.example', 'https://app.example:444', 'http://app.example', 'https://APP.example@evil.example',
-    'file://', 'https://app.example/', 'https://sub.app.example', '', 'data:text/html,x', 'https://app.example, https://evil.example',
+    'https://evil.example', 'null', 'https://app.example.evil.example', 'https://app.example:444', 'http://app.example',
+    'https://APP.example@evil.example',
+    'file://', 'https://app.example/', 'https://sub.app.example', '', 'data:text/html,x',
+    'https://app.example, https://evil.example',
     'https://preview.example', 'https://evilpreview.example', 'ionic://localhost'
   ]) {
     t.test(`refused: ${JSON.stringify(origin)}`, async t => { t.equal(await status(origin), 403) })
@@ -376,15 +449,19 @@ t.test('origins', async t => {
 
   t.test('the server\'s own origin, with the default port spelled out on either side', async t => {
     for (const [origin, host, expected] of [
-      ['https://own.example', 'own.example:443', 101], ['https://own.example:443', 'own.example', 101], ['http://own.example', 'own.example:80', 101],
-      ['http://own.example', 'own.example:443', 403], ['https://own.example', 'own.example:80', 403], ['capacitor://own.example', 'own.example', 403]
+      ['https://own.example', 'own.example:443', 101], ['https://own.example:443', 'own.example', 101],
+      ['http://own.example', 'own.example:80', 101],
+      ['http://own.example', 'own.example:443', 403], ['https://own.example', 'own.example:80', 403],
+      ['capacitor://own.example', 'own.example', 403]
     ] as const) t.equal(await status(origin, host), expected, `${origin} at ${host}`)
   })
 
   t.test('behind a trusted proxy the name that the page used is the one that the proxy was called by', async t => {
     const forward = async (server: object): Promise<number> => {
       const { port } = await listening(t, { server })
-      const { raw, answer } = await rawUpgrade(port, { Origin: 'https://own.example', Host: 'backend:3000', 'X-Forwarded-Host': 'own.example' })
+      const { raw, answer } = await rawUpgrade(port, {
+        Origin: 'https://own.example', Host: 'backend:3000', 'X-Forwarded-Host': 'own.example'
+      })
       raw.reset()
       return answer.status
     }
@@ -393,7 +470,9 @@ t.test('origins', async t => {
   })
 
   t.test('a list with an entry that could have no effect stops the start', async t => {
-    await t.rejects(listening(t, { options: { allowedOrigins: ['https://app.example/login'] } }), { code: 'CONFIG_INVALID' })
+    await t.rejects(
+      listening(t, { options: { allowedOrigins: ['https://app.example/login'] } }), { code: 'CONFIG_INVALID' }
+    )
   })
 
   t.test('a client that is no browser sends none and is let in', async t => {
@@ -436,7 +515,9 @@ t.test('an authenticate that fails again and again is logged once a minute', asy
       t.equal(answer.status, 503)
     }
   }
-  const told = (msg: string): unknown[] => lines.filter(line => line.msg === msg).map(({ level, suppressed }) => ({ level, suppressed }))
+  const told = (msg: string): unknown[] => lines.filter(line => line.msg === msg).map(({ level, suppressed }) => ({
+    level, suppressed
+  }))
   await knock(30)
   t.same(told('authenticate failed'), [{ level: 50, suppressed: 0 }])
   clock.at = 60_000
@@ -450,7 +531,9 @@ t.test('an authenticate that fails again and again is logged once a minute', asy
 t.test('the authenticate option', async t => {
   t.test('is told token, headers, address and url', async t => {
     let told: AuthRequest | undefined
-    const { url } = await listening(t, { options: { authenticate: request => { told = request; return { userId: 'ada' } } } })
+    const { url } = await listening(
+      t, { options: { authenticate: request => { told = request; return { userId: 'ada' } } } }
+    )
     const socket = await connectSocket(`${url}?room=7`, { headers: { authorization: 'Bearer abc' } })
     t.teardown(() => socket.ws.terminate())
     t.match(told, { token: 'abc', address: '127.0.0.1', url: '/ws?room=7', headers: { host: String } })
@@ -458,9 +541,12 @@ t.test('the authenticate option', async t => {
   })
 
   const nonsense: [string, unknown][] = [
-    ['undefined', undefined], ['null', null], ['a string', 'ada'], ['an empty user', { userId: '' }], ['a number for a user', { userId: 7 }],
-    ['a user with a line break', { userId: 'ada\nlevel=fatal' }], ['a user of 129 characters', { userId: 'x'.repeat(129) }],
-    ['an expiry that is no number', { userId: 'ada', expiresAt: 'tomorrow' }], ['an expiry of NaN', { userId: 'ada', expiresAt: NaN }]
+    ['undefined', undefined], ['null', null], ['a string', 'ada'], ['an empty user', { userId: '' }],
+    ['a number for a user', { userId: 7 }],
+    ['a user with a line break', { userId: 'ada\nlevel=fatal' }],
+    ['a user of 129 characters', { userId: 'x'.repeat(129) }],
+    ['an expiry that is no number', { userId: 'ada', expiresAt: 'tomorrow' }],
+    ['an expiry of NaN', { userId: 'ada', expiresAt: NaN }]
   ]
   for (const [name, answer] of nonsense) {
     t.test(`an answer that is no principal is 401: ${name}`, async t => {
@@ -473,7 +559,8 @@ t.test('the authenticate option', async t => {
   }
 
   t.test('one that throws what is no error is answered and harms nobody', async t => {
-    const { port } = await listening(t, { options: { authenticate: () => { throw 'no' as unknown as Error } } }) // eslint-disable-line no-throw-literal
+    // eslint-disable-next-line no-throw-literal
+    const { port } = await listening(t, { options: { authenticate: () => { throw 'no' as unknown as Error } } })
     const { raw, answer } = await rawUpgrade(port)
     t.ok(answer.status >= 400)
     await raw.ended
@@ -508,7 +595,15 @@ t.test('the authenticate option', async t => {
 
   t.test('one that hangs is 503 with Retry-After in the end, and what it answers later has no effect', async t => {
     let release: (value: Principal) => void = () => {}
-    const { app, port } = await listening(t, { options: { authTimeoutMs: 50, authenticate: async () => await new Promise<Principal>(resolve => { release = resolve }) } })
+    const { app, port } = await listening(
+      t,
+      {
+        options: {
+          authTimeoutMs: 50,
+          authenticate: async () => await new Promise<Principal>(resolve => { release = resolve })
+        }
+      }
+    )
     const { raw, answer } = await rawUpgrade(port)
     t.equal(answer.status, 503)
     t.match(JSON.parse(answer.body), { code: 'AUTH_UNAVAILABLE' })
@@ -521,7 +616,10 @@ t.test('the authenticate option', async t => {
 
   t.test('P-47 a connection is closed with 4202 when its credentials expire, and resumes with fresh ones', async t => {
     let expiresAt = Date.now() + 300
-    const { app, url } = await listening(t, { gateway: { heartbeatMs: 400 }, options: { authenticate: () => ({ userId: 'ada', expiresAt }) } })
+    const { app, url } = await listening(t, {
+      gateway: { heartbeatMs: 400 },
+      options: { authenticate: () => ({ userId: 'ada', expiresAt }) }
+    })
     const { socket, hello } = await connectFull(url)
     t.match(await socket.nextOf('goodbye'), { payload: { code: 4202, action: 'resume' } })
     t.equal((await socket.nextClose()).code, 4202)
@@ -533,7 +631,9 @@ t.test('the authenticate option', async t => {
   })
 
   t.test('P-47 credentials that have expired already are not let in', async t => {
-    const { app, port } = await listening(t, { options: { authenticate: () => ({ userId: 'ada', expiresAt: Date.now() - 1000 }) } })
+    const { app, port } = await listening(
+      t, { options: { authenticate: () => ({ userId: 'ada', expiresAt: Date.now() - 1000 }) } }
+    )
     const { raw, answer } = await rawUpgrade(port)
     raw.reset()
     t.equal(answer.status, 401)
@@ -549,13 +649,19 @@ t.test('the authenticate option', async t => {
     t.teardown(() => { first.socket.ws.terminate(); second.socket.ws.terminate() })
     t.match(second.hello, { type: 'session_created', payload: { userId: 'mallory', previous: { reason: 'unknown' } } })
     t.notOk('lastCommand' in second.hello.payload.previous)
-    t.equal(app.sessionManager.peekSession(first.hello.payload.sessionId as string)?.state, 'active', 'the session was not taken over')
+    t.equal(
+      app.sessionManager.peekSession(first.hello.payload.sessionId as string)?.state,
+      'active',
+      'the session was not taken over'
+    )
   })
 })
 
 t.test('200 handshakes at once are all let in', async t => {
   const { app, port } = await listening(t, { unlimitedUserId: 'human_reviewer_1' })
-  const raws = await Promise.all(Array.from({ length: 200 }, async (_, i) => await rawUpgrade(port, i % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' })))
+  const raws = await Promise.all(Array.from({ length: 200 }, async (_, i) => await rawUpgrade(
+    port, i % 2 === 0 ? {} : { 'Sec-WebSocket-Protocol': 'holdfast.v1' }
+  )))
   t.ok(raws.every(({ answer }) => answer.status === 101))
   t.equal(app.sessionManager.countSessions().active, 200)
   for (const { raw } of raws) raw.reset()
@@ -572,7 +678,10 @@ t.test('quotas', async t => {
   })
 
   t.test('20 upgrades at once do not get past a quota of 5', async t => {
-    const { app, port } = await listening(t, { sessions: { maxSessionsPerUser: 5 }, options: { authenticate: async () => { await turn(); return { userId: 'ada' } } } })
+    const { app, port } = await listening(t, {
+      sessions: { maxSessionsPerUser: 5 },
+      options: { authenticate: async () => { await turn(); return { userId: 'ada' } } }
+    })
     const raws = await Promise.all(Array.from({ length: 20 }, async () => await rawUpgrade(port)))
     t.teardown(() => { for (const { raw } of raws) raw.reset() })
     t.ok(app.sessionManager.countSessions().total <= 5, `${app.sessionManager.countSessions().total} sessions`)
@@ -584,11 +693,18 @@ t.test('logs', async t => {
     const lines: string[] = []
     const { app, url, port } = await listening(t, {
       server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } },
-      options: { authenticate: ({ token }) => { if (token?.includes('WRONG') === true) throw new HoldfastError('UNAUTHENTICATED'); return { userId: 'ada' } } }
+      options: {
+        authenticate: ({ token }) => {
+          if (token?.includes('WRONG') === true) throw new HoldfastError('UNAUTHENTICATED')
+          return { userId: 'ada' }
+        }
+      }
     })
     app.dispatcher.command('crash', {}, () => { throw new Error('broke') })
     const secret = 'S3CR3T'
-    const first = await connectFull(url, [`auth.${Buffer.from(`${secret}-sub`).toString('base64url')}`], { authorization: `Bearer ${secret}-header` })
+    const first = await connectFull(
+      url, [`auth.${Buffer.from(`${secret}-sub`).toString('base64url')}`], { authorization: `Bearer ${secret}-header` }
+    )
     first.socket.send({ command: 'echo', payload: { note: `${secret}-payload` }, id: 1 })
     await first.socket.next()
     first.socket.send({ command: 'crash', payload: `${secret}-payload`, id: 2 })
@@ -606,14 +722,21 @@ t.test('logs', async t => {
     await rawUpgrade(port, { 'Sec-WebSocket-Protocol': `chat.${secret}` })
     await eventually('logged', () => lines.some(line => line.includes('session ended')))
     const log = lines.join('')
-    const tokens = [secret, Buffer.from(`${secret}-sub`).toString('base64url'), first.hello.payload.resumeToken as string, second.hello.payload.resumeToken as string]
-    for (const token of tokens) t.notOk(log.includes(token), `${token}: ${lines.find(line => line.includes(token)) ?? ''}`)
+    const tokens = [
+      secret, Buffer.from(`${secret}-sub`).toString('base64url'), first.hello.payload.resumeToken as string,
+      second.hello.payload.resumeToken as string
+    ]
+    for (const token of tokens) {
+      t.notOk(log.includes(token), `${token}: ${lines.find(line => line.includes(token)) ?? ''}`)
+    }
     t.ok(log.includes(first.hello.payload.sessionId as string), 'the id of the session is logged')
   })
 
   t.test('a client cannot forge a line', async t => {
     const lines: string[] = []
-    const { url } = await listening(t, { server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } } })
+    const { url } = await listening(
+      t, { server: { logger: { level: 'trace', stream: { write: (line: string) => { lines.push(line) } } } } }
+    )
     const { socket } = await connectFull(url)
     t.teardown(() => socket.ws.terminate())
     socket.send({ command: 'x\n{"level":60,"msg":"forged"}\u001b[31m', id: 1 })
@@ -626,7 +749,9 @@ t.test('logs', async t => {
 
   t.test('malformed frames cannot flood it', async t => {
     const lines: string[] = []
-    const { url } = await listening(t, { server: { logger: { level: 'info', stream: { write: (line: string) => { lines.push(line) } } } } })
+    const { url } = await listening(
+      t, { server: { logger: { level: 'info', stream: { write: (line: string) => { lines.push(line) } } } } }
+    )
     const before = lines.length
     for (let i = 0; i < 5; i++) {
       const { socket } = await connectFull(url)
@@ -641,15 +766,23 @@ t.test('wiring', async t => {
   t.test('without dispatcher or session manager registration is refused with a code', async t => {
     const app = Fastify()
     t.teardown(() => app.close())
-    await t.rejects(async () => await app.register(websocketGateway, GATEWAY), { code: /^FST_ERR_PLUGIN_(NOT_PRESENT_IN_INSTANCE|DEPENDENCY_NOT_REGISTERED)$/ })
+    await t.rejects(
+      async () => await app.register(websocketGateway, GATEWAY),
+      { code: /^FST_ERR_PLUGIN_(NOT_PRESENT_IN_INSTANCE|DEPENDENCY_NOT_REGISTERED)$/ }
+    )
   })
 
   t.test('registered twice it says so', async t => {
     const app = await injected(t)
-    await t.rejects(async () => await app.register(websocketGateway, GATEWAY), { code: 'PLUGIN_MISUSED', message: /websocket-gateway.*twice/ })
+    await t.rejects(
+      async () => await app.register(websocketGateway, GATEWAY),
+      { code: 'PLUGIN_MISUSED', message: /websocket-gateway.*twice/ }
+    )
   })
 
-  async function hostedApp (t: Test, host: (app: FastifyInstance) => Promise<void>, options: object = {}): Promise<FastifyInstance> {
+  async function hostedApp (
+    t: Test, host: (app: FastifyInstance) => Promise<void>, options: object = {}
+  ): Promise<FastifyInstance> {
     const app = Fastify()
     t.teardown(() => app.close())
     await host(app)
@@ -662,7 +795,9 @@ t.test('wiring', async t => {
   t.test('a host that registered @fastify/websocket with our options keeps its own routes beside ours', async t => {
     const app = await hostedApp(t, async app => {
       await app.register(websocket, { options: websocketOptions(65_536, 300) })
-      await app.register(async scope => { scope.get('/own', { websocket: true }, socket => { socket.send('{"type":"own"}') }) })
+      await app.register(async scope => {
+        scope.get('/own', { websocket: true }, socket => { socket.send('{"type":"own"}') })
+      })
     })
     const own = await injectSocket(app, { path: '/own' })
     t.match(await own.next(), { type: 'own' })
@@ -701,7 +836,9 @@ t.test('wiring', async t => {
 
   t.test('leaves the host its error handler, its not-found handler and its other routes', async t => {
     const app = await hostedApp(t, async app => {
-      app.setErrorHandler(async (error, _request, reply) => await reply.code(418).send({ mine: (error as Error).message }))
+      app.setErrorHandler(async (error, _request, reply) => await reply.code(418).send({
+        mine: (error as Error).message
+      }))
       app.setNotFoundHandler(async (_request, reply) => await reply.code(404).send({ mine: true }))
       app.get('/boom', async () => { throw new Error('boom') })
     })
@@ -744,10 +881,13 @@ t.test('wiring', async t => {
 
 t.test('close', async t => {
   t.test('P-42 tells every client, and leaves no handle', async t => {
-    const before = process.getActiveResourcesInfo().filter(name => name === 'Timeout' || name === 'TCPSocketWrap' || name === 'TCPServerWrap').length
+    const before = process.getActiveResourcesInfo().filter(name => name === 'Timeout' || name === 'TCPSocketWrap' ||
+      name === 'TCPServerWrap').length
     const app = await createPluginApp()
     const port = await listen(app)
-    const [full, basic] = [await connectFull(`ws://127.0.0.1:${port}/ws`), await connectSocket(`ws://127.0.0.1:${port}/ws`)]
+    const [full, basic] = [
+      await connectFull(`ws://127.0.0.1:${port}/ws`), await connectSocket(`ws://127.0.0.1:${port}/ws`)
+    ]
     const startedAt = Date.now()
     await app.close()
     t.ok(Date.now() - startedAt < 2000, `closed in ${Date.now() - startedAt} ms`)
@@ -756,7 +896,8 @@ t.test('close', async t => {
     t.equal((await full.socket.nextClose()).code, 4200)
     t.equal((await basic.nextClose()).code, 4200)
     await eventually('no handle', () =>
-      process.getActiveResourcesInfo().filter(name => name === 'Timeout' || name === 'TCPSocketWrap' || name === 'TCPServerWrap').length <= before)
+      process.getActiveResourcesInfo().filter(name => name === 'Timeout' || name === 'TCPSocketWrap' ||
+        name === 'TCPServerWrap').length <= before)
   })
 
   t.test('settles soon although a peer never answers (T8)', async t => {
@@ -786,13 +927,18 @@ t.test('close', async t => {
   })
 
   t.test('settles although a handshake came in one packet behind another request', async t => {
-    const app = await createPluginApp({ before: app => { app.get('/slow', async () => { await turn(); return { slow: true } }) } })
+    const app = await createPluginApp({
+      before: app => { app.get('/slow', async () => { await turn(); return { slow: true } }) }
+    })
     const port = await listen(app)
     const raw = await rawConnect(port)
     t.teardown(() => raw.reset())
     raw.write(`GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n${handshake()}`)
     await raw.answer().catch(() => undefined)
-    const outcome = await Promise.race([app.close().then(() => 'closed'), new Promise<string>(resolve => { setTimeout(resolve, 4000, 'still open').unref() })])
+    const outcome = await Promise.race([
+      app.close().then(() => 'closed'),
+      new Promise<string>(resolve => { setTimeout(resolve, 4000, 'still open').unref() })
+    ])
     t.equal(outcome, 'closed')
   })
 
@@ -800,7 +946,11 @@ t.test('close', async t => {
     let release: (value: Principal) => void = () => {}
     let arrived: () => void = () => {}
     const arrival = new Promise<void>(resolve => { arrived = resolve })
-    const app = await createPluginApp({ options: { authenticate: async () => { arrived(); return await new Promise<Principal>(resolve => { release = resolve }) } } })
+    const app = await createPluginApp({
+      options: {
+        authenticate: async () => { arrived(); return await new Promise<Principal>(resolve => { release = resolve }) }
+      }
+    })
     const port = await listen(app)
     const raw = await rawConnect(port)
     raw.write(handshake())
@@ -816,13 +966,18 @@ t.test('close', async t => {
   t.test('settles although authentication never answers', async t => {
     let arrived: () => void = () => {}
     const arrival = new Promise<void>(resolve => { arrived = resolve })
-    const app = await createPluginApp({ options: { authenticate: async () => { arrived(); return await new Promise<Principal>(() => {}) } } })
+    const app = await createPluginApp({
+      options: { authenticate: async () => { arrived(); return await new Promise<Principal>(() => {}) } }
+    })
     const port = await listen(app)
     const raw = await rawConnect(port)
     t.teardown(() => raw.reset())
     raw.write(handshake())
     await arrival
-    const outcome = await Promise.race([app.close().then(() => 'closed'), new Promise<string>(resolve => { setTimeout(resolve, 6000, 'still open').unref() })])
+    const outcome = await Promise.race([
+      app.close().then(() => 'closed'),
+      new Promise<string>(resolve => { setTimeout(resolve, 6000, 'still open').unref() })
+    ])
     t.equal(outcome, 'closed')
   })
 
@@ -876,7 +1031,8 @@ t.test('close', async t => {
   })
 })
 
-// ws says so in an error only: the close that follows has 1006 if the peer does not answer, and that was counted and logged.
+// ws says so in an error only: the close that follows has 1006 if the peer does not answer, and
+// that was counted and logged.
 t.test('P-8 a message that is too large is counted and logged as such', async t => {
   const { app, port } = await listening(t)
   const reasons: unknown[] = []
@@ -896,7 +1052,9 @@ t.test('frames in one packet', async t => {
     const { port } = await listening(t, { dispatcher: { commandsPerSecond: 5 } })
     const { raw } = await rawUpgrade(port, { 'Sec-WebSocket-Protocol': 'holdfast.v1' })
     await raw.nextFrame()
-    raw.write(Buffer.concat(Array.from({ length: 90 }, (_, i) => wireFrame(JSON.stringify({ command: 'ping', id: `c${i}` })))))
+    raw.write(Buffer.concat(Array.from({ length: 90 }, (_, i) => wireFrame(JSON.stringify({
+      command: 'ping', id: `c${i}`
+    })))))
     const codes: string[] = []
     for (let i = 0; i < 90; i++) {
       const frame = await raw.nextFrame()
@@ -906,7 +1064,9 @@ t.test('frames in one packet', async t => {
     }
     t.equal(codes.filter(code => code === 'result').length, 10)
     t.equal(codes.filter(code => code === 'RATE_LIMITED').length, 80)
-    raw.write(Buffer.concat(Array.from({ length: 60 }, (_, i) => wireFrame(JSON.stringify({ command: 'ping', id: `d${i}` })))))
+    raw.write(Buffer.concat(Array.from({ length: 60 }, (_, i) => wireFrame(JSON.stringify({
+      command: 'ping', id: `d${i}`
+    })))))
     t.equal(await raw.closeCode(), 4102)
     raw.reset()
   })
@@ -921,7 +1081,9 @@ t.test('frames in one packet', async t => {
     raw.write(Buffer.concat(Array.from({ length: 100 }, () => first)))
     for (let i = 0; i < 100; i++) {
       const frame = await raw.nextFrame()
-      if (frame.opcode !== OPCODE.text) return t.fail(`frame ${i} has opcode ${frame.opcode}: ${frame.payload.toString('latin1')}`)
+      if (frame.opcode !== OPCODE.text) {
+        return t.fail(`frame ${i} has opcode ${frame.opcode}: ${frame.payload.toString('latin1')}`)
+      }
       const answer = JSON.parse(frame.payload.toString()) as { seq?: number, type: string }
       if (answer.seq !== 1) return t.fail(`frame ${i}: ${JSON.stringify(answer)}`)
     }
@@ -931,7 +1093,9 @@ t.test('frames in one packet', async t => {
   t.test('P-5 frames that come in the same packet as the handshake are not lost', async t => {
     const { port } = await listening(t)
     const raw = await rawConnect(port)
-    raw.write(Buffer.concat([Buffer.from(handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1' })), wireFrame('{"command":"ping","id":1}')]))
+    raw.write(Buffer.concat([
+      Buffer.from(handshake({ 'Sec-WebSocket-Protocol': 'holdfast.v1' })), wireFrame('{"command":"ping","id":1}')
+    ]))
     t.equal((await raw.answer()).status, 101)
     t.match(JSON.parse(await raw.nextText()), { type: 'session_created' })
     t.match(JSON.parse(await raw.nextText()), { type: 'result', id: 1 })

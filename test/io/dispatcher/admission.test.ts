@@ -76,7 +76,9 @@ t.test('P-46 two seconds of commands at once, then as many as the rate gives', a
   t.equal(codeOf(session, undefined, 104), 'RATE_LIMITED')
   t.equal(codeOf(session, undefined, 105), undefined)
   t.equal(codeOf(session, undefined, 105), 'RATE_LIMITED')
-  for (let n = 0; n < 20; n++) t.equal(codeOf(session, undefined, 100_000), undefined, 'a long rest gives no more than the burst')
+  for (let n = 0; n < 20; n++) {
+    t.equal(codeOf(session, undefined, 100_000), undefined, 'a long rest gives no more than the burst')
+  }
   t.equal(codeOf(session, undefined, 100_000), 'RATE_LIMITED')
 })
 
@@ -90,22 +92,31 @@ t.test('P-46 the rate is asked before everything else: a flood of duplicates and
 
 t.test('P-46 whoever waits for retryAfterMs is let in, whatever the rate and the moment', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
-  fc.assert(fc.property(fc.integer({ min: 1, max: 5000 }), fc.array(fc.integer({ min: 0, max: 700 }), { maxLength: 60 }), (commandsPerSecond, pauses) => {
-    const limits = { commandsPerSecond, maxInFlight: 3 }
-    const session = buildRecord({ id: 'a' })
-    let now = 12_345
-    for (const pause of pauses) {
-      now += pause
-      let verdict = admit(session, undefined, now, limits)
-      for (let n = 0; verdict === undefined && n < commandsPerSecond * 3; n++) verdict = admit(session, undefined, now, limits)
-      if (verdict === undefined || verdict.kind !== 'refused') return false
-      const { retryAfterMs } = verdict.refusal
-      if (retryAfterMs === undefined || retryAfterMs < 1 || !Number.isInteger(retryAfterMs)) return false
-      now += retryAfterMs
-      if (admit(session, undefined, now, limits) !== undefined) return false
-    }
-    return true
-  }), { seed: FUZZ_SEED, numRuns: 100 })
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 5000 }),
+      fc.array(fc.integer({ min: 0, max: 700 }), { maxLength: 60 }),
+      (commandsPerSecond, pauses) => {
+        const limits = { commandsPerSecond, maxInFlight: 3 }
+        const session = buildRecord({ id: 'a' })
+        let now = 12_345
+        for (const pause of pauses) {
+          now += pause
+          let verdict = admit(session, undefined, now, limits)
+          for (let n = 0; verdict === undefined && n < commandsPerSecond * 3; n++) {
+            verdict = admit(session, undefined, now, limits)
+          }
+          if (verdict === undefined || verdict.kind !== 'refused') return false
+          const { retryAfterMs } = verdict.refusal
+          if (retryAfterMs === undefined || retryAfterMs < 1 || !Number.isInteger(retryAfterMs)) return false
+          now += retryAfterMs
+          if (admit(session, undefined, now, limits) !== undefined) return false
+        }
+        return true
+      }
+    ),
+    { seed: FUZZ_SEED, numRuns: 100 }
+  )
 })
 
 t.test('P-46 the hundredth refusal for rate without an accepted command between is abuse', async t => {

@@ -14,7 +14,10 @@ import { createDomain, type Domain, type DomainOptions, type Frame, type Peer } 
 
 type Handler = (context: CommandContext<unknown>) => unknown
 
-/** A domain with one client that has been welcomed, and an `ok` command to see whether all is still well. */
+/**
+ * A domain with one client that has been welcomed, and an `ok` command to see whether all is still
+ * well.
+ */
 function createWorld (options: DomainOptions = {}): Domain & { peer: Peer } {
   const domain = createDomain(options)
   domain.dispatcher.command('ok', {}, () => 'ok')
@@ -23,7 +26,9 @@ function createWorld (options: DomainOptions = {}): Domain & { peer: Peer } {
   return Object.assign(domain, { peer })
 }
 
-async function answersOf (world: Domain & { peer: Peer }, handler: Handler, options: { result?: ReturnType<typeof Type.Object> } = {}): Promise<Frame[]> {
+async function answersOf (
+  world: Domain & { peer: Peer }, handler: Handler, options: { result?: ReturnType<typeof Type.Object> } = {}
+): Promise<Frame[]> {
   const { dispatcher, peer, settle } = world
   dispatcher.command('it', options as object, handler as () => never)
   peer.send({ command: 'it', id: 1 })
@@ -31,12 +36,18 @@ async function answersOf (world: Domain & { peer: Peer }, handler: Handler, opti
   return peer.take()
 }
 
-interface Deferred { context: CommandContext<unknown>, resolve: (value: unknown) => void, reject: (error: unknown) => void }
+interface Deferred {
+  context: CommandContext<unknown>
+  resolve: (value: unknown) => void
+  reject: (error: unknown) => void
+}
 
 /** A command whose invocations are finished by the test. */
 function addDeferred ({ dispatcher }: Domain, name: string, options: object = {}): Deferred[] {
   const started: Deferred[] = []
-  dispatcher.command(name, options, context => new Promise<unknown>((resolve, reject) => { started.push({ context, resolve, reject }) }))
+  dispatcher.command(name, options, context => new Promise<unknown>((resolve, reject) => {
+    started.push({ context, resolve, reject })
+  }))
   return started
 }
 
@@ -59,16 +70,22 @@ t.test('P-15 unknown commands are answered, names of Object.prototype too', asyn
   const { peer, dispatcher } = createWorld()
   for (const [n, command] of ['nothing', '__proto__', 'constructor', 'toString', 'hasOwnProperty'].entries()) {
     peer.send({ command, id: n + 1 })
-    t.strictSame(peer.take(), [{ seq: n + 1, type: 'error', code: 'UNKNOWN_COMMAND', id: n + 1, payload: `No command is named "${command}".` }])
+    t.strictSame(peer.take(), [{
+      seq: n + 1, type: 'error', code: 'UNKNOWN_COMMAND', id: n + 1, payload: `No command is named "${command}".`
+    }])
   }
   t.equal(dispatcher.hasCommand('constructor'), false)
   t.equal(dispatcher.stats.find(({ name }) => name === '(unknown)')?.outcomes.unknown, 5)
 })
 
-t.test('P-15 a payload that does not match is answered with the member at fault, and the handler never runs', async t => {
+t.test('P-15 a payload that does not match is answered with the member at fault; the handler never runs', async t => {
   const { dispatcher, peer } = createWorld()
   let runs = 0
-  dispatcher.command('strict', { payload: Type.Object({ n: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }) }, () => ++runs)
+  dispatcher.command(
+    'strict',
+    { payload: Type.Object({ n: Type.Integer({ minimum: 1 }) }, { additionalProperties: false }) },
+    () => ++runs
+  )
   const bad = [undefined, null, [], {}, { n: 0 }, { n: '1' }, { n: 1.5 }, { n: 1, more: true }]
   for (const [i, payload] of bad.entries()) peer.send({ command: 'strict', id: i + 1, payload })
   const answers = peer.take()
@@ -81,15 +98,22 @@ t.test('P-15 a payload that does not match is answered with the member at fault,
 
 const cycle: Record<string, unknown> = {}
 cycle.self = cycle
-const throwing = (member: string): object => Object.defineProperty({ a: 1 }, member, { enumerable: true, get () { throw new Error('secret') } })
+const throwing = (member: string): object => Object.defineProperty({ a: 1 }, member, {
+  enumerable: true,
+  get () { throw new Error('secret') }
+})
 const RESULT = Type.Object({ a: Type.Integer(), b: Type.Integer() })
 
 const LIES: [string, () => unknown, object?][] = [
-  ['a cycle', () => cycle], ['a BigInt', () => 1n], ['a nested BigInt', () => ({ n: [1n] })], ['a toJSON that throws', () => ({ toJSON () { throw new Error('secret') } })],
+  ['a cycle', () => cycle], ['a BigInt', () => 1n], ['a nested BigInt', () => ({ n: [1n] })],
+  ['a toJSON that throws', () => ({ toJSON () { throw new Error('secret') } })],
   // JSON.stringify makes null of these without a word.
-  ['NaN', () => NaN], ['a nested Infinity', () => ({ a: [{ b: -Infinity }] })], ['an invalid Date', () => ({ at: new Date(NaN) })], ['a function', () => () => 1], ['a symbol', () => Symbol('s')],
-  ['a getter that throws', () => throwing('b')], ['a getter that throws in the check of its schema', () => throwing('b'), RESULT],
-  ['what its schema does not allow', () => ({ a: 1, b: 'secret' }), RESULT], ['undefined against a schema', () => undefined, RESULT], ['a cycle against a schema', () => cycle, RESULT],
+  ['NaN', () => NaN], ['a nested Infinity', () => ({ a: [{ b: -Infinity }] })],
+  ['an invalid Date', () => ({ at: new Date(NaN) })], ['a function', () => () => 1], ['a symbol', () => Symbol('s')],
+  ['a getter that throws', () => throwing('b')],
+  ['a getter that throws in the check of its schema', () => throwing('b'), RESULT],
+  ['what its schema does not allow', () => ({ a: 1, b: 'secret' }), RESULT],
+  ['undefined against a schema', () => undefined, RESULT], ['a cycle against a schema', () => cycle, RESULT],
   ['a BigInt against a schema', () => ({ a: 1n, b: 2n }), RESULT]
 ]
 for (const [what, make, result] of LIES) {
@@ -97,7 +121,9 @@ for (const [what, make, result] of LIES) {
     t.test(`P-15 a handler that gives ${what} ${way} is answered INVALID_RESULT`, async t => {
       const world = createWorld()
       const handler: Handler = way === 'at once' ? make : async () => make()
-      const [answer, ...more] = await answersOf(world, handler, result === undefined ? {} : { result: result as typeof RESULT })
+      const [answer, ...more] = await answersOf(
+        world, handler, result === undefined ? {} : { result: result as typeof RESULT }
+      )
       t.match(answer, { seq: 1, type: 'error', code: 'INVALID_RESULT', id: 1 })
       t.notMatch(JSON.stringify(answer), 'secret')
       t.strictSame(more, [])
@@ -114,19 +140,50 @@ const FAULTS: [string, () => unknown, string][] = [
   ['a string', () => { throw 'secret' }, 'INTERNAL'], // eslint-disable-line no-throw-literal
   ['null', () => { throw null }, 'INTERNAL'], // eslint-disable-line no-throw-literal
   ['undefined', () => { throw undefined }, 'INTERNAL'], // eslint-disable-line no-throw-literal
-  ['an error with a code it does not expose', () => { throw Object.assign(new Error('secret'), { code: 'ENOENT' }) }, 'INTERNAL'],
-  ['an exposed error whose code is text', () => { throw Object.assign(new Error('secret'), { code: 'not a code', expose: true }) }, 'INTERNAL'],
-  ['an exposed error with a number for a code', () => { throw Object.assign(new Error('secret'), { code: 42, expose: true }) }, 'INTERNAL'],
-  ['expose that is only truthy', () => { throw Object.assign(new Error('secret'), { code: 'MINE', expose: 1 }) }, 'INTERNAL'],
+  [
+    'an error with a code it does not expose',
+    () => { throw Object.assign(new Error('secret'), { code: 'ENOENT' }) },
+    'INTERNAL'
+  ],
+  [
+    'an exposed error whose code is text',
+    () => { throw Object.assign(new Error('secret'), { code: 'not a code', expose: true }) },
+    'INTERNAL'
+  ],
+  [
+    'an exposed error with a number for a code',
+    () => { throw Object.assign(new Error('secret'), { code: 42, expose: true }) },
+    'INTERNAL'
+  ],
+  [
+    'expose that is only truthy',
+    () => { throw Object.assign(new Error('secret'), { code: 'MINE', expose: 1 }) },
+    'INTERNAL'
+  ],
   ['an error whose code throws', () => { throw throwing('code') }, 'INTERNAL'],
-  ['an error whose message has no text', () => { throw { code: 'MINE', expose: true, message: Object.create(null) as object } }, 'INTERNAL'], // eslint-disable-line no-throw-literal
-  ['a proxy that throws', () => { throw new Proxy({}, { get () { throw new Error('secret') }, getPrototypeOf () { throw new Error('secret') } }) }, 'INTERNAL'],
+  [
+    'an error whose message has no text',
+    // eslint-disable-next-line no-throw-literal
+    () => { throw { code: 'MINE', expose: true, message: Object.create(null) as object } },
+    'INTERNAL'
+  ],
+  [
+    'a proxy that throws',
+    () => {
+      throw new Proxy({}, { get () { throw new Error('secret') }, getPrototypeOf () { throw new Error('secret') } })
+    },
+    'INTERNAL'
+  ],
   ['an error of its own', () => { throw commandError('OUT_OF_STOCK', 'There is none left.') }, 'OUT_OF_STOCK'],
-  ['an error of the domain', () => { throw new HoldfastError('CORE_UNAVAILABLE', { cause: new Error('secret') }) }, 'CORE_UNAVAILABLE']
+  [
+    'an error of the domain',
+    () => { throw new HoldfastError('CORE_UNAVAILABLE', { cause: new Error('secret') }) },
+    'CORE_UNAVAILABLE'
+  ]
 ]
 for (const [what, fault, code] of FAULTS) {
   for (const way of ['at once', 'later'] as const) {
-    t.test(`P-15 a handler that throws ${what} ${way} is answered ${code}, and nothing of the inside is told`, async t => {
+    t.test(`P-15 a handler that throws ${what} ${way} is answered ${code}, and nothing inside is told`, async t => {
       const world = createWorld()
       const frames = await answersOf(world, way === 'at once' ? fault : async () => fault())
       t.match(frames, [{ seq: 1, type: 'error', code, id: 1, payload: String }])
@@ -148,11 +205,33 @@ t.test('P-15 the sentence of an exposed error is bounded', async t => {
 const THENABLES: [string, () => unknown, object][] = [
   ['a getter of then that throws', () => throwing('then'), { type: 'error', code: 'INTERNAL' }],
   ['a then that throws', () => ({ then () { throw new Error('secret') } }), { type: 'error', code: 'INTERNAL' }],
-  ['a then that throws after it resolved', () => ({ then (resolve: (value: unknown) => void) { resolve('good'); throw new Error('secret') } }), { type: 'result', payload: 'good' }],
-  ['a then that settles twice', () => ({ then (resolve: (value: unknown) => void, reject: (error: unknown) => void) { resolve(1); reject(new Error('secret')); resolve(2) } }), { type: 'result', payload: 1 }],
-  ['a then that gives a promise', () => ({ then (resolve: (value: unknown) => void) { resolve(Promise.resolve('inner')) } }), { type: 'result', payload: 'inner' }],
+  [
+    'a then that throws after it resolved',
+    () => ({ then (resolve: (value: unknown) => void) { resolve('good'); throw new Error('secret') } }),
+    { type: 'result', payload: 'good' }
+  ],
+  [
+    'a then that settles twice',
+    () => ({
+      then (resolve: (value: unknown) => void, reject: (error: unknown) => void) {
+        resolve(1)
+        reject(new Error('secret'))
+        resolve(2)
+      }
+    }),
+    { type: 'result', payload: 1 }
+  ],
+  [
+    'a then that gives a promise',
+    () => ({ then (resolve: (value: unknown) => void) { resolve(Promise.resolve('inner')) } }),
+    { type: 'result', payload: 'inner' }
+  ],
   ['a then that is no function', () => ({ then: 1 }), { type: 'result', payload: { then: 1 } }],
-  ['a then that rejects', () => ({ then (_: unknown, reject: (error: unknown) => void) { reject(commandError('MINE', 'mine')) } }), { type: 'error', code: 'MINE' }]
+  [
+    'a then that rejects',
+    () => ({ then (_: unknown, reject: (error: unknown) => void) { reject(commandError('MINE', 'mine')) } }),
+    { type: 'error', code: 'MINE' }
+  ]
 ]
 for (const [what, make, expected] of THENABLES) {
   t.test(`P-10 a handler that gives ${what} is answered once`, async t => {
@@ -213,7 +292,11 @@ t.test('P-17 commands start in order of arrival, run concurrently and are answer
 t.test('P-17 P-18 whatever is serial and however they finish, they start as a plain model says', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   const step = fc.oneof(
-    fc.record({ kind: fc.constant('submit' as const), command: fc.constantFrom('free', 'serial', 'freeNow', 'serialNow'), pick: fc.nat(99) }),
+    fc.record({
+      kind: fc.constant('submit' as const),
+      command: fc.constantFrom('free', 'serial', 'freeNow', 'serialNow'),
+      pick: fc.nat(99)
+    }),
     fc.record({ kind: fc.constantFrom('finish' as const, 'fail' as const), command: fc.constant(''), pick: fc.nat(99) })
   )
   await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 40 }), async steps => {
@@ -221,10 +304,12 @@ t.test('P-17 P-18 whatever is serial and however they finish, they start as a pl
     const started: number[] = []
     const pending = new Map<number, Deferred>()
     for (const name of ['free', 'serial']) {
-      world.dispatcher.command(name, { serial: name === 'serial' }, context => new Promise<unknown>((resolve, reject) => {
-        started.push(context.id as number)
-        pending.set(context.id as number, { context, resolve, reject })
-      }))
+      world.dispatcher.command(name, { serial: name === 'serial' }, context => new Promise<unknown>(
+        (resolve, reject) => {
+          started.push(context.id as number)
+          pending.set(context.id as number, { context, resolve, reject })
+        }
+      ))
       world.dispatcher.command(`${name}Now`, { serial: name === 'serial' }, ({ id }) => { started.push(id as number) })
     }
     const model: { serial: boolean, now: boolean, started: boolean, answered: boolean }[] = []
@@ -233,7 +318,12 @@ t.test('P-17 P-18 whatever is serial and however they finish, they start as a pl
     const advance = (): void => {
       for (const [i, call] of model.entries()) {
         const earlier = model.slice(0, i)
-        if (call.started || !(call.serial ? earlier.every(other => other.answered) : earlier.every(other => other.answered || (other.started && !other.serial)))) continue
+        if (call.started ||
+            !(call.serial
+              ? earlier.every(other => other.answered)
+              : earlier.every(other => other.answered || (other.started && !other.serial)))) {
+          continue
+        }
         call.started = true
         order.push(i + 1)
         if (call.now) {
@@ -244,7 +334,9 @@ t.test('P-17 P-18 whatever is serial and however they finish, they start as a pl
     }
     for (const { kind, command, pick } of steps) {
       if (kind === 'submit') {
-        model.push({ serial: command.startsWith('serial'), now: command.endsWith('Now'), started: false, answered: false })
+        model.push({
+          serial: command.startsWith('serial'), now: command.endsWith('Now'), started: false, answered: false
+        })
         world.peer.send({ command, id: model.length })
       } else {
         const running = [...pending.keys()]
@@ -261,14 +353,16 @@ t.test('P-17 P-18 whatever is serial and however they finish, they start as a pl
       advance()
       if (started.join() !== order.join()) throw new Error(`started ${started.join()} instead of ${order.join()}`)
       const unanswered = model.filter(call => !call.answered).length
-      if (world.dispatcher.inFlight !== unanswered) throw new Error(`${world.dispatcher.inFlight} in flight instead of ${unanswered}`)
+      if (world.dispatcher.inFlight !== unanswered) {
+        throw new Error(`${world.dispatcher.inFlight} in flight instead of ${unanswered}`)
+      }
     }
     const ids = world.peer.take().map(frame => frame.id)
     if (ids.join() !== answered.join()) throw new Error(`answered ${ids.join()} instead of ${answered.join()}`)
   }), { seed: FUZZ_SEED, numRuns: 150 })
 })
 
-t.test('P-19 a command that is not answered in time is answered COMMAND_TIMEOUT, to the millisecond of the sweep', async t => {
+t.test('P-19 a command not answered in time gets COMMAND_TIMEOUT, to the millisecond of the sweep', async t => {
   const world = createWorld({ dispatcher: { commandTimeoutMs: 30_000 } })
   const slow = addDeferred(world, 'slow')
   const quick = addDeferred(world, 'quick', { timeoutMs: 250 })
@@ -340,7 +434,11 @@ t.test('P-19 the end of a session aborts its signals and discards its answers', 
   world.manager.terminateSession(world.peer.welcome.sessionId)
   world.turn()
   t.match(signal.reason, { code: 'SESSION_ENDED' })
-  t.match(slow[1]?.context.signal.reason, { code: 'SESSION_ENDED' }, 'a signal that is first looked at later is aborted as well')
+  t.match(
+    slow[1]?.context.signal.reason,
+    { code: 'SESSION_ENDED' },
+    'a signal that is first looked at later is aborted as well'
+  )
   t.equal(world.dispatcher.inFlight, 0)
   slow[0]?.resolve('late')
   slow[1]?.reject(new Error('late'))
@@ -392,14 +490,22 @@ t.test('P-39 commands go on while their session is detached, and their answers w
   t.equal(slow[0]?.context.signal.aborted, false)
   slow[0]?.resolve('kept')
   await world.settle()
-  t.match(world.resume(world.peer.welcome, 0).take(), [{ type: 'session_resumed' }, { seq: 1, payload: 'kept' }, { type: 'live' }])
+  t.match(world.resume(world.peer.welcome, 0).take(), [
+    { type: 'session_resumed' }, { seq: 1, payload: 'kept' }, { type: 'live' }
+  ])
 })
 
 t.test('updateContext is one step: concurrent commands lose no update', async t => {
   const world = createWorld()
   const started = addDeferred(world, 'add')
   for (let id = 1; id <= 20; id++) world.peer.send({ command: 'add', id })
-  for (const { context } of started) context.session.updateContext(({ n = 0, ...rest }) => ({ ...rest, n: (n as number) + 1, [`by${String(context.id)}`]: true }))
+  for (const { context } of started) {
+    context.session.updateContext(({ n = 0, ...rest }) => ({
+      ...rest,
+      n: (n as number) + 1,
+      [`by${String(context.id)}`]: true
+    }))
+  }
   const { context } = world.manager.peekSession(world.peer.welcome.sessionId) ?? {}
   t.equal(context?.n, 20)
   t.equal(Object.keys(context ?? {}).length, 21)
@@ -434,7 +540,9 @@ t.test('the context is bounded in bytes, and stays as it was when it would excee
 t.test('a context is a plain object, nothing else', async t => {
   for (const value of [null, undefined, [], 1, 'x', () => ({}), new Date(0), cycle, { n: 1n }]) {
     const world = createWorld()
-    t.match(await answersOf(world, ({ session }) => session.updateContext(() => value as never)), [{ code: 'INTERNAL' }])
+    t.match(
+      await answersOf(world, ({ session }) => session.updateContext(() => value as never)), [{ code: 'INTERNAL' }]
+    )
     t.strictSame(world.manager.peekSession(world.peer.welcome.sessionId)?.context, {})
   }
 })
@@ -444,11 +552,19 @@ t.test('a handler sees its session live', async t => {
   world.clock.advance(5)
   const frames = await answersOf(world, ({ session, id, payload }) => {
     t.equal(session.send('hello', { n: 1 }), 1)
-    return [session.id, session.userId, typeof session.generation, session.createdAt, session.lastActivityAt, session.context, id, payload]
+    return [
+      session.id, session.userId, typeof session.generation, session.createdAt, session.lastActivityAt, session.context,
+      id, payload
+    ]
   })
   t.strictSame(frames, [
     { seq: 1, type: 'message', event: 'hello', payload: { n: 1 } },
-    { seq: 2, type: 'result', id: 1, payload: [world.peer.welcome.sessionId, 'ann', 'string', world.clock.wall() - 5, world.clock.wall(), {}, 1, null] }
+    {
+      seq: 2,
+      type: 'result',
+      id: 1,
+      payload: [world.peer.welcome.sessionId, 'ann', 'string', world.clock.wall() - 5, world.clock.wall(), {}, 1, null]
+    }
   ])
 })
 
@@ -476,7 +592,9 @@ t.test('RFC 7396 the merge patches of its appendix whose result is an object', a
 })
 
 t.test('a merge patch with inherited names changes no prototype', async t => {
-  const patch = JSON.parse('{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}},"toString":{"x":1}}') as JsonObject
+  const patch = JSON.parse(
+    '{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}},"toString":{"x":1}}'
+  ) as JsonObject
   const merged = mergePatch({}, patch)
   t.equal(({} as Record<string, unknown>).polluted, undefined)
   t.equal((Object as unknown as Record<string, unknown>).polluted, undefined)
@@ -486,14 +604,25 @@ t.test('a merge patch with inherited names changes no prototype', async t => {
 t.test('the built-in commands answer ping, echo and the context', async t => {
   const { peer, dispatcher } = createWorld()
   dispatcher.commands(BUILTIN_COMMANDS)
-  for (const [command, payload] of [['ping', null], ['echo', [1]], ['context.set', { a: { b: 1 } }], ['context.set', { a: { c: 2, b: null } }], ['context.get', null], ['context.set', 'no']]) peer.send({ command, payload })
-  t.strictSame(peer.take().map(frame => frame.code ?? frame.payload), ['pong', [1], { a: { b: 1 } }, { a: { c: 2 } }, { a: { c: 2 } }, 'INVALID_PAYLOAD'])
+  for (const [command, payload] of [
+    ['ping', null], ['echo', [1]], ['context.set', { a: { b: 1 } }], ['context.set', { a: { c: 2, b: null } }],
+    ['context.get', null], ['context.set', 'no']
+  ]) {
+    peer.send({ command, payload })
+  }
+  t.strictSame(peer.take().map(frame => frame.code ?? frame.payload), [
+    'pong', [1], { a: { b: 1 } }, { a: { c: 2 } }, { a: { c: 2 } }, 'INVALID_PAYLOAD'
+  ])
 })
 
 t.test('registering a command wrongly is PLUGIN_MISUSED', async t => {
   const { dispatcher } = createWorld()
-  for (const name of ['', 'x'.repeat(129), 'ok']) t.throws(() => dispatcher.command(name, {}, () => 1), { code: 'PLUGIN_MISUSED' })
-  for (const timeoutMs of [0, -1, 1.5, NaN, Infinity, 3_600_001]) t.throws(() => dispatcher.command('timed', { timeoutMs }, () => 1), { code: 'PLUGIN_MISUSED' })
+  for (const name of ['', 'x'.repeat(129), 'ok']) {
+    t.throws(() => dispatcher.command(name, {}, () => 1), { code: 'PLUGIN_MISUSED' })
+  }
+  for (const timeoutMs of [0, -1, 1.5, NaN, Infinity, 3_600_001]) {
+    t.throws(() => dispatcher.command('timed', { timeoutMs }, () => 1), { code: 'PLUGIN_MISUSED' })
+  }
   t.equal(dispatcher.hasCommand('timed'), false)
   dispatcher.command('x'.repeat(128), { timeoutMs: 3_600_000 }, () => 1)
   dispatcher.commands({ one: defineCommand({}, () => 1), two: defineCommand({ serial: true }, () => 2) })
@@ -535,7 +664,10 @@ t.test('stats count outcomes and durations per registered name, and nothing that
   t.strictSame([world.dispatcher.duplicates, world.dispatcher.refusals], [1, { COMMAND_GAP: 1 }])
 })
 
-interface FakeCore extends PlatformCore { requests: CoreRequest[], answers: { resolve: (answer: CoreAnswer) => void, reject: (error: unknown) => void }[] }
+interface FakeCore extends PlatformCore {
+  requests: CoreRequest[]
+  answers: { resolve: (answer: CoreAnswer) => void, reject: (error: unknown) => void }[]
+}
 
 function createFakeCore (): FakeCore {
   const core: FakeCore = {
@@ -551,7 +683,7 @@ function createFakeCore (): FakeCore {
   return core
 }
 
-t.test('the core executes what no handler here answers: messages in order, then the result, and the patch of the context', async t => {
+t.test('the core executes what no handler answers: messages in order, result, patch of the context', async t => {
   const core = createFakeCore()
   const world = createWorld({ core })
   world.peer.send({ command: 'core.it', id: 1, payload: { x: 1 } })
@@ -563,11 +695,25 @@ t.test('the core executes what no handler here answers: messages in order, then 
     timeoutMs: 30_000,
     idempotent: false,
     signal: AbortSignal,
-    session: { id: world.peer.welcome.sessionId, userId: 'ann', createdAt: Number, lastActivityAt: Number, labels: {}, context: {} }
+    session: {
+      id: world.peer.welcome.sessionId,
+      userId: 'ann',
+      createdAt: Number,
+      lastActivityAt: Number,
+      labels: {},
+      context: {}
+    }
   }])
-  core.answers[0]?.resolve({ payload: 'done', context: { a: 1, b: { c: null } }, messages: [{ event: 'one', payload: 1 }, { event: 'two', payload: 2 }] })
+  core.answers[0]?.resolve({
+    payload: 'done',
+    context: { a: 1, b: { c: null } },
+    messages: [{ event: 'one', payload: 1 }, { event: 'two', payload: 2 }]
+  })
   await world.settle()
-  t.strictSame(world.peer.take().map(frame => [frame.seq, frame.event ?? frame.type, frame.payload]), [[1, 'one', 1], [2, 'two', 2], [3, 'result', 'done']])
+  t.strictSame(
+    world.peer.take().map(frame => [frame.seq, frame.event ?? frame.type, frame.payload]),
+    [[1, 'one', 1], [2, 'two', 2], [3, 'result', 'done']]
+  )
   t.strictSame(world.manager.peekSession(world.peer.welcome.sessionId)?.context, { a: 1, b: {} })
   world.peer.send({ command: 'ok', id: 2 })
   t.match(world.peer.take(), [{ payload: 'ok' }])
@@ -579,7 +725,9 @@ t.test('the core executes what no handler here answers: messages in order, then 
 t.test('a command declared without a handler is the core\'s, under the options declared', async t => {
   const core = createFakeCore()
   const world = createWorld({ core })
-  const options = { payload: Type.Object({ n: Type.Integer() }), result: Type.String(), idempotent: true, timeoutMs: 500, serial: true }
+  const options = {
+    payload: Type.Object({ n: Type.Integer() }), result: Type.String(), idempotent: true, timeoutMs: 500, serial: true
+  }
   world.dispatcher.command('core.pay', options)
   world.dispatcher.commands({ 'core.look': defineCommand({ idempotent: false }) })
   world.peer.send({ command: 'core.pay', id: 1, payload: { n: 'one' } })
@@ -654,7 +802,9 @@ t.test('P-15 errors of the core are answers: its own code, or the one of the dom
   core.answers[2]?.resolve({ payload: null, context: { big: 'x'.repeat(70_000) }, messages: [] })
   core.answers[3]?.resolve({ payload: 1n as never, messages: [] })
   await world.settle()
-  t.strictSame(world.peer.take().map(frame => frame.code).sort(), ['CONTEXT_TOO_LARGE', 'CORE_UNAVAILABLE', 'INVALID_RESULT', 'OUT_OF_STOCK'])
+  t.strictSame(world.peer.take().map(frame => frame.code).sort(), [
+    'CONTEXT_TOO_LARGE', 'CORE_UNAVAILABLE', 'INVALID_RESULT', 'OUT_OF_STOCK'
+  ])
   t.strictSame(world.manager.peekSession(world.peer.welcome.sessionId)?.context, {})
   t.match(world.dispatcher.stats.find(({ name }) => name === '(core)'), { outcomes: { error: 4 } })
 })
@@ -663,7 +813,9 @@ t.test('every command has a key of its own, with or without a number, in every s
   const core = createFakeCore()
   const world = createWorld({ core })
   const other = world.connect()
-  for (const peer of [world.peer, other]) for (const id of [1, 'u1', 'u1', undefined, undefined, 2]) peer.send({ command: 'x', id })
+  for (const peer of [world.peer, other]) {
+    for (const id of [1, 'u1', 'u1', undefined, undefined, 2]) peer.send({ command: 'x', id })
+  }
   const keys = core.requests.map(request => request.key)
   t.equal(new Set(keys).size, 12)
   for (const key of keys) t.match(key, /^[\x21-\x7e]{1,256}$/)

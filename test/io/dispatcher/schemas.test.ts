@@ -1,5 +1,5 @@
-// Which schemas are taken, and what they do. A zod object compiled as a payload, since TypeBox's type
-// of a schema is the empty interface, and validation was silently off.
+// Which schemas are taken, and what they do. A zod object compiled as a payload, since TypeBox's
+// type of a schema is the empty interface, and validation was silently off.
 
 import { type } from 'arktype'
 import t from 'tap'
@@ -44,13 +44,20 @@ for (const [name, payload] of Object.entries(LIBRARIES)) {
 
   t.test(`a result described with ${name} is checked after it`, async t => {
     t.match(await answering({ result: payload }, () => ({ draft: 7 }))(null), { type: 'result', payload: { draft: 7 } })
-    t.match(await answering({ result: payload }, () => ({ draft: '7' }))(null), { type: 'error', code: 'INVALID_RESULT' })
-    t.match(await answering({ result: payload }, async () => ({ draft: '7' }))(null), { type: 'error', code: 'INVALID_RESULT' })
+    t.match(
+      await answering({ result: payload }, () => ({ draft: '7' }))(null), { type: 'error', code: 'INVALID_RESULT' }
+    )
+    t.match(
+      await answering({ result: payload }, async () => ({ draft: '7' }))(null),
+      { type: 'error', code: 'INVALID_RESULT' }
+    )
   })
 }
 
 t.test('a schema that transforms gives the handler what it made of the payload', async t => {
-  const ask = answering({ payload: z.object({ at: z.string().transform(text => text.length) }) }, ({ payload }) => payload)
+  const ask = answering({ payload: z.object({ at: z.string().transform(text => text.length) }) }, ({
+    payload
+  }) => payload)
   t.match(await ask({ at: 'four' }), { payload: { at: 4 } })
 })
 
@@ -77,11 +84,24 @@ t.test('a synchronous schema costs no promise: the answer is there in the same t
 
 t.test('what is not a schema is refused when it is registered', async t => {
   class Foreign { parse (): void {} }
-  const things: unknown[] = [new Foreign(), {}, { parse: () => {} }, 'string', 7, null, [], () => true, { '~standard': { version: 2, validate: () => {} } }]
+  const things: unknown[] = [
+    new Foreign(),
+    {},
+    { parse: () => {} },
+    'string',
+    7,
+    null,
+    [],
+    () => true,
+    { '~standard': { version: 2, validate: () => {} } }
+  ]
   for (const payload of things) {
     const { dispatcher } = createDomain()
     for (const options of [{ payload }, { result: payload }]) {
-      t.throws(() => dispatcher.command('c', options as object, () => 1), { code: 'PLUGIN_MISUSED', message: /(payload|result) of the command "c" is not a schema/ })
+      t.throws(
+        () => dispatcher.command('c', options as object, () => 1),
+        { code: 'PLUGIN_MISUSED', message: /(payload|result) of the command "c" is not a schema/ }
+      )
     }
   }
 })
@@ -99,7 +119,10 @@ t.test('what cannot be a command is refused when it is registered, and says why'
   for (const [options, handler, message] of wrong) {
     t.throws(() => dispatcher.command('c', options, handler as never), { code: 'PLUGIN_MISUSED', message })
   }
-  t.throws(() => dispatcher.commands({ c: (() => 1) as never }), { code: 'PLUGIN_MISUSED', message: /"c" was not made with defineCommand/ })
+  t.throws(
+    () => dispatcher.commands({ c: (() => 1) as never }),
+    { code: 'PLUGIN_MISUSED', message: /"c" was not made with defineCommand/ }
+  )
 })
 
 t.test('before', async t => {
@@ -117,7 +140,9 @@ t.test('before', async t => {
       payload: Type.Object({ draft: Type.Integer() }),
       before: async ({ session, payload }) => {
         asked.push(`own ${(payload as { draft: number }).draft}`)
-        if (!(session.labels['roles'] as string[]).includes('chief')) throw commandError('NOT_ALLOWED', 'Only a chief may.')
+        if (!(session.labels['roles'] as string[]).includes('chief')) {
+          throw commandError('NOT_ALLOWED', 'Only a chief may.')
+        }
       }
     }, ({ payload }) => payload.draft)
     return { world, asked }
@@ -168,7 +193,9 @@ t.test('before', async t => {
 
 t.test('events', async t => {
   const events = defineEvents({
-    approved: Type.Object({ draft: Type.Integer() }), noted: z.object({ text: z.string().trim() }), late: z.string().refine(async () => true)
+    approved: Type.Object({ draft: Type.Integer() }),
+    noted: z.object({ text: z.string().trim() }),
+    late: z.string().refine(async () => true)
   })
 
   t.test('are checked where they are sent, by the dispatcher and by a handler', async t => {
@@ -180,17 +207,33 @@ t.test('events', async t => {
     dispatcher.send(target, 'noted', { text: ' trimmed ' })
     dispatcher.send(target, 'other', ['any', 'JSON'])
     peer.take()
-    t.throws(() => dispatcher.send(target, 'approved', { draft: 'x' }), { name: 'TypeError', message: /event "approved" does not match: \/draft/ })
+    t.throws(
+      () => dispatcher.send(target, 'approved', { draft: 'x' }),
+      { name: 'TypeError', message: /event "approved" does not match: \/draft/ }
+    )
     t.throws(() => dispatcher.send(target, 'late', 'x'), { name: 'TypeError', message: /answers with a promise/ })
     peer.send({ command: 'bad' })
     t.match(peer.take(), [{ type: 'error', code: 'INTERNAL' }])
-    t.same(peer.frames().filter(({ type }) => type === 'message').map(({ payload }) => payload), [{ draft: 1 }, { text: 'trimmed' }, ['any', 'JSON']])
+    t.same(
+      peer.frames().filter(({ type }) => type === 'message').map(({ payload }) => payload),
+      [{ draft: 1 }, { text: 'trimmed' }, ['any', 'JSON']]
+    )
   })
 
   t.test('with what is not a schema are refused', async t => {
     const { manager, sessions, clock, log } = createDomain()
     const limits = { commandsPerSecond: 1, maxInFlight: 1, commandTimeoutMs: 1 }
-    t.throws(() => createDispatcher({ sessions: { ...sessions, send: manager.send }, clock, log, limits, defer: () => {}, events: { a: {} } }), { code: 'PLUGIN_MISUSED', message: /event "a"/ })
+    t.throws(
+      () => createDispatcher({
+        sessions: { ...sessions, send: manager.send },
+        clock,
+        log,
+        limits,
+        defer: () => {},
+        events: { a: {} }
+      }),
+      { code: 'PLUGIN_MISUSED', message: /event "a"/ }
+    )
   })
 })
 
@@ -208,7 +251,9 @@ t.test('types flow to the handler and to the client', async t => {
   const same = <T extends true>(value: T): T => value
   const sent: PayloadOf<typeof commands.typed> = { at: '2026-01-01' }
   same<Equal<ResultOf<typeof commands.typed>['at'], string>>(true)
-  same<Equal<ResultOf<typeof commands.note>, { text: string, at: string, tags: readonly string[], draft?: number }>>(true)
+  same<Equal<ResultOf<typeof commands.note>, { text: string, at: string, tags: readonly string[], draft?: number }>>(
+    true
+  )
   same<Equal<ResultOf<typeof commands.nothing>, null>>(true)
   same<Equal<Jsonify<Date | undefined>, string | null>>(true)
 

@@ -67,5 +67,9 @@ t.test('a subscriber that throws is logged, and the others hear', async t => {
   feed.append(event(1))
   endTurn()
   t.strictSame(heard, [1])
-  t.match(log.lines, [{ level: 'error', fields: { sid: 's1', event: 'created' }, message: 'lifecycle listener failed' }])
+  t.match(log.lines, [{
+    level: 'error',
+    fields: { sid: 's1', event: 'created' },
+    message: 'lifecycle listener failed'
+  }])
 })

@@ -6,8 +6,13 @@ import { createManualClock } from '../../helpers/clock.js'
 
 interface Step { atMs: number, closed: number, force: boolean, retryAfterMs: number }
 
-/** Connections that close when they are told to, but for those with a command, and those that are deaf. */
-async function drain ({ connections = 0, commands = 0, deaf = 0, deadlineMs = 10_000, stallMs = 0, random = () => 0.5, busyUntilMs = 0 }): Promise<{ steps: Step[], tookMs: number }> {
+/**
+ * Connections that close when they are told to, but for those with a command, and those that are
+ * deaf.
+ */
+async function drain ({
+  connections = 0, commands = 0, deaf = 0, deadlineMs = 10_000, stallMs = 0, random = () => 0.5, busyUntilMs = 0
+}): Promise<{ steps: Step[], tookMs: number }> {
   const clock = createManualClock(0)
   const steps: Step[] = []
   let [idle, running, closing] = [connections - commands - deaf, commands, deaf]
@@ -22,7 +27,12 @@ async function drain ({ connections = 0, commands = 0, deaf = 0, deadlineMs = 10
     }
   }
   await drainConnections({
-    gateway, clock, random, deadlineMs, delay: async ms => { clock.advance(Math.max(ms, stallMs)) }, busyRequests: () => clock.now() < busyUntilMs ? 1 : 0
+    gateway,
+    clock,
+    random,
+    deadlineMs,
+    delay: async ms => { clock.advance(Math.max(ms, stallMs)) },
+    busyRequests: () => clock.now() < busyUntilMs ? 1 : 0
   })
   return { steps, tookMs: clock.now() }
 }

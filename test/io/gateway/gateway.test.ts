@@ -2,7 +2,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 import { createRandom } from '../../../contract/random.js'
-import { createDomain, decodeFrames, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
+import {
+  createDomain, decodeFrames, type Domain, type DomainOptions, type Frame, type Peer
+} from '../../helpers/domain.js'
 
 function shape (frames: Frame[]): (number | string)[] {
   return frames.map(frame => frame.seq ?? frame.code ?? frame.type)
@@ -16,9 +18,12 @@ function createWorld (options: DomainOptions = {}): Domain & { peer: Peer } {
   return Object.assign(domain, { peer })
 }
 
-const goodbye = (code: number, reason: string, action: string, more: object = {}): object => ({ type: 'goodbye', payload: { code, reason, action, ...more } })
+const goodbye = (code: number, reason: string, action: string, more: object = {}): object => ({
+  type: 'goodbye',
+  payload: { code, reason, action, ...more }
+})
 
-// --- the first frame ---------------------------------------------------------------------------------------------------------------------------
+// --- the first frame -----------------------------------------------------------------------------
 
 t.test('P-5 the server speaks first: session_created of the full profile has exactly these members', async t => {
   const { connect } = createDomain()
@@ -72,17 +77,25 @@ t.test('P-50 the first frame announces the largest output, and less to a client 
   t.equal(told(resume(peer.welcome, 0)), 10_000, 'until the next attach')
 })
 
-// --- frames ------------------------------------------------------------------------------------------------------------------------------------
+// --- frames --------------------------------------------------------------------------------------
 
 const MALFORMED: [string, string | object][] = [
-  ['no JSON', 'nonsense'], ['an empty message', ''], ['an array', '[]'], ['null', 'null'], ['a number', '7'], ['an empty object', '{}'],
-  ['a command that is no string', { command: 5 }], ['an empty command', { command: '' }], ['a command of 129 characters', { command: 'x'.repeat(129) }],
-  ['an unknown member', { command: 'echo', acks: 1 }], ['an unknown type', { type: 'hello' }], ['a command with a type', { type: 'command', command: 'echo' }], ['a type of the server', { type: 'pong' }],
-  ['an id of 0', { command: 'echo', id: 0 }], ['a negative id', { command: 'echo', id: -1 }], ['a broken id', { command: 'echo', id: 1.5 }], ['an id of 2^53', '{"command":"echo","id":9007199254740992}'],
-  ['an empty id', { command: 'echo', id: '' }], ['an id of 129 characters', { command: 'echo', id: 'x'.repeat(129) }], ['an id that is null', { command: 'echo', id: null }],
-  ['a negative ack', { command: 'echo', ack: -1 }], ['an ack that is text', { type: 'ack', seq: '1' }], ['an ack without seq', { type: 'ack' }], ['an ack with a payload', { type: 'ack', seq: 0, payload: 1 }],
-  ['an end with a seq', { type: 'end', seq: 1 }], ['a payload nested 32 deep', `{"command":"echo","payload":${'['.repeat(32)}${']'.repeat(32)}}`],
-  ['a __proto__ key', '{"command":"echo","payload":{"__proto__":{"a":1}}}'], ['an escaped __proto__ key', '{"command":"echo","payload":{"__\\u0070roto__":1}}'],
+  ['no JSON', 'nonsense'], ['an empty message', ''], ['an array', '[]'], ['null', 'null'], ['a number', '7'],
+  ['an empty object', '{}'],
+  ['a command that is no string', { command: 5 }], ['an empty command', { command: '' }],
+  ['a command of 129 characters', { command: 'x'.repeat(129) }],
+  ['an unknown member', { command: 'echo', acks: 1 }], ['an unknown type', { type: 'hello' }],
+  ['a command with a type', { type: 'command', command: 'echo' }], ['a type of the server', { type: 'pong' }],
+  ['an id of 0', { command: 'echo', id: 0 }], ['a negative id', { command: 'echo', id: -1 }],
+  ['a broken id', { command: 'echo', id: 1.5 }], ['an id of 2^53', '{"command":"echo","id":9007199254740992}'],
+  ['an empty id', { command: 'echo', id: '' }], ['an id of 129 characters', { command: 'echo', id: 'x'.repeat(129) }],
+  ['an id that is null', { command: 'echo', id: null }],
+  ['a negative ack', { command: 'echo', ack: -1 }], ['an ack that is text', { type: 'ack', seq: '1' }],
+  ['an ack without seq', { type: 'ack' }], ['an ack with a payload', { type: 'ack', seq: 0, payload: 1 }],
+  ['an end with a seq', { type: 'end', seq: 1 }],
+  ['a payload nested 32 deep', `{"command":"echo","payload":${'['.repeat(32)}${']'.repeat(32)}}`],
+  ['a __proto__ key', '{"command":"echo","payload":{"__proto__":{"a":1}}}'],
+  ['an escaped __proto__ key', '{"command":"echo","payload":{"__\\u0070roto__":1}}'],
   ['a __proto__ key at the top', '{"command":"echo","__proto__":{"payload":1}}']
 ]
 for (const [what, frame] of MALFORMED) {
@@ -108,7 +121,9 @@ t.test('P-6 nesting of 32 in all, names of 128 characters and the largest id are
   peer.send({ command: 'x'.repeat(128), id: 'y'.repeat(128) })
   peer.send({ command: 'echo', sessionId: peer.welcome.sessionId, ack: 0 })
   peer.send({ command: 'echo', id: Number.MAX_SAFE_INTEGER })
-  t.strictSame(peer.take().map(frame => frame.code ?? frame.type).sort(), ['COMMAND_GAP', 'UNKNOWN_COMMAND', 'result', 'result'])
+  t.strictSame(
+    peer.take().map(frame => frame.code ?? frame.type).sort(), ['COMMAND_GAP', 'UNKNOWN_COMMAND', 'result', 'result']
+  )
 })
 
 t.test('P-7 a binary message is a malformed frame, whatever is in it', async t => {
@@ -162,7 +177,10 @@ t.test('P-28 a ping is a first frame like any other', async t => {
 
 t.test('P-6 BAD_FRAME names the command, so that its sender can settle it', async t => {
   const { peer } = createWorld()
-  for (const text of ['{"command":"echo","id":1,"lane":2}', '{"command":"echo","id":1,"payload":{"__proto__":1}}', '{"command":"echo","id":1,"payload":NaN}', '{"command":7,"id":1}']) {
+  for (const text of [
+    '{"command":"echo","id":1,"lane":2}', '{"command":"echo","id":1,"payload":{"__proto__":1}}',
+    '{"command":"echo","id":1,"payload":NaN}', '{"command":7,"id":1}'
+  ]) {
     peer.send(text)
     t.match(peer.take(), [{ type: 'error', code: 'BAD_FRAME', id: 1 }], text)
   }
@@ -190,11 +208,14 @@ t.test('P-45 ten malformed frames are answered, the eleventh closes with 4400, a
   }
 })
 
-// --- whose session -----------------------------------------------------------------------------------------------------------------------------
+// --- whose session -------------------------------------------------------------------------------
 
-for (const [what, sessionId] of [['another', 's3'], ['an unknown', 'nobody'], ['an empty', ''], ['a null', null], ['an array of the right', ['s2']], ['a numeric', 2], ['an object as', {}]] as const) {
+for (const [what, sessionId] of [
+  ['another', 's3'], ['an unknown', 'nobody'], ['an empty', ''], ['a null', null], ['an array of the right', ['s2']],
+  ['a numeric', 2], ['an object as', {}]
+] as const) {
   for (const profile of ['full', 'basic'] as const) {
-    t.test(`P-9 ${what} sessionId in the ${profile} profile is answered SESSION_INVALID and closed with 4409`, async t => {
+    t.test(`P-9 ${what} sessionId in the ${profile} profile gets SESSION_INVALID and close 4409`, async t => {
       const { dispatcher, manager, connect, clock } = createDomain()
       let runs = 0
       dispatcher.command('run', {}, () => ++runs)
@@ -206,7 +227,8 @@ for (const [what, sessionId] of [['another', 's3'], ['an unknown', 'nobody'], ['
       clock.advance(100)
       peer.send({ command: 'run', sessionId, ack: 99 })
       t.strictSame(peer.take(), [
-        { type: 'error', code: 'SESSION_INVALID', payload: 'Invalid or expired session.' }, goodbye(4409, 'session_invalid', 'stop')
+        { type: 'error', code: 'SESSION_INVALID', payload: 'Invalid or expired session.' },
+        goodbye(4409, 'session_invalid', 'stop')
       ])
       t.strictSame(peer.transport.closed, { code: 4409, reason: 'session_invalid' })
       t.equal(runs, 0)
@@ -242,7 +264,7 @@ t.test('founding note: the whole conversation of the basic profile', async t => 
   t.equal(manager.getSession(sessionId), undefined)
 })
 
-// --- acks --------------------------------------------------------------------------------------------------------------------------------------
+// --- acks ----------------------------------------------------------------------------------------
 
 t.test('P-21 an ack rides on any frame, is cumulative, and a lower one has no effect', async t => {
   const { peer, manager } = createWorld()
@@ -261,8 +283,11 @@ t.test('P-21 an ack rides on any frame, is cumulative, and a lower one has no ef
   t.equal(manager.countSessions().outboxBytes, 0)
 })
 
-t.test('P-22 an ack of the future is BAD_ACK, goodbye and 4400; the session is kept and nothing was released', async t => {
-  for (const [count, frame] of [[0, { type: 'ack', seq: 1 }], [2, { type: 'ack', seq: 3 }], [2, { command: 'echo', id: 1, ack: 9 }], [2, { type: 'end', ack: 9 }]] as const) {
+t.test('P-22 an ack of the future is BAD_ACK, goodbye and 4400; the session and its outputs are kept', async t => {
+  for (const [count, frame] of [
+    [0, { type: 'ack', seq: 1 }], [2, { type: 'ack', seq: 3 }], [2, { command: 'echo', id: 1, ack: 9 }],
+    [2, { type: 'end', ack: 9 }]
+  ] as const) {
     const { peer, manager } = createWorld()
     const { sessionId } = peer.welcome
     for (let n = 0; n < count; n++) manager.send({ sessionId }, 'e', n)
@@ -274,7 +299,7 @@ t.test('P-22 an ack of the future is BAD_ACK, goodbye and 4400; the session is k
   }
 })
 
-t.test('P-24 in the basic profile nothing is held once it was written, and acks have no effect, not even of the future', async t => {
+t.test('P-24 the basic profile holds nothing that was written, and acks, even of the future, do nothing', async t => {
   const { connect, manager } = createWorld()
   const basic = connect({ profile: 'basic' })
   const { sessionId } = basic.welcome
@@ -288,7 +313,7 @@ t.test('P-24 in the basic profile nothing is held once it was written, and acks 
   t.equal(manager.countSessions().outboxBytes, 0)
 })
 
-// --- duplicates --------------------------------------------------------------------------------------------------------------------------------
+// --- duplicates ----------------------------------------------------------------------------------
 
 t.test('P-12 a duplicate is answered with its first result and its old seq, whatever its content', async t => {
   const { peer, dispatcher } = createWorld()
@@ -320,7 +345,12 @@ t.test('P-12 a duplicate whose answer was acknowledged or dropped is RESULT_EXPI
   peer.send({ command: 'echo', id: 1 })
   peer.send({ command: 'echo', id: 4, ack: 4 })
   t.strictSame(peer.take(), [
-    { type: 'error', code: 'RESULT_EXPIRED', id: 1, payload: 'The command was executed; its answer is no longer kept.' },
+    {
+      type: 'error',
+      code: 'RESULT_EXPIRED',
+      id: 1,
+      payload: 'The command was executed; its answer is no longer kept.'
+    },
     { type: 'error', code: 'RESULT_EXPIRED', id: 4, payload: 'The command was executed; its answer is no longer kept.' }
   ])
 })
@@ -340,7 +370,10 @@ t.test('P-12 during a replay a duplicate is not answered ahead of its turn', asy
 })
 
 t.test('P-44 G6 repeats of a large answer cost a bounded amount, however many there are', async t => {
-  const { peer, manager, gateway } = createWorld({ gateway: { maxBufferedBytes: 1_048_576 }, session: { outboxBytes: 1_048_576 } })
+  const { peer, manager, gateway } = createWorld({
+    gateway: { maxBufferedBytes: 1_048_576 },
+    session: { outboxBytes: 1_048_576 }
+  })
   peer.send({ command: 'echo', id: 1, payload: 'x'.repeat(1_000_000) })
   peer.take()
   peer.transport.stall()
@@ -352,9 +385,9 @@ t.test('P-44 G6 repeats of a large answer cost a bounded amount, however many th
   t.equal(gateway.closes.get(4101), 1)
 })
 
-// --- bursts ------------------------------------------------------------------------------------------------------------------------------------
+// --- bursts --------------------------------------------------------------------------------------
 
-t.test('P-46 a hundred refusals for rate in one turn close with 4102, not before and not as a slow consumer', async t => {
+t.test('P-46 a hundred refusals for rate in one turn close with 4102, not as a slow consumer', async t => {
   const { peer, manager } = createWorld({ dispatcher: { commandsPerSecond: 5 } })
   for (let n = 0; n < 109; n++) peer.send({ command: 'echo', payload: n })
   t.equal(peer.transport.closed, undefined)
@@ -386,7 +419,7 @@ t.test('P-26 a thousand outputs and more in one turn are no fault of a healthy s
   t.match(manager.peekSession(peer.welcome.sessionId), { outboxMessages: 10, dropped: 1490 })
 })
 
-t.test('P-26 an output that would be dropped unwritten closes the connection with 4101 first, and the resume names it as the gap', async t => {
+t.test('P-26 an output that would be dropped unwritten closes with 4101; the resume names it as the gap', async t => {
   const { peer, manager, resume } = createWorld({ session: { outboxMessages: 10 }, gateway: { maxBufferedBytes: 500 } })
   const { sessionId } = peer.welcome
   peer.transport.stall()
@@ -400,14 +433,19 @@ t.test('P-26 an output that would be dropped unwritten closes the connection wit
   const seen = peer.frames().filter(frame => frame.seq !== undefined).length
   const again = resume(peer.welcome, seen)
   t.strictSame(again.welcome.gap, { from: seen + 1, to: seen + 1 }, 'exactly the one that had to make room')
-  t.strictSame(again.take().filter(frame => frame.seq !== undefined).map(frame => frame.seq), Array.from({ length: sent - seen - 1 }, (_, n) => seen + 2 + n))
+  t.strictSame(
+    again.take().filter(frame => frame.seq !== undefined).map(frame => frame.seq),
+    Array.from({ length: sent - seen - 1 }, (_, n) => seen + 2 + n)
+  )
 })
 
 t.test('P-26 P-37 a basic connection that does not drain ends its session, and the sender is told', async t => {
   const { connect, manager } = createWorld({ session: { outboxMessages: 3 }, gateway: { maxBufferedBytes: 100 } })
   const basic = connect({ profile: 'basic', stalled: true })
   const { sessionId } = basic.welcome
-  t.throws(() => { for (let n = 0; n < 50; n++) manager.send({ sessionId }, 'e', 'x'.repeat(90)) }, { code: 'SESSION_ENDED' })
+  t.throws(() => {
+    for (let n = 0; n < 50; n++) manager.send({ sessionId }, 'e', 'x'.repeat(90))
+  }, { code: 'SESSION_ENDED' })
   t.equal(basic.transport.closed?.code, 4101)
   t.equal(manager.tombstoneOf(sessionId)?.reason, 'disconnected')
   const other = connect({ profile: 'basic', stalled: true })
@@ -416,8 +454,9 @@ t.test('P-26 P-37 a basic connection that does not drain ends its session, and t
   t.equal(manager.send({ all: true }, 'e', null).sessions, 1)
 })
 
-// A peer on a fast line was written its whole outbox in one turn: 160 ms for 200 MB, in which nobody else was served.
-t.test('P-44 a peer that takes everything at once is written two mebibytes in a turn, and the rest in order after other events', async t => {
+// A peer on a fast line was written its whole outbox in one turn: 160 ms for 200 MB, in which
+// nobody else was served.
+t.test('P-44 a peer that takes all at once gets 2 MiB in a turn, the rest in order after other events', async t => {
   const { peer, manager, resume, slice } = createWorld({ session: { outboxBytes: 16_777_216 } })
   const { sessionId } = peer.welcome
   peer.close(1006)
@@ -439,7 +478,10 @@ t.test('P-50 no single output is larger than what is printed in one piece, howev
   const { connect, manager } = createDomain({ session: { outboxBytes: 16_777_216 } })
   const { welcome } = connect()
   t.equal(welcome.limits.maxOutputBytes, 1_048_576)
-  t.throws(() => manager.send({ sessionId: welcome.sessionId }, 'e', 'x'.repeat(1_048_576)), { code: 'PAYLOAD_TOO_LARGE' })
+  t.throws(
+    () => manager.send({ sessionId: welcome.sessionId }, 'e', 'x'.repeat(1_048_576)),
+    { code: 'PAYLOAD_TOO_LARGE' }
+  )
 })
 
 t.test('P-44 unsequenced frames for a socket that does not drain are bounded: 4101', async t => {
@@ -456,7 +498,7 @@ t.test('P-44 unsequenced frames for a socket that does not drain are bounded: 41
   t.ok(many.transport.bufferedBytes < 1200)
 })
 
-t.test('P-44 many large unsequenced frames in one turn go out in steps, and none is lost on a healthy socket', async t => {
+t.test('P-44 many large unsequenced frames in one turn go out in steps, and none is lost', async t => {
   const { peer } = createWorld()
   for (let id = 1; id <= 5; id++) peer.send({ command: 'echo', id, payload: 'x'.repeat(30_000) })
   peer.take()
@@ -532,7 +574,9 @@ t.test('performance: a fan-out goes out in slices, and answers to commands go be
   let rounds = 0
   while (slice() > 0) rounds++
   t.ok(rounds >= 4 && rounds <= 12, `${rounds} rounds`)
-  for (const peer of peers.slice(0, -1)) if (peer.frames().map(frame => frame.seq ?? 0).join() !== '0,1,2') t.fail('out of order')
+  for (const peer of peers.slice(0, -1)) {
+    if (peer.frames().map(frame => frame.seq ?? 0).join() !== '0,1,2') t.fail('out of order')
+  }
   t.equal(slice(), 0)
 })
 
@@ -551,18 +595,24 @@ t.test('performance: few sessions of a user are written in the turn, many in sli
   t.ok(peers.slice(1).every(peer => peer.frames().at(-1)?.payload === 2))
 })
 
-// --- endings -----------------------------------------------------------------------------------------------------------------------------------
+// --- endings -------------------------------------------------------------------------------------
 
 const CLOSES: [number, string, string, string][] = [
   // code of the peer, what becomes of a full session, of a basic one, reason of `detached`
-  [1000, 'ended_by_client', 'ended_by_client', 'ended_by_client'], [1005, 'ended_by_client', 'ended_by_client', 'ended_by_client'], [1001, 'kept', 'disconnected', 'going_away'],
-  [1006, 'kept', 'disconnected', 'connection_lost'], [1002, 'kept', 'disconnected', 'closed_by_client'], [1007, 'kept', 'disconnected', 'closed_by_client'],
-  [1009, 'kept', 'disconnected', 'closed_by_client'], [1011, 'kept', 'disconnected', 'closed_by_client'], [3000, 'kept', 'disconnected', 'closed_by_client'], [4001, 'kept', 'disconnected', 'closed_by_client']
+  [1000, 'ended_by_client', 'ended_by_client', 'ended_by_client'],
+  [1005, 'ended_by_client', 'ended_by_client', 'ended_by_client'], [1001, 'kept', 'disconnected', 'going_away'],
+  [1006, 'kept', 'disconnected', 'connection_lost'], [1002, 'kept', 'disconnected', 'closed_by_client'],
+  [1007, 'kept', 'disconnected', 'closed_by_client'],
+  [1009, 'kept', 'disconnected', 'closed_by_client'], [1011, 'kept', 'disconnected', 'closed_by_client'],
+  [3000, 'kept', 'disconnected', 'closed_by_client'], [4001, 'kept', 'disconnected', 'closed_by_client']
 ]
 
-// The WebSocket layer closes by itself then, and afterwards reports 1006 if the peer does not answer: a 1009 was logged as a lost connection.
-for (const [code, reason] of [[1009, 'message_too_large'], [1007, 'protocol_violated'], [1002, 'protocol_violated']] as const) {
-  t.test(`P-8 P-39 a connection that is closed for what the peer sent counts as ${code}, whatever the close tells`, async t => {
+// The WebSocket layer closes by itself then, and afterwards reports 1006 if the peer does not
+// answer: a 1009 was logged as a lost connection.
+for (const [code, reason] of [
+  [1009, 'message_too_large'], [1007, 'protocol_violated'], [1002, 'protocol_violated']
+] as const) {
+  t.test(`P-8 P-39 a connection closed for what the peer sent counts as ${code}, whatever the close tells`, async t => {
     for (const profile of ['full', 'basic'] as const) {
       const domain = createDomain()
       const { connect, manager, gateway } = domain
@@ -573,7 +623,10 @@ for (const [code, reason] of [[1009, 'message_too_large'], [1007, 'protocol_viol
       gateway.violated(peer.connection, code)
       peer.close(1006)
       domain.turn()
-      t.equal(manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason, profile === 'full' ? 'detached' : 'disconnected')
+      t.equal(
+        manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason,
+        profile === 'full' ? 'detached' : 'disconnected'
+      )
       t.equal(gateway.closes.get(code), 1)
       t.notOk(gateway.closes.has(1006))
       t.equal(gateway.connections, 0)
@@ -592,7 +645,11 @@ for (const [code, full, basic, reason] of CLOSES) {
       peer.close(code)
       peer.close(code)
       const outcome = profile === 'full' ? full : basic
-      t.equal(manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason, outcome === 'kept' ? 'detached' : outcome, profile)
+      t.equal(
+        manager.peekSession(sessionId)?.state ?? manager.tombstoneOf(sessionId)?.reason,
+        outcome === 'kept' ? 'detached' : outcome,
+        profile
+      )
       t.equal(domain.events.find(event => event.type === 'detached')?.reason, reason)
       t.equal(gateway.connections, 0)
       t.strictSame([...gateway.closes.keys()], [code < 3000 ? code : 0], 'what a client makes up is counted as one')
@@ -630,7 +687,9 @@ t.test('P-41 an operator ends with 4001 and detaches with 4203', async t => {
   const { peer, manager, connect } = createWorld()
   manager.send({ sessionId: peer.welcome.sessionId }, 'last words', 1)
   manager.terminateSession(peer.welcome.sessionId)
-  t.strictSame(peer.take(), [{ seq: 1, type: 'message', event: 'last words', payload: 1 }, goodbye(4001, 'ended_by_operator', 'stop')])
+  t.strictSame(peer.take(), [
+    { seq: 1, type: 'message', event: 'last words', payload: 1 }, goodbye(4001, 'ended_by_operator', 'stop')
+  ])
   const other = connect()
   other.take()
   manager.detachSession(other.welcome.sessionId)
@@ -654,14 +713,18 @@ t.test('P-39 a handler that detaches its own session is answered after the resum
   peer.send({ command: 'leave', id: 1 })
   peer.send({ command: 'echo', id: 2 })
   t.strictSame(peer.take(), [goodbye(4203, 'detached_by_operator', 'resume')])
-  t.match(resume(peer.welcome, 0).take(), [{ payload: { lastCommand: 1 } }, { seq: 1, payload: true }, { type: 'live' }])
+  t.match(resume(peer.welcome, 0).take(), [
+    { payload: { lastCommand: 1 } }, { seq: 1, payload: true }, { type: 'live' }
+  ])
 })
 
 t.test('P-42 after goodbye nothing is read', async t => {
   const { peer, manager, gateway } = createWorld()
   manager.detachSession(peer.welcome.sessionId)
   peer.take()
-  for (const frame of ['garbage', { command: 'echo', id: 1 }, { type: 'ack', seq: 99 }, { type: 'end' }]) peer.send(frame)
+  for (const frame of ['garbage', { command: 'echo', id: 1 }, { type: 'ack', seq: 99 }, { type: 'end' }]) {
+    peer.send(frame)
+  }
   peer.sendBinary(Buffer.alloc(1))
   t.strictSame(peer.take(), [])
   t.equal(gateway.badFrames, 0)
@@ -712,16 +775,26 @@ t.test('P-48 draining closes some at a time with 4200, and those with running co
   t.equal(late.transport.closed?.code, 4200)
 })
 
-// --- liveness ----------------------------------------------------------------------------------------------------------------------------------
+// --- liveness ------------------------------------------------------------------------------------
 
-t.test('P-43 a full-profile client hears something at least every heartbeatMs, a basic one gets WebSocket pings, whoever comes and goes', async t => {
+t.test('P-43 every heartbeatMs at least, a full-profile client hears something, a basic one a ping', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   const random = createRandom(FUZZ_SEED)
   for (const heartbeatMs of [25_000, 10_000, 7000, 1000]) {
-    const { gateway, connect, clock, turn } = createDomain({ gateway: { heartbeatMs }, session: { idleTimeoutMs: 1e9 } })
+    const { gateway, connect, clock, turn } = createDomain({
+      gateway: { heartbeatMs },
+      session: { idleTimeoutMs: 1e9 }
+    })
     const peers: { peer: Peer, heard: number, signs: number, worst: number }[] = []
     for (let step = 0; step < heartbeatMs * 12 / 250; step++) {
-      if (random() < 0.15 && peers.length < 40) peers.push({ peer: connect({ userId: `u${step}`, profile: random() < 0.5 ? 'full' : 'basic' }), heard: clock.now(), signs: 0, worst: 0 })
+      if (random() < 0.15 && peers.length < 40) {
+        peers.push({
+          peer: connect({ userId: `u${step}`, profile: random() < 0.5 ? 'full' : 'basic' }),
+          heard: clock.now(),
+          signs: 0,
+          worst: 0
+        })
+      }
       if (random() < 0.05 && peers.length > 5) peers.splice(Math.floor(random() * peers.length), 1)[0]?.peer.close(1006)
       clock.advance(250)
       gateway.sweep(250)
@@ -788,8 +861,13 @@ t.test('P-43 any frame is a sign of life, a malformed one too; heartbeats are no
   t.equal(manager.peekSession(peer.welcome.sessionId)?.lastActivityAt, active)
 })
 
-/** Time passes as the plugin turns it, until the connection is closed or `ms` are over; returns how long that was. */
-function pass ({ clock, gateway, turn }: Domain, ms: number, peer: Peer, each: (elapsed: number) => void = () => {}): number {
+/**
+ * Time passes as the plugin turns it, until the connection is closed or `ms` are over; returns how
+ * long that was.
+ */
+function pass (
+  { clock, gateway, turn }: Domain, ms: number, peer: Peer, each: (elapsed: number) => void = () => {}
+): number {
   for (let elapsed = 250; elapsed <= ms; elapsed += 250) {
     clock.advance(250)
     each(elapsed)
@@ -801,7 +879,8 @@ function pass ({ clock, gateway, turn }: Domain, ms: number, peer: Peer, each: (
 }
 
 t.test('P-43 bytes of a message that is not whole yet are life; one whose bytes stop coming is dropped', async t => {
-  // 60 kB at 4 kB/s took 15 s, and with a heartbeat of 1 s the peer was cut in mid-frame after 11 and sent it all again, for ever.
+  // 60 kB at 4 kB/s took 15 s, and with a heartbeat of 1 s the peer was cut in mid-frame after 11
+  // and sent it all again, for ever.
   for (const profile of ['full', 'basic'] as const) {
     const domain = createDomain({ gateway: { heartbeatMs: 1000 } })
     const peer = domain.connect({ profile })
@@ -829,7 +908,10 @@ t.test('P-43 bytes that a full socket gives away are life; those that one with r
   t.ok(found >= 6000 && found <= 11_500, `after ${found}`)
 
   const dead = domain.connect({ userId: 'bob' })
-  const kept = pass(domain, 60_000, dead, () => { domain.manager.send({ sessionId: dead.welcome.sessionId }, 'e', 'x'); domain.turn() })
+  const kept = pass(domain, 60_000, dead, () => {
+    domain.manager.send({ sessionId: dead.welcome.sessionId }, 'e', 'x')
+    domain.turn()
+  })
   t.equal(dead.transport.closed?.code, 4103, 'a kernel takes bytes for a dead peer until its buffer is full')
   t.ok(kept <= 11_500, `after ${kept}`)
 })
@@ -860,7 +942,9 @@ t.test('P-43 after a standstill of the server everybody is asked first', async t
   const domain = createDomain()
   const peers = (['full', 'basic'] as const).map(profile => domain.connect({ profile }))
   const [full, basic] = peers as [Peer, Peer]
-  pass(domain, 24_000, full, elapsed => { if (elapsed === 20_000) for (const peer of peers) domain.gateway.heard(peer.connection) })
+  pass(domain, 24_000, full, elapsed => {
+    if (elapsed === 20_000) for (const peer of peers) domain.gateway.heard(peer.connection)
+  })
   full.take()
   const pings = basic.transport.pings
   domain.clock.advance(600_000)
@@ -883,7 +967,11 @@ t.test('P-43 a large output and a long replay are interspersed with WebSocket pi
   const probesIn = (bytes: Buffer[]): number[] => {
     const gaps: number[] = []
     const all = Buffer.concat(bytes)
-    for (let at = all.indexOf('\x89\x00', 0, 'latin1'), before = 0; at !== -1; before = at, at = all.indexOf('\x89\x00', at + 2, 'latin1')) gaps.push(at - before)
+    for (let at = all.indexOf(
+        '\x89\x00', 0, 'latin1'
+      ), before = 0; at !== -1; before = at, at = all.indexOf('\x89\x00', at + 2, 'latin1')) {
+      gaps.push(at - before)
+    }
     return gaps
   }
   for (const [size, count] of [[400_000, 1], [1000, 400], [20_000, 20]] as const) {
@@ -893,7 +981,10 @@ t.test('P-43 a large output and a long replay are interspersed with WebSocket pi
     for (let n = 0; n < count; n++) manager.send({ sessionId: peer.welcome.sessionId }, 'e', 'x'.repeat(size))
     t.equal(peer.take().filter(({ payload }) => (payload as string).length === size).length, count)
     const gaps = probesIn(peer.transport.writes.slice(from))
-    t.ok(gaps.length >= 400_000 / 8192 - 1 && Math.max(...gaps) < 16_500, `${gaps.length} probes, ${Math.max(...gaps)} bytes apart`)
+    t.ok(
+      gaps.length >= 400_000 / 8192 - 1 && Math.max(...gaps) < 16_500,
+      `${gaps.length} probes, ${Math.max(...gaps)} bytes apart`
+    )
   }
   const quiet = connect()
   const from = quiet.transport.writes.length
@@ -930,7 +1021,7 @@ t.test('a sweep without connections, and one that closes all of them, come to an
   t.equal(gateway.connections, 0)
 })
 
-// --- hostile bytes -----------------------------------------------------------------------------------------------------------------------------
+// --- hostile bytes -------------------------------------------------------------------------------
 
 t.test('G6 no message whatsoever throws, and each is answered, executed or refused', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
@@ -953,16 +1044,27 @@ t.test('G6 no message whatsoever throws, and each is answered, executed or refus
       }
     })
   )
-  fc.assert(fc.property(fc.constantFrom('full' as const, 'basic' as const), fc.array(anyFrame, { maxLength: 30 }), (profile, messages) => {
-    const { connect, dispatcher, gateway, manager, turn } = createDomain()
-    dispatcher.command('echo', {}, ({ payload }) => payload)
-    const peer = connect({ profile })
-    for (const message of messages) gateway.receive(peer.connection, message, false)
-    turn()
-    const seqs = peer.transport.writes.flatMap(decodeFrames).map(text => JSON.parse(text) as Frame).map(frame => frame.seq).filter(seq => seq !== undefined)
-    const first = seqs.filter((seq, i) => seqs.indexOf(seq) === i)
-    if (first.some((seq, i) => seq !== i + 1)) throw new Error(`seqs ${seqs.join()}`)
-    peer.close(1000)
-    if (manager.countSessions().active !== 0 || gateway.connections !== 0) throw new Error('left behind')
-  }), { seed: FUZZ_SEED, numRuns: 300 })
+  fc.assert(
+    fc.property(
+      fc.constantFrom('full' as const, 'basic' as const),
+      fc.array(anyFrame, { maxLength: 30 }),
+      (profile, messages) => {
+        const { connect, dispatcher, gateway, manager, turn } = createDomain()
+        dispatcher.command('echo', {}, ({ payload }) => payload)
+        const peer = connect({ profile })
+        for (const message of messages) gateway.receive(peer.connection, message, false)
+        turn()
+        const seqs = peer.transport.writes
+          .flatMap(decodeFrames)
+          .map(text => JSON.parse(text) as Frame)
+          .map(frame => frame.seq)
+          .filter(seq => seq !== undefined)
+        const first = seqs.filter((seq, i) => seqs.indexOf(seq) === i)
+        if (first.some((seq, i) => seq !== i + 1)) throw new Error(`seqs ${seqs.join()}`)
+        peer.close(1000)
+        if (manager.countSessions().active !== 0 || gateway.connections !== 0) throw new Error('left behind')
+      }
+    ),
+    { seed: FUZZ_SEED, numRuns: 300 }
+  )
 })

@@ -1,10 +1,17 @@
 import t from 'tap'
 import { createTurnstile, type Turnstile } from '../../../src/io/gateway/turnstile.js'
 
-function createWorld (perTurn: number, maxWaiting: number, random = 0): { turnstile: Turnstile, turn: () => number, enter: (name: number) => boolean, through: number[] } {
+function createWorld (
+  perTurn: number, maxWaiting: number, random = 0
+): { turnstile: Turnstile, turn: () => number, enter: (name: number) => boolean, through: number[] } {
   let yielded: (() => void)[] = []
   const through: number[] = []
-  const turnstile = createTurnstile({ perTurn, maxWaiting, yieldTurn: callback => { yielded.push(callback) }, random: () => random })
+  const turnstile = createTurnstile({
+    perTurn,
+    maxWaiting,
+    yieldTurn: callback => { yielded.push(callback) },
+    random: () => random
+  })
   return {
     turnstile,
     through,

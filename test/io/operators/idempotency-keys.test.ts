@@ -2,7 +2,12 @@ import t from 'tap'
 import { createIdempotencyKeys, type KeyedRequest } from '../../../src/io/operators/idempotency-keys.js'
 import { createManualClock } from '../../helpers/clock.js'
 
-const request = (over: Partial<KeyedRequest> = {}): KeyedRequest => ({ target: 't', key: 'k', fingerprint: 'f', ...over })
+const request = (over: Partial<KeyedRequest> = {}): KeyedRequest => ({
+  target: 't',
+  key: 'k',
+  fingerprint: 'f',
+  ...over
+})
 
 function createWorld ({ keepMs = 1000, maxKeys = 100 } = {}) {
   const clock = createManualClock()
@@ -42,13 +47,18 @@ t.test('a repeat while the first is under way is refused, and answered afterward
   const { keys, clock } = createWorld()
   let finish = (_: string): void => {}
   const first = keys.once(request(), () => new Promise<string>(resolve => { finish = resolve }))
-  t.throws(() => keys.once(request(), () => 'second'), { code: 'IDEMPOTENCY_KEY_IN_USE', statusCode: 409, retryAfterMs: 1000 })
+  t.throws(
+    () => keys.once(request(), () => 'second'),
+    { code: 'IDEMPOTENCY_KEY_IN_USE', statusCode: 409, retryAfterMs: 1000 }
+  )
   t.throws(() => keys.once(request({ fingerprint: 'other' }), () => ''), { code: 'IDEMPOTENCY_KEY_REUSED' })
   clock.advance(5000)
   finish('first')
   t.strictSame(await first, { answer: 'first', repeated: false })
   clock.advance(999)
-  t.strictSame(await keys.once(request(), () => 'second'), { answer: 'first', repeated: true }, 'its time begins with the answer')
+  t.strictSame(
+    await keys.once(request(), () => 'second'), { answer: 'first', repeated: true }, 'its time begins with the answer'
+  )
 })
 
 t.test('what failed is not kept: the same key may be tried again, also with another body', async t => {

@@ -63,5 +63,8 @@ t.test('S-11 a token that a record of a lost ownership does not know is put to t
   a.isDeaf = false
   const back = a.connectLate(offerOf(there.welcome, 2))
   await fleet.pass(1500)
-  t.match((await back).frames()[0], { type: 'session_resumed', payload: { sessionId: welcome.sessionId, lastCommand: 2 } })
+  t.match((await back).frames()[0], {
+    type: 'session_resumed',
+    payload: { sessionId: welcome.sessionId, lastCommand: 2 }
+  })
 })

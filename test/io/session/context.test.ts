@@ -24,12 +24,17 @@ t.test('a token is for its user, and works once', async t => {
   const { manager, connect } = createDomain()
   const { id } = manager.createSession('ann')
   const resume = { sessionId: id, token: manager.issueResumeToken(id), lastSeq: 0 }
-  t.match(connect({ userId: 'bob', resume }).frames()[0], { type: 'session_created', payload: { previous: { reason: 'unknown' } } })
+  t.match(connect({ userId: 'bob', resume }).frames()[0], {
+    type: 'session_created',
+    payload: { previous: { reason: 'unknown' } }
+  })
   const first = connect({ userId: 'ann', resume })
   t.match(first.frames()[0], { type: 'session_resumed' })
   first.send({ command: 'x', id: 1 })
   first.close(1006)
-  t.match(connect({ userId: 'ann', resume }).frames()[0], { type: 'session_created' }, 'it was used up by the first frame')
+  t.match(
+    connect({ userId: 'ann', resume }).frames()[0], { type: 'session_created' }, 'it was used up by the first frame'
+  )
 })
 
 t.test('an issued token and the one that the present client holds are both good until the next resume', async t => {
@@ -76,11 +81,14 @@ t.test('a context above its limit is refused wherever it comes from, and nothing
   t.equal(manager.countSessions().total, 0)
   const { id } = manager.createSession('ann', { context: { a: 1 } })
   t.throws(() => manager.updateContext(id, () => large), { code: 'CONTEXT_TOO_LARGE' })
-  for (const wrong of [null, 'text', ['a'], undefined, 7]) t.throws(() => manager.updateContext(id, () => wrong as never), TypeError)
+  for (const wrong of [null, 'text', ['a'], undefined, 7]) {
+    t.throws(() => manager.updateContext(id, () => wrong as never), TypeError)
+  }
   t.same(manager.peekSession(id)?.context, { a: 1 })
 })
 
-// One of 96,000 members, within the bytes that an option allows, held up every session for a quarter of a second.
+// One of 96,000 members, within the bytes that an option allows, held up every session for a
+// quarter of a second.
 t.test('a context of too many members is refused, however few bytes it has', async t => {
   const { manager } = createDomain({ session: { maxContextBytes: 1_048_576 } })
   // The context, its member, the array in it.

@@ -2,7 +2,9 @@
 
 import fc from 'fast-check'
 import t from 'tap'
-import { createDirectory, type Directory, type DirectoryQuery, type KeptTombstone } from '../../../src/io/session/directory.js'
+import {
+  createDirectory, type Directory, type DirectoryQuery, type KeptTombstone
+} from '../../../src/io/session/directory.js'
 import type { SessionRecord } from '../../../src/io/session/record.js'
 import { createManualClock, type ManualClock } from '../../helpers/clock.js'
 import { buildRecord } from '../../helpers/domain.js'
@@ -50,7 +52,9 @@ function walkAll (
   return { ids, pages }
 }
 
-function fill (directory: Directory, count: number, fields: (n: number) => Partial<SessionRecord> = () => ({})): SessionRecord[] {
+function fill (
+  directory: Directory, count: number, fields: (n: number) => Partial<SessionRecord> = () => ({})
+): SessionRecord[] {
   const records = Array.from({ length: count }, (_, n) => buildRecord({ id: `r${n + 1}`, ...fields(n + 1) }))
   for (const record of records) directory.add(record)
   return records
@@ -58,14 +62,19 @@ function fill (directory: Directory, count: number, fields: (n: number) => Parti
 
 t.test('D-1 an added record is found by id, by user, in listings and in the counts', async t => {
   const { directory } = createWorld()
-  const [one, two, three] = fill(directory, 3, n => ({ userId: n === 2 ? 'bob' : 'ann' })) as [SessionRecord, SessionRecord, SessionRecord]
+  const [one, two, three] = fill(directory, 3, n => ({
+    userId: n === 2 ? 'bob' : 'ann'
+  })) as [SessionRecord, SessionRecord, SessionRecord]
   t.equal(directory.get('r1'), one)
   t.equal(directory.get('r2'), two)
   t.equal(directory.get('r4'), undefined)
   t.strictSame(idsOf(directory.ofUser('ann')), ['r1', 'r3'])
   t.strictSame(idsOf(directory.ofUser('bob')), ['r2'])
   t.strictSame(idsOf(directory.ofUser('nobody')), [])
-  t.strictSame([directory.countOfUser('ann'), directory.countOfUser('bob'), directory.countOfUser('nobody'), directory.count()], [2, 1, 0, 3])
+  t.strictSame(
+    [directory.countOfUser('ann'), directory.countOfUser('bob'), directory.countOfUser('nobody'), directory.count()],
+    [2, 1, 0, 3]
+  )
   t.strictSame(idsOf(directory.all()), ['r1', 'r2', 'r3'])
   t.ok(one.ordinal < two.ordinal && two.ordinal < three.ordinal, 'ordinals rise')
 })
@@ -160,7 +169,9 @@ t.test('D-4 pages follow one another in order of creation, both ways', async t =
   const oldest = ['r1', 'r2', 'r3', 'r4', 'r5', 'r6', 'r7']
   t.strictSame(walkAll(directory, { newestFirst: false, limit: 3 }), { ids: oldest, pages: [3, 3, 1] })
   t.strictSame(walkAll(directory, { newestFirst: true, limit: 3 }), { ids: [...oldest].reverse(), pages: [3, 3, 1] })
-  t.strictSame(walkAll(directory, { newestFirst: false, limit: 7 }).pages, [7], 'a page that takes the last one is the last')
+  t.strictSame(
+    walkAll(directory, { newestFirst: false, limit: 7 }).pages, [7], 'a page that takes the last one is the last'
+  )
   t.strictSame(walkAll(directory, { newestFirst: true, limit: 1 }).ids, [...oldest].reverse())
 })
 
@@ -174,8 +185,12 @@ t.test('D-4 an empty directory has one empty page', async t => {
 t.test('D-4 filters select by state, user, creation and activity', async t => {
   const { directory } = createWorld()
   const connection = { sentSeq: 0, maxOutputBytes: 1_048_576, wake () {}, flush () {}, dismiss () {} }
-  fill(directory, 4, n => ({ createdAt: n * 100, lastActiveAt: n * 10, userId: n > 2 ? 'bob' : 'ann', connection: n % 2 === 0 ? connection : null }))
-  const ids = (query: Partial<DirectoryQuery>): string[] => walkAll(directory, { newestFirst: false, limit: 2, ...query }).ids
+  fill(directory, 4, n => ({
+    createdAt: n * 100, lastActiveAt: n * 10, userId: n > 2 ? 'bob' : 'ann', connection: n % 2 === 0 ? connection : null
+  }))
+  const ids = (query: Partial<DirectoryQuery>): string[] => walkAll(
+    directory, { newestFirst: false, limit: 2, ...query }
+  ).ids
   t.strictSame(ids({ state: 'active' }), ['r2', 'r4'])
   t.strictSame(ids({ state: 'detached' }), ['r1', 'r3'])
   t.strictSame(ids({ userId: 'bob' }), ['r3', 'r4'])
@@ -183,7 +198,10 @@ t.test('D-4 filters select by state, user, creation and activity', async t => {
   t.strictSame(ids({ createdBefore: 200 }), ['r1'], 'createdBefore is exclusive')
   t.strictSame(ids({ createdAfter: 200 }), ['r3', 'r4'], 'createdAfter is exclusive')
   t.strictSame(ids({ activeBefore: 30 }), ['r1', 'r2'], 'activeBefore is exclusive')
-  t.strictSame(ids({ userId: 'bob', state: 'active', createdAfter: 100, createdBefore: 500, activeBefore: 99, newestFirst: true }), ['r4'])
+  t.strictSame(
+    ids({ userId: 'bob', state: 'active', createdAfter: 100, createdBefore: 500, activeBefore: 99, newestFirst: true }),
+    ['r4']
+  )
 })
 
 t.test('D-4 a cursor that no list gave is refused', async t => {
@@ -191,13 +209,24 @@ t.test('D-4 a cursor that no list gave is refused', async t => {
   fill(directory, 5)
   const { nextCursor } = directory.list({ newestFirst: false, limit: 2 })
   const bad = ['', 'x', '%%%', Buffer.from('o').toString('base64url'), Buffer.from('o-1').toString('base64url'),
-    Buffer.from('o1.5').toString('base64url'), Buffer.from('o1e3').toString('base64url'), Buffer.from(`o${'9'.repeat(20)}`).toString('base64url'), 'A'.repeat(10_000)]
-  for (const cursor of bad) t.throws(() => directory.list({ newestFirst: false, limit: 2, cursor }), { code: 'INVALID_CURSOR' }, cursor.slice(0, 20))
-  t.throws(() => directory.list({ newestFirst: true, limit: 2, cursor: nextCursor as string }), { code: 'INVALID_CURSOR' }, 'of the other direction')
+    Buffer.from('o1.5').toString('base64url'), Buffer.from('o1e3').toString('base64url'),
+    Buffer.from(`o${'9'.repeat(20)}`).toString('base64url'), 'A'.repeat(10_000)]
+  for (const cursor of bad) {
+    t.throws(
+      () => directory.list({ newestFirst: false, limit: 2, cursor }),
+      { code: 'INVALID_CURSOR' },
+      cursor.slice(0, 20)
+    )
+  }
+  t.throws(
+    () => directory.list({ newestFirst: true, limit: 2, cursor: nextCursor as string }),
+    { code: 'INVALID_CURSOR' },
+    'of the other direction'
+  )
 })
 
 // A page of 500 contexts of 64 KiB was printed in one turn, which took a third of a second.
-t.test('D-6 a page ends before its contexts are more than a mebibyte, and the walk sees every session once', async t => {
+t.test('D-6 a page ends before its contexts exceed a mebibyte, and the walk sees every session once', async t => {
   const { directory } = createWorld()
   fill(directory, 7, n => ({ contextBytes: n === 4 ? 2_000_000 : 400_000 }))
   for (const newestFirst of [false, true]) {
@@ -215,7 +244,9 @@ t.test('D-5 a page looks at no more than scanLimit records', async t => {
   const first = directory.list({ newestFirst: false, limit: 500, userId: 'last' })
   t.strictSame(first.records, [])
   t.type(first.nextCursor, 'string')
-  t.strictSame(walkAll(directory, { newestFirst: false, limit: 500, userId: 'last' }), { ids: [`r${scanLimit * 2 + 1}`], pages: [0, 0, 1] })
+  t.strictSame(walkAll(directory, { newestFirst: false, limit: 500, userId: 'last' }), {
+    ids: [`r${scanLimit * 2 + 1}`], pages: [0, 0, 1]
+  })
   t.strictSame(walkAll(directory, { newestFirst: true, limit: 500, userId: 'last' }).pages, [1, 0, 0])
 })
 t.test('D-4 a session that exists during the whole walk is seen once, whatever comes and goes', async t => {
@@ -223,7 +254,8 @@ t.test('D-4 a session that exists during the whole walk is seen once, whatever c
   const { directory, clock } = createWorld()
   let made = 0
   fc.assert(fc.property(
-    fc.integer({ min: 0, max: 60 }), fc.integer({ min: 1, max: 9 }), fc.boolean(), fc.array(fc.tuple(fc.boolean(), fc.nat(1000)), { maxLength: 60 }), fc.integer({ min: 1, max: 8 }),
+    fc.integer({ min: 0, max: 60 }), fc.integer({ min: 1, max: 9 }), fc.boolean(),
+    fc.array(fc.tuple(fc.boolean(), fc.nat(1000)), { maxLength: 60 }), fc.integer({ min: 1, max: 8 }),
     (size, limit, newestFirst, changes, perPage) => {
       const standing: SessionRecord[] = []
       for (let n = 0; n < size; n++) {
@@ -249,7 +281,8 @@ t.test('D-4 a session that exists during the whole walk is seen once, whatever c
       const seenOnce = ids.length === new Set(ids).size
       const sawAll = [...whole].every(id => ids.includes(id))
       const order = ids.map(id => everything.find(record => record.id === id)?.ordinal ?? NaN)
-      const inOrder = order.every((ordinal, i) => i === 0 || (newestFirst ? ordinal < (order[i - 1] as number) : ordinal > (order[i - 1] as number)))
+      const inOrder = order.every((ordinal, i) => i === 0 ||
+        (newestFirst ? ordinal < (order[i - 1] as number) : ordinal > (order[i - 1] as number)))
       for (const record of [...directory.all()]) directory.remove(record, buryingOf(record, clock.now()))
       return seenOnce && sawAll && inOrder && directory.count() === 0
     }), { seed: FUZZ_SEED, numRuns: 60 })

@@ -72,7 +72,12 @@ t.test('P-41 P-48 a session that ends, and a connection that is closed, first ge
   domain.manager.terminateSession(ended.welcome.sessionId)
   domain.gateway.closeSome(1, 0, true)
   t.strictSame(ended.take().map(({ type }) => type), ['message', 'goodbye'])
-  t.strictSame(domain.peers.filter(peer => peer !== ended && peer.transport.closed !== undefined).map(peer => peer.take().map(({ type }) => type)), [['message', 'goodbye']])
+  t.strictSame(
+    domain.peers.filter(peer => peer !== ended && peer.transport.closed !== undefined).map(peer => peer.take().map(
+      ({ type }) => type
+    )),
+    [['message', 'goodbye']]
+  )
   finish(domain)
   t.equal(domain.manager.peekSession(left.welcome.sessionId)?.lastSeq, 1, 'kept, and not given twice')
 })
@@ -102,13 +107,22 @@ t.test('G6 no more than sixteen are under way: one more waits until the oldest i
 })
 
 t.test('a listener that sends to everybody while a fan-out ends a slow peer loses and doubles nothing', async t => {
-  const domain = createDomain({ session: { maxSessions: 2000, maxSessionsPerUser: 2000, outboxMessages: 4 }, gateway: { maxBufferedBytes: 1 } })
+  const domain = createDomain({
+    session: { maxSessions: 2000, maxSessionsPerUser: 2000, outboxMessages: 4 },
+    gateway: { maxBufferedBytes: 1 }
+  })
   const stalled = domain.connect({ stalled: true })
   const peers = Array.from({ length: MANY }, () => domain.connect())
   let sent = 0
-  domain.manager.subscribe(({ type }) => { if (type === 'detached') { domain.manager.send({ all: true }, 'said', 'slow'); sent++ } })
+  domain.manager.subscribe(({ type }) => {
+    if (type === 'detached') { domain.manager.send({ all: true }, 'said', 'slow'); sent++ }
+  })
   for (let n = 1; n <= 16; n++) domain.manager.send({ all: true }, 'news', n)
-  while (domain.slice() > 0) for (const peer of peers) peer.send({ type: 'ack', seq: peer.frames().reduce((most, { seq = 0 }) => Math.max(most, seq), 0) })
+  while (domain.slice() > 0) {
+    for (const peer of peers) {
+      peer.send({ type: 'ack', seq: peer.frames().reduce((most, { seq = 0 }) => Math.max(most, seq), 0) })
+    }
+  }
   t.equal(sent, 1)
   t.not(stalled.transport.closed, undefined)
   for (const peer of peers) {
@@ -121,7 +135,8 @@ t.test('a listener that sends to everybody while a fan-out ends a slow peer lose
 t.test('whatever is sent to whomever while slices run arrives in the order it was sent in', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   const step = fc.oneof(
-    fc.constant({ kind: 'all' as const }), fc.constant({ kind: 'ann' as const }), fc.constant({ kind: 'slice' as const }),
+    fc.constant({ kind: 'all' as const }), fc.constant({ kind: 'ann' as const }),
+    fc.constant({ kind: 'slice' as const }),
     fc.nat(79).map(at => ({ kind: 'one' as const, at }))
   )
   fc.assert(fc.property(fc.array(step, { maxLength: 25 }), steps => {
@@ -129,10 +144,21 @@ t.test('whatever is sent to whomever while slices run arrives in the order it wa
     const bobs = Array.from({ length: 70 }, () => domain.connect({ userId: 'bob' }))
     const due = new Map<Peer, number[]>([...domain.peers, ...bobs].map(peer => [peer, []]))
     for (const [n, one] of steps.entries()) {
-      const targets = one.kind === 'all' ? [...due.keys()] : one.kind === 'ann' ? domain.peers : one.kind === 'one' ? [domain.peers[one.at] as Peer] : []
+      const targets = one.kind === 'all'
+        ? [...due.keys()]
+        : one.kind === 'ann' ? domain.peers : one.kind === 'one' ? [domain.peers[one.at] as Peer] : []
       for (const peer of targets) due.get(peer)?.push(n)
-      if (one.kind === 'slice') domain.slice()
-      else domain.manager.send(one.kind === 'all' ? { all: true } : one.kind === 'ann' ? { userId: 'ann' } : { sessionId: (targets[0] as Peer).welcome.sessionId }, 'e', n)
+      if (one.kind === 'slice') {
+        domain.slice()
+      } else {
+        domain.manager.send(
+          one.kind === 'all'
+            ? { all: true }
+            : one.kind === 'ann' ? { userId: 'ann' } : { sessionId: (targets[0] as Peer).welcome.sessionId },
+          'e',
+          n
+        )
+      }
     }
     finish(domain)
     domain.turn()

@@ -19,7 +19,9 @@ async function start (): Promise<Scene> {
   return { fleet, a, b, peer, welcome: peer.welcome, id: peer.welcome.sessionId }
 }
 
-const offerOf = ({ sessionId, resumeToken: token }: Welcome, lastSeq: number) => ({ resume: { sessionId, token, lastSeq } })
+const offerOf = ({ sessionId, resumeToken: token }: Welcome, lastSeq: number) => ({
+  resume: { sessionId, token, lastSeq }
+})
 
 t.test('S-21 an attached session is there again with its next batch, and no output is lost or doubled', async t => {
   const { fleet, b, peer, welcome, id } = await start()

@@ -1,4 +1,5 @@
-// The runtime over a store whose answers come late, in another order, or say no: what S-2 promises to clients is kept here.
+// The runtime over a store whose answers come late, in another order, or say no: what S-2 promises
+// to clients is kept here.
 
 import t from 'tap'
 import { createDomain, type Domain, type DomainOptions, type Frame, type Peer } from '../../helpers/domain.js'
@@ -55,7 +56,8 @@ t.test('S-2 P-5 a client is told of its session when the store has it, not befor
 
 t.test('P-16 a session that the store refuses is not made, and the handshake is told why', async t => {
   for (const [result, code, reason] of [
-    ['unavailable', 'STORE_UNAVAILABLE', 'state_lost'], ['user_quota', 'USER_QUOTA', 'quota'], ['full', 'SERVER_FULL', 'state_lost']
+    ['unavailable', 'STORE_UNAVAILABLE', 'state_lost'], ['user_quota', 'USER_QUOTA', 'quota'],
+    ['full', 'SERVER_FULL', 'state_lost']
   ] as const) {
     const late = createLateStore()
     late.create = async () => result
@@ -116,7 +118,7 @@ t.test('S-2 the outputs of a turn are one commit; those that come meanwhile are 
   t.strictSame(seqs(peer.take()), [4, 5])
 })
 
-t.test('S-8 a commit whose answer was lost is tried again with what came meanwhile, and nothing unkept is seen', async t => {
+t.test('S-8 a commit whose answer was lost is tried again with what came since; nothing unkept is seen', async t => {
   const { late, join, manager, settle, turn, sessions } = createLateDomain()
   const peer = await join()
   const { sessionId } = peer.welcome
@@ -179,7 +181,7 @@ t.test('S-5 what the store has lost is sent again from memory', async t => {
   t.match(log.lines, [{ level: 'warn', fields: { sid: sessionId, storedSeq: 1, prevSeq: 2 } }])
 })
 
-t.test('S-3 a session that another node has taken leaves this one: its connection is told, and nothing of it remains', async t => {
+t.test('S-3 a session that another node has taken leaves this one: its connection is told, all goes', async t => {
   for (const [result, code] of [['fenced', 4204], ['missing', 4301]] as const) {
     const { late, join, manager, settle, turn, events } = createLateDomain()
     const peer = await join()
@@ -394,7 +396,7 @@ t.test('P-25 outputs that overflow before the store kept them are a gap, never a
   t.strictSame(seqs(frames()), [4, 5])
 })
 
-t.test('P-26 a burst beyond the outbox that waits for the store is not the peer\'s fault: it gets everything', async t => {
+t.test('P-26 a burst beyond the outbox that waits for the store is not the peer\'s fault, who gets it all', async t => {
   const domain = createLateDomain({ session: { outboxMessages: 2 } })
   const { late, join, manager, settle, turn } = domain
   const peer = await join()

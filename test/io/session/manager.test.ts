@@ -16,14 +16,26 @@ function reasons (domain: Domain): (string | undefined)[] {
 
 t.test('founding note: createSession gives a session with exactly its five members', async t => {
   const { manager } = createDomain()
-  t.strictSame(manager.createSession('human_reviewer_1'), { id: 's2', userId: 'human_reviewer_1', createdAt: START_WALL, lastActivityAt: START_WALL, context: {} })
+  t.strictSame(manager.createSession('human_reviewer_1'), {
+    id: 's2',
+    userId: 'human_reviewer_1',
+    createdAt: START_WALL,
+    lastActivityAt: START_WALL,
+    context: {}
+  })
 })
 
 t.test('founding note: getSession finds a session, and the access counts as activity', async t => {
   const { manager, clock } = createDomain()
   const { id } = manager.createSession('ann')
   clock.advance(1000)
-  t.strictSame(manager.getSession(id), { id, userId: 'ann', createdAt: START_WALL, lastActivityAt: START_WALL + 1000, context: {} })
+  t.strictSame(manager.getSession(id), {
+    id,
+    userId: 'ann',
+    createdAt: START_WALL,
+    lastActivityAt: START_WALL + 1000,
+    context: {}
+  })
   clock.advance(HOUR)
   t.equal(manager.purgeStaleSessions(), 0, 'counted from the access')
   t.equal(manager.getSession('nobody'), undefined)
@@ -39,7 +51,7 @@ t.test('founding note: terminateSession is true if the session existed', async t
   t.equal(manager.getSession(id), undefined)
 })
 
-t.test('founding note: purgeStaleSessions ends what is idle for longer than the timeout, to the millisecond', async t => {
+t.test('founding note: purgeStaleSessions ends what is idle longer than the timeout, to the millisecond', async t => {
   const domain = createDomain({ session: { idleTimeoutMs: 1234 } })
   const { manager, clock } = domain
   const { id } = manager.createSession('ann')
@@ -84,7 +96,11 @@ t.test('G3 a clock set forward ends nothing, and set back keeps nothing', async 
   clock.advance(5000)
   clock.setWall(START_WALL + 2 * HOUR)
   t.equal(manager.purgeStaleSessions(), 0)
-  t.equal(manager.peekSession(id)?.lastActivityAt, START_WALL + 2 * HOUR - 5000, 'five seconds ago by whatever the clock shows')
+  t.equal(
+    manager.peekSession(id)?.lastActivityAt,
+    START_WALL + 2 * HOUR - 5000,
+    'five seconds ago by whatever the clock shows'
+  )
   clock.setWall(START_WALL - 48 * HOUR)
   clock.advance(5001)
   t.equal(manager.purgeStaleSessions(), 1)
@@ -116,14 +132,25 @@ t.test('operators see all there is of a session, and no token', async t => {
   peer.take()
   clock.advance(25)
   t.match(manager.peekSession(peer.welcome.sessionId), {
-    state: 'active', profile: 'full', revision: 2, lastSeq: 1, outboxMessages: 1, lastCommand: 2, inFlight: 1, dropped: 0, detachedAt: null, lastActivityAt: START_WALL + 50
+    state: 'active',
+    profile: 'full',
+    revision: 2,
+    lastSeq: 1,
+    outboxMessages: 1,
+    lastCommand: 2,
+    inFlight: 1,
+    dropped: 0,
+    detachedAt: null,
+    lastActivityAt: START_WALL + 50
   })
   peer.close(1006)
   clock.advance(5)
   const view = manager.peekSession(peer.welcome.sessionId)
   t.match(view, { state: 'detached', revision: 3, detachedAt: START_WALL + 75 })
-  t.strictSame(Object.keys(view ?? {}).sort(), ['context', 'createdAt', 'detachedAt', 'dropped', 'id', 'inFlight', 'labels', 'lastActivityAt', 'lastCommand', 'lastSeq',
-    'outboxBytes', 'outboxMessages', 'profile', 'revision', 'state', 'userId'])
+  t.strictSame(Object.keys(view ?? {}).sort(), [
+    'context', 'createdAt', 'detachedAt', 'dropped', 'id', 'inFlight', 'labels', 'lastActivityAt', 'lastCommand',
+    'lastSeq', 'outboxBytes', 'outboxMessages', 'profile', 'revision', 'state', 'userId'
+  ])
   t.equal(manager.peekSession('nobody'), undefined)
 })
 
@@ -157,7 +184,12 @@ t.test('a tombstone tells the reason and the note, and no token', async t => {
   clock.advance(7)
   manager.terminateSession(peer.welcome.sessionId, 'ended_by_operator', 'moved to another desk')
   t.strictSame(manager.tombstoneOf(peer.welcome.sessionId), {
-    id: peer.welcome.sessionId, userId: 'ann', reason: 'ended_by_operator', endedAt: START_WALL + 7, lastCommand: 1, note: 'moved to another desk'
+    id: peer.welcome.sessionId,
+    userId: 'ann',
+    reason: 'ended_by_operator',
+    endedAt: START_WALL + 7,
+    lastCommand: 1,
+    note: 'moved to another desk'
   })
   t.equal(manager.tombstoneOf('nobody'), undefined)
   t.notOk(JSON.stringify(manager.tombstoneOf(peer.welcome.sessionId)).includes('token'))
@@ -194,11 +226,28 @@ t.test('lifecycle events carry type, user, reason and a revision that rises by o
   manager.terminateSession(first.welcome.sessionId)
   const { events } = domain
   t.strictSame(events.map(({ type, revision, reason }) => [revision, type, reason]), [
-    [1, 'created', undefined], [2, 'attached', undefined], [3, 'detached', 'connection_lost'], [4, 'attached', undefined], [5, 'detached', 'replaced'],
+    [1, 'created', undefined], [2, 'attached', undefined], [3, 'detached', 'connection_lost'],
+    [4, 'attached', undefined], [5, 'detached', 'replaced'],
     [6, 'attached', undefined], [7, 'detached', 'going_away'], [8, 'ended', 'ended_by_operator']
   ])
-  t.strictSame(events[2], { type: 'detached', sessionId: first.welcome.sessionId, userId: 'ann', revision: 3, at: START_WALL, reason: 'connection_lost' })
-  t.match(manager.totals, { created: 1, attached: 3, detached: 3, resumed: 2, resumeRefused: 0, outputs: 0, outputsDropped: 0, ended: { ended_by_operator: 1, idle: 0 } })
+  t.strictSame(events[2], {
+    type: 'detached',
+    sessionId: first.welcome.sessionId,
+    userId: 'ann',
+    revision: 3,
+    at: START_WALL,
+    reason: 'connection_lost'
+  })
+  t.match(manager.totals, {
+    created: 1,
+    attached: 3,
+    detached: 3,
+    resumed: 2,
+    resumeRefused: 0,
+    outputs: 0,
+    outputsDropped: 0,
+    ended: { ended_by_operator: 1, idle: 0 }
+  })
 })
 
 t.test('a listener that throws is logged and harms nobody; one that left hears nothing', async t => {
@@ -215,7 +264,10 @@ t.test('a listener that throws is logged and harms nobody; one that left hears n
   turn()
   t.strictSame(heard, ['created'])
   t.strictSame(also.map(event => event.type), ['created', 'ended'])
-  t.strictSame(log.lines.map(line => [line.level, line.fields.sid, line.fields.event]), [['error', id, 'created'], ['error', id, 'ended']])
+  t.strictSame(
+    log.lines.map(line => [line.level, line.fields.sid, line.fields.event]),
+    [['error', id, 'created'], ['error', id, 'ended']]
+  )
 })
 
 for (const type of ['created', 'attached', 'detached'] as const) {
@@ -238,7 +290,7 @@ for (const type of ['created', 'attached', 'detached'] as const) {
   })
 }
 
-t.test('P-35 P-41 a listener that ends the session when it hears of a take-over ends it for the newer connection', async t => {
+t.test('P-35 P-41 a listener that ends the session at a take-over ends it for the newer connection', async t => {
   const { manager, connect, resume } = createDomain()
   const peer = connect()
   manager.subscribe(event => { if (event.type === 'detached') manager.terminateSession(event.sessionId) })
@@ -348,10 +400,18 @@ t.test('P-50 a message that the one session addressed does not take is refused, 
   const { sessionId } = peer.welcome
   const room = 2000 - Buffer.byteLength('{"seq":1,"type":"message","event":"e","payload":""}')
   t.throws(() => manager.send({ sessionId }, 'e', 'x'.repeat(room + 1)), { code: 'PAYLOAD_TOO_LARGE' })
-  t.throws(() => manager.send({ sessionId }, 'e', '"'.repeat(room / 2 + 1)), { code: 'PAYLOAD_TOO_LARGE' }, 'the text that is sent is judged')
+  t.throws(
+    () => manager.send({ sessionId }, 'e', '"'.repeat(room / 2 + 1)),
+    { code: 'PAYLOAD_TOO_LARGE' },
+    'the text that is sent is judged'
+  )
   t.equal(manager.send({ sessionId }, 'e', 'x'.repeat(room)).seq, 1)
   peer.close(1006)
-  t.throws(() => manager.send({ sessionId }, 'e', 'x'.repeat(3000)), { code: 'PAYLOAD_TOO_LARGE' }, 'also while it is away')
+  t.throws(
+    () => manager.send({ sessionId }, 'e', 'x'.repeat(3000)),
+    { code: 'PAYLOAD_TOO_LARGE' },
+    'also while it is away'
+  )
 })
 
 t.test('P-50 of a message for many, whoever takes less gets a gap under its seq', async t => {
@@ -360,19 +420,28 @@ t.test('P-50 of a message for many, whoever takes less gets a gap under its seq'
     const peers = Array.from({ length: sessions }, (_, n) => connect(n === 1 ? { maxOutputBytes: 2000 } : {}))
     for (const peer of peers) peer.take()
     const answer = { sessions, seq: null }
-    t.strictSame(manager.send({ userId: 'ann' }, 'e', 'x'.repeat(3000)), answer, 'counted alike, however many there are')
+    t.strictSame(
+      manager.send({ userId: 'ann' }, 'e', 'x'.repeat(3000)), answer, 'counted alike, however many there are'
+    )
     t.strictSame(manager.send({ userId: 'ann' }, 'e', 'y'), answer)
     while (slice() > 0);
     t.match(peers[0]?.take(), [{ seq: 1, event: 'e' }, { seq: 2, payload: 'y' }])
     const [gap, next] = peers[1]?.take() as Frame[]
-    t.match(gap, { seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: Buffer.byteLength(JSON.stringify({ seq: 1, type: 'message', event: 'e', payload: 'x'.repeat(3000) })) } })
+    t.match(gap, {
+      seq: 1,
+      type: 'gap',
+      payload: {
+        reason: 'too_large',
+        bytes: Buffer.byteLength(JSON.stringify({ seq: 1, type: 'message', event: 'e', payload: 'x'.repeat(3000) }))
+      }
+    })
     t.match(next, { seq: 2, payload: 'y' })
     t.equal(manager.totals.outputsDropped, 1)
   }
 })
 
 // Judged with seq 1, a message could be a byte too large for a session that had had more outputs.
-t.test('P-50d who asked for no less gets no gap: what not every seq leaves room for is refused to its sender', async t => {
+t.test('P-50d who asked for no less gets no gap: what does not fit at every seq is refused to its sender', async t => {
   const base = Buffer.byteLength(`{"seq":${Number.MAX_SAFE_INTEGER},"type":"message","event":"e","payload":""}`)
   for (const target of [{ userId: 'ann' }, { all: true }] as const) {
     const { manager, connect } = createDomain({ session: { outboxBytes: base + 100 } })
@@ -380,7 +449,10 @@ t.test('P-50d who asked for no less gets no gap: what not every seq leaves room 
     t.throws(() => manager.send(target, 'e', 'x'.repeat(101)), { code: 'PAYLOAD_TOO_LARGE' })
     for (let n = 0; n < 120; n++) manager.send(target, 'e', 'x'.repeat(100))
     t.equal(manager.totals.outputsDropped, 119, 'by the bound of the outbox')
-    t.strictSame(peer.takeOnly('message', 'gap').map(({ type, seq }) => [type, seq]), Array.from({ length: 120 }, (_, i) => ['message', i + 1]))
+    t.strictSame(
+      peer.takeOnly('message', 'gap').map(({ type, seq }) => [type, seq]),
+      Array.from({ length: 120 }, (_, i) => ['message', i + 1])
+    )
   }
 })
 
@@ -438,7 +510,10 @@ t.test('send reaches one session, the sessions of a user, or all, and tells how 
   t.strictSame([...ann, bob].map(({ id }) => manager.peekSession(id)?.lastSeq), [2, 2, 2])
   t.throws(() => manager.send({ sessionId: 'nobody' }, 'e', null), { code: 'SESSION_NOT_FOUND' })
   manager.terminateSession(bob.id)
-  t.throws(() => manager.send({ sessionId: bob.id }, 'e', null), { code: 'SESSION_ENDED', details: { reason: 'ended_by_operator' } })
+  t.throws(
+    () => manager.send({ sessionId: bob.id }, 'e', null),
+    { code: 'SESSION_ENDED', details: { reason: 'ended_by_operator' } }
+  )
 })
 
 t.test('send of what is no JSON throws and gives no seq', async t => {
@@ -573,7 +648,10 @@ t.test('the limits are there to be told to clients', async t => {
 t.test('one million sessions: pages, touches and purges cost what they give, not what lives', async t => {
   const million = 1_000_000
   let removed = 0
-  const domain = createDomain({ session: { maxSessions: million, idleTimeoutMs: HOUR, maxSessionsPerUser: 1 }, unlimitedUserId: 'ann' })
+  const domain = createDomain({
+    session: { maxSessions: million, idleTimeoutMs: HOUR, maxSessionsPerUser: 1 },
+    unlimitedUserId: 'ann'
+  })
   const { manager, clock, sessions: { directory } } = domain
   const remove = directory.remove
   directory.remove = (record, tombstone) => {
@@ -595,7 +673,10 @@ t.test('one million sessions: pages, touches and purges cost what they give, not
   let cursor: string | null = null
   let pages = 0
   do {
-    const page: { data: { id: string }[], nextCursor: string | null } = manager.listSessions({ limit: 500, ...(cursor === null ? {} : { cursor }) })
+    const page: { data: { id: string }[], nextCursor: string | null } = manager.listSessions({
+      limit: 500,
+      ...(cursor === null ? {} : { cursor })
+    })
     for (const { id } of page.data) if (ids[seen++] !== id) throw new Error('out of order')
     cursor = page.nextCursor
     pages++

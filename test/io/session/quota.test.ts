@@ -1,4 +1,5 @@
-// P-54, P-36 and P-51: what gives way, so that what people hold now is not locked out by what they held before.
+// P-54, P-36 and P-51: what gives way, so that what people hold now is not locked out by what they
+// held before.
 
 import fc from 'fast-check'
 import t from 'tap'
@@ -16,14 +17,17 @@ function openAndClose (domain: Domain, userId = 'ann'): Peer {
   return peer
 }
 
-t.test('P-54 a user who opened and closed tabs all day is let in, and the longest detached session gives way', async t => {
-  // 64 closed tabs within an hour locked their user out with 429 until the window of the first was over.
+t.test('P-54 a user who opened and closed tabs all day is let in; the longest detached session gives way', async t => {
+  // 64 closed tabs within an hour locked their user out with 429 until the window of the first was
+  // over.
   const domain = createDomain({ session: { maxSessionsPerUser: 3 } })
   const tabs = Array.from({ length: 3 }, () => openAndClose(domain))
   const fourth = domain.connect()
   t.equal(fourth.take()[0]?.type, 'session_created')
   domain.turn()
-  t.match(domain.events.filter(({ type }) => type === 'ended'), [{ sessionId: tabs[0]?.welcome.sessionId, reason: 'quota' }])
+  t.match(
+    domain.events.filter(({ type }) => type === 'ended'), [{ sessionId: tabs[0]?.welcome.sessionId, reason: 'quota' }]
+  )
   t.match(domain.manager.tombstoneOf(tabs[0]?.welcome.sessionId as string), { reason: 'quota' })
   t.equal(domain.manager.totals.ended.quota, 1)
   t.equal(domain.manager.sessionsOfUser('ann').length, 3)
@@ -31,7 +35,11 @@ t.test('P-54 a user who opened and closed tabs all day is let in, and the longes
   t.equal(back.take()[0]?.type, 'session_resumed', 'the others can be resumed')
   const late = domain.resume((tabs[0] as Peer).welcome, 0)
   t.match(late.welcome.previous, { reason: 'quota', lastCommand: 0 })
-  t.equal(domain.manager.peekSession((tabs[2] as Peer).welcome.sessionId), undefined, 'P-54 a refused resume starts a session, which needs room')
+  t.equal(
+    domain.manager.peekSession((tabs[2] as Peer).welcome.sessionId),
+    undefined,
+    'P-54 a refused resume starts a session, which needs room'
+  )
 })
 
 t.test('P-54 what was detached longest goes first, not what was created first', async t => {
@@ -52,11 +60,13 @@ t.test('P-54 attached sessions never give way: they alone refuse, and nothing el
   const others = [domain.connect({ userId: 'bob' }), domain.connect({ userId: 'cyd' })]
   t.throws(() => domain.sessions.quota.check('dan'), { code: 'SERVER_FULL' })
   t.throws(() => domain.connect({ userId: 'dan' }), { code: 'SERVER_FULL' })
-  t.strictSame([...attached, ...others].map(({ transport }) => transport.closed), [undefined, undefined, undefined, undefined])
+  t.strictSame(
+    [...attached, ...others].map(({ transport }) => transport.closed), [undefined, undefined, undefined, undefined]
+  )
   t.equal(domain.manager.totals.ended.quota + domain.manager.totals.ended.overloaded, 0)
 })
 
-t.test('P-54 on a full server a user\'s own detached session gives way first, then anybody\'s that was detached longest', async t => {
+t.test('P-54 on a full server a user\'s own detached session gives way first, then the longest detached', async t => {
   const domain = createDomain({ session: { maxSessions: 4 } })
   const bob = openAndClose(domain, 'bob')
   const cyd = openAndClose(domain, 'cyd')
@@ -99,13 +109,15 @@ t.test('P-54 the orders agree with a naive model, whatever comes and goes', asyn
         model.push(record)
       }
       if (detached.oldest() !== model[0]) return false
-      for (const userId of ['u0', 'u1', 'u2']) if (detached.oldestOf(userId) !== model.find(each => each.userId === userId)) return false
+      for (const userId of ['u0', 'u1', 'u2']) {
+        if (detached.oldestOf(userId) !== model.find(each => each.userId === userId)) return false
+      }
     }
     return true
   }), { seed: FUZZ_SEED, numRuns: 500 })
 })
 
-t.test('P-36 a session that its client may never have heard of is kept for 30 s; one that was heard of, or holds something, for the window', async t => {
+t.test('P-36 a session its client may not know of is kept for 30 s; a known or used one for the window', async t => {
   const domain = createDomain()
   const silent = domain.connect({ userId: 'silent' })
   const heard = domain.connect({ userId: 'heard' })
@@ -125,7 +137,10 @@ t.test('P-36 a session that its client may never have heard of is kept for 30 s;
   t.equal(domain.resume(heard.welcome, 0).take()[0]?.type, 'session_resumed')
 })
 
-/** Sends three outputs of which the second has `size` bytes, acknowledges the first, and resumes after each end. */
+/**
+ * Sends three outputs of which the second has `size` bytes, acknowledges the first, and resumes
+ * after each end.
+ */
 function refuseSecond (domain: Domain, size: number): { peer: Peer, end: (code: number, lastSeq?: number) => Peer } {
   let peer = domain.connect()
   const { sessionId } = peer.welcome
@@ -141,8 +156,9 @@ function refuseSecond (domain: Domain, size: number): { peer: Peer, end: (code: 
   }
 }
 
-t.test('P-51 an output with which its client closed three connections is given up, and what is behind it is reached', async t => {
-  // A client with a limit of its own was replayed the same output at each resume and closed with 1009, for ever.
+t.test('P-51 an output with which its client closed three connections is given up; the next is reached', async t => {
+  // A client with a limit of its own was replayed the same output at each resume and closed with
+  // 1009, for ever.
   for (const code of [1009, 1007, 1003, 1002]) {
     const domain = createDomain()
     const { end } = refuseSecond(domain, 100)
@@ -154,7 +170,10 @@ t.test('P-51 an output with which its client closed three connections is given u
     t.match(peer.takeOnly('message'), [{ seq: 3 }])
     t.equal(domain.manager.totals.outputsDropped, 1)
     t.ok(domain.manager.countSessions().outboxBytes < heldBytes)
-    t.match(domain.log.lines.filter(({ level }) => level === 'warn'), [{ fields: { seq: 2 }, message: 'output given up: its client does not take it' }])
+    t.match(domain.log.lines.filter(({ level }) => level === 'warn'), [{
+      fields: { seq: 2 },
+      message: 'output given up: its client does not take it'
+    }])
   }
 })
 
@@ -177,7 +196,7 @@ t.test('P-51 progress forgives: an ack between the closes starts the count anew'
   t.strictSame(end(1009, 1).welcome.gap, { from: 2, to: 2 })
 })
 
-t.test('P-51 other ends do not count: what was not sent whole, was sent long ago, or was closed for another reason', async t => {
+t.test('P-51 other ends do not count: not sent whole, sent long ago, or closed for another reason', async t => {
   const domain = createDomain()
   const { end } = refuseSecond(domain, 20_000)
   let peer = end(1001)

@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
 import {
-  accept, acknowledge, append, createReplayLog, dropOldest, findAnswer, firstSeq, outputAt, placeOf, planReplay, releaseThrough, type ReplayLog
+  accept, acknowledge, append, createReplayLog, dropOldest, findAnswer, firstSeq, outputAt, placeOf, planReplay,
+  releaseThrough, type ReplayLog
 } from '../../../src/io/session/replay-log.js'
 import type { Output } from '../../../src/io/types.js'
 import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
@@ -13,12 +14,30 @@ interface Model { outputs: { output: Output, held: boolean }[], acked: number, d
 function assertSame (log: ReplayLog, model: Model): void {
   const held = model.outputs.map((entry, i) => ({ ...entry, seq: i + 1 })).filter(entry => entry.held)
   const bytes = held.reduce((sum, entry) => sum + entry.output.bytes, 0)
-  const expected = { count: held.length, bytes, lastSeq: model.outputs.length, acked: model.acked, dropped: model.dropped, first: held[0]?.seq ?? model.outputs.length + 1 }
-  const found = { count: log.count, bytes: log.bytes, lastSeq: log.lastSeq, acked: log.ackedSeq, dropped: log.dropped, first: firstSeq(log) }
-  if (JSON.stringify(expected) !== JSON.stringify(found)) throw new Error(`${JSON.stringify(found)} instead of ${JSON.stringify(expected)}`)
+  const expected = {
+    count: held.length,
+    bytes,
+    lastSeq: model.outputs.length,
+    acked: model.acked,
+    dropped: model.dropped,
+    first: held[0]?.seq ?? model.outputs.length + 1
+  }
+  const found = {
+    count: log.count,
+    bytes: log.bytes,
+    lastSeq: log.lastSeq,
+    acked: log.ackedSeq,
+    dropped: log.dropped,
+    first: firstSeq(log)
+  }
+  if (JSON.stringify(expected) !== JSON.stringify(found)) {
+    throw new Error(`${JSON.stringify(found)} instead of ${JSON.stringify(expected)}`)
+  }
   for (let seq = 0; seq <= model.outputs.length + 1; seq++) {
     const entry = model.outputs[seq - 1]
-    if (outputAt(log, seq) !== (entry?.held === true ? entry.output : undefined)) throw new Error(`output ${seq} differs`)
+    if (outputAt(log, seq) !== (entry?.held === true ? entry.output : undefined)) {
+      throw new Error(`output ${seq} differs`)
+    }
   }
   for (let id = 1; id <= 6; id++) {
     const seq = held.findLast(entry => entry.output.commandId === id)?.seq ?? null
@@ -31,7 +50,9 @@ function assertSame (log: ReplayLog, model: Model): void {
       replay: wanted.length === 0 ? null : { from: wanted[0]?.seq, to: model.outputs.length },
       gap: lastSeen + 1 < from ? { from: lastSeen + 1, to: from - 1 } : null
     }
-    if (JSON.stringify(planReplay(log, lastSeen)) !== JSON.stringify(plan)) throw new Error(`plan after ${lastSeen} differs`)
+    if (JSON.stringify(planReplay(log, lastSeen)) !== JSON.stringify(plan)) {
+      throw new Error(`plan after ${lastSeen} differs`)
+    }
   }
 }
 
@@ -39,7 +60,13 @@ t.test('P-20 P-21 P-25 P-32 the ring behaves as a plain list does, whatever the 
   t.comment(`seed ${FUZZ_SEED}`)
   const step = fc.oneof(
     { weight: 6, arbitrary: fc.record({ kind: fc.constant('append' as const), n: fc.integer({ min: 0, max: 6 }) }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('ack' as const, 'release' as const), n: fc.integer({ min: 0, max: 40 }) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constantFrom('ack' as const, 'release' as const),
+        n: fc.integer({ min: 0, max: 40 })
+      })
+    },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('drop' as const), n: fc.integer({ min: 1, max: 3 }) }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('burst' as const), n: fc.integer({ min: 60, max: 140 }) }) }
   )

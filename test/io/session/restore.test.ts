@@ -1,4 +1,5 @@
-// What a start does with what the store has kept: sessions are there again, and what had begun is answered.
+// What a start does with what the store has kept: sessions are there again, and what had begun is
+// answered.
 
 import t from 'tap'
 import { hashResumeToken } from '../../../src/io/session/resume-token.js'
@@ -81,7 +82,9 @@ t.test('G4 a session is there again: its view, its context, and its age', async 
 
 t.test('G4 a client resumes with its token, and gets what it has not seen', async t => {
   const outputs = [2, 3].map(n => ({ tail: toBytes(`,"type":"message","event":"e","payload":${n}}`), commandId: 0 }))
-  const domain = await restored([kept('a', { outputs, progress: { lastSeq: 3, releasedSeq: 1, ackedSeq: 1, watermark: 4 } })])
+  const domain = await restored([
+    kept('a', { outputs, progress: { lastSeq: 3, releasedSeq: 1, ackedSeq: 1, watermark: 4 } })
+  ])
   const peer = await comeBack(domain, 'a', 2)
   t.match(peer.welcome, { sessionId: 'a', lastCommand: 4, replay: { from: 3, to: 3 }, gap: null })
   t.match(peer.frames().slice(1), [{ type: 'message', seq: 3, payload: 3 }, { type: 'live' }])
@@ -98,7 +101,8 @@ t.test('P-10 a command that had begun is answered OUTCOME_UNKNOWN, once, and is 
   t.equal(domain.report.unknownOutcomes, 2)
   const peer = await comeBack(domain, 'a')
   t.match(peer.frames().slice(1), [
-    { type: 'error', seq: 1, id: 1, code: 'OUTCOME_UNKNOWN' }, { type: 'error', seq: 2, id: 2, code: 'OUTCOME_UNKNOWN' }, { type: 'live' }
+    { type: 'error', seq: 1, id: 1, code: 'OUTCOME_UNKNOWN' },
+    { type: 'error', seq: 2, id: 2, code: 'OUTCOME_UNKNOWN' }, { type: 'live' }
   ])
   peer.send({ command: 'pay', id: 1 })
   t.match(peer.take().filter(({ seq }) => seq === 1).length > 0, true)
@@ -128,7 +132,9 @@ t.test('P-36 P-40 what expired while nobody ran ends, with its reason', async t 
     kept('basic', { profile: 'basic' }),
     kept('here')
   ])
-  t.same(['idle', 'left', 'basic'].map(id => manager.tombstoneOf(id)?.reason), ['idle', 'resume_window', 'disconnected'])
+  t.same(
+    ['idle', 'left', 'basic'].map(id => manager.tombstoneOf(id)?.reason), ['idle', 'resume_window', 'disconnected']
+  )
   t.equal(manager.countSessions().total, 1)
   t.same(late.pending.map(({ kind, id }) => `${kind} ${id}`).sort(), ['end idle', 'end left'])
 })
@@ -167,7 +173,8 @@ t.test('listings go by creation, whatever order the store has', async t => {
 
 t.test('P-54 the longest detached gives way first, as before the start', async t => {
   const { manager } = await restored([
-    kept('young', { progress: { detachedAt: START_WALL - 1000 } }), kept('old', { progress: { detachedAt: START_WALL - 9000 } })
+    kept('young', { progress: { detachedAt: START_WALL - 1000 } }),
+    kept('old', { progress: { detachedAt: START_WALL - 9000 } })
   ], { session: { maxSessionsPerUser: 2 } })
   manager.createSession('ann')
   t.same([manager.peekSession('old'), manager.peekSession('young')?.state], [undefined, 'detached'])

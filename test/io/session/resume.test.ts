@@ -1,4 +1,5 @@
-// Resuming, over manager, dispatcher and gateway together: what a client that comes back is told and sent (docs/protocol.md section 6).
+// Resuming, over manager, dispatcher and gateway together: what a client that comes back is told
+// and sent (docs/protocol.md section 6).
 
 import t from 'tap'
 import { createResumeToken, hashResumeToken, sameHash } from '../../../src/io/session/resume-token.js'
@@ -18,13 +19,20 @@ function createLost (domain: Domain, count: number, acked = 0): Peer {
   return peer
 }
 
-t.test('P-27 P-30 a resume is sent session_resumed, the outputs after lastSeq, live, and then what is newer', async t => {
+t.test('P-27 P-30 a resume gets session_resumed, the outputs after lastSeq, live, and then what is newer', async t => {
   const domain = createDomain()
   const peer = createLost(domain, 5)
   const again = domain.resume(peer.welcome, 2, { sameTurn: true })
   domain.manager.send({ sessionId: peer.welcome.sessionId }, 'e', 6)
   t.strictSame(shape(again.take()), ['session_resumed', 3, 4, 5, 'live', 6])
-  t.match(again.welcome, { sessionId: peer.welcome.sessionId, userId: 'ann', protocol: 'holdfast.v1', lastCommand: 0, replay: { from: 3, to: 5 }, gap: null })
+  t.match(again.welcome, {
+    sessionId: peer.welcome.sessionId,
+    userId: 'ann',
+    protocol: 'holdfast.v1',
+    lastCommand: 0,
+    replay: { from: 3, to: 5 },
+    gap: null
+  })
 })
 
 t.test('P-27 lastSeq counts as an ack', async t => {
@@ -51,19 +59,27 @@ t.test('P-30 a resume of a session without any output has live at once', async t
 })
 
 t.test('P-30 output that a listener sends on "attached" comes behind the replay and live', async t => {
-  for (const [count, lastSeq, expected] of [[3, 1, [2, 3, 'live', 4]], [3, 3, ['live', 4]], [0, 0, ['live', 1]]] as const) {
+  for (const [count, lastSeq, expected] of [
+    [3, 1, [2, 3, 'live', 4]], [3, 3, ['live', 4]], [0, 0, ['live', 1]]
+  ] as const) {
     const domain = createDomain()
     const peer = createLost(domain, count)
-    domain.manager.subscribe(event => { if (event.type === 'attached') domain.manager.send({ sessionId: event.sessionId }, 'welcome', null) })
+    domain.manager.subscribe(event => {
+      if (event.type === 'attached') domain.manager.send({ sessionId: event.sessionId }, 'welcome', null)
+    })
     const again = domain.resume(peer.welcome, lastSeq)
     t.strictSame(shape(again.take()), ['session_resumed', ...expected])
   }
 })
 
-t.test('P-5 output that a listener sends on "attached" never comes before the first frame, however full the outbox', async t => {
+t.test('P-5 output that a listener sends on "attached" follows the first frame, however full the outbox', async t => {
   const domain = createDomain({ session: { outboxMessages: 2 } })
   const peer = createLost(domain, 2)
-  domain.manager.subscribe(event => { if (event.type === 'attached') for (let n = 0; n < 5; n++) domain.manager.send({ sessionId: event.sessionId }, 'welcome', n) })
+  domain.manager.subscribe(event => {
+    if (event.type === 'attached') {
+      for (let n = 0; n < 5; n++) domain.manager.send({ sessionId: event.sessionId }, 'welcome', n)
+    }
+  })
   const again = domain.resume(peer.welcome, 0)
   t.strictSame(shape(again.take()), ['session_resumed', 1, 2, 'live', 3, 4, 5, 6, 7])
   const fresh = domain.connect({ userId: 'bob' })
@@ -84,10 +100,13 @@ t.test('P-30 the order holds on a socket that drains slowly while more output ar
     t.ok(again.transport.bufferedBytes <= 1000 + 300, 'bounded')
     again.transport.drain()
   }
-  t.strictSame(shape(again.take()), ['session_resumed', ...Array.from({ length: 40 }, (_, n) => n + 1), 'live', ...Array.from({ length: more - 40 }, (_, n) => n + 41)])
+  t.strictSame(shape(again.take()), [
+    'session_resumed', ...Array.from({ length: 40 }, (_, n) => n + 1), 'live',
+    ...Array.from({ length: more - 40 }, (_, n) => n + 41)
+  ])
 })
 
-t.test('P-30 an ack of outputs that the replay has not reached yet skips them, and live still comes before what is newer', async t => {
+t.test('P-30 an ack of outputs not yet replayed skips them, and live still comes before what is newer', async t => {
   const domain = createDomain({ gateway: { maxBufferedBytes: 300 } })
   const peer = domain.connect()
   const { sessionId } = peer.welcome
@@ -146,7 +165,7 @@ t.test('P-28 a token works once: after the first frame of the new connection the
   t.equal(again.transport.closed, undefined, 'and the holder is not disturbed')
 })
 
-t.test('P-28 a lost answer costs nothing: the token that was presented works again until the new connection speaks', async t => {
+t.test('P-28 a lost answer costs nothing: the presented token works again until the new connection speaks', async t => {
   const domain = createDomain()
   const peer = createLost(domain, 2)
   let latest = peer
@@ -181,7 +200,7 @@ t.test('P-28 the server stores only hashes', async t => {
   t.equal(sameHash('ab', 'ab'), true)
 })
 
-t.test('P-29 the same token in the hands of another user is refused like an unknown session, and spent on nothing', async t => {
+t.test('P-29 the same token in the hands of another user is refused like an unknown session, not spent', async t => {
   const domain = createDomain()
   const peer = createLost(domain, 1)
   const thief = domain.resume(peer.welcome, 0, { userId: 'mallory' })
@@ -190,15 +209,18 @@ t.test('P-29 the same token in the hands of another user is refused like an unkn
   t.equal(domain.resume(peer.welcome, 0).welcome.sessionId, peer.welcome.sessionId)
 })
 
-t.test('P-33 wrong, cut, foreign and made-up resumes get one and the same answer, and a session of their own', async t => {
+t.test('P-33 wrong, cut, foreign and made-up resumes get the same answer, and a session of their own', async t => {
   const domain = createDomain()
   const peer = createLost(domain, 1)
   const other = domain.connect()
   const { sessionId, resumeToken: token } = peer.welcome
   const offers = [
-    { sessionId, token: 'x', lastSeq: 0 }, { sessionId, token: token.slice(1), lastSeq: 0 }, { sessionId, token: token + 'A', lastSeq: 0 },
-    { sessionId, token: hashResumeToken(token), lastSeq: 0 }, { sessionId, token: other.welcome.resumeToken, lastSeq: 0 },
-    { sessionId: 'nobody', token, lastSeq: 0 }, { sessionId: '__proto__', token, lastSeq: 0 }, { sessionId, token: 'wrong', lastSeq: 99 }
+    { sessionId, token: 'x', lastSeq: 0 }, { sessionId, token: token.slice(1), lastSeq: 0 },
+    { sessionId, token: token + 'A', lastSeq: 0 },
+    { sessionId, token: hashResumeToken(token), lastSeq: 0 },
+    { sessionId, token: other.welcome.resumeToken, lastSeq: 0 },
+    { sessionId: 'nobody', token, lastSeq: 0 }, { sessionId: '__proto__', token, lastSeq: 0 },
+    { sessionId, token: 'wrong', lastSeq: 99 }
   ]
   for (const resume of offers) {
     const refused = domain.connect({ resume })
@@ -210,7 +232,7 @@ t.test('P-33 wrong, cut, foreign and made-up resumes get one and the same answer
   t.equal(domain.manager.totals.resumeRefused, offers.length)
 })
 
-t.test('P-33 reason and lastCommand of an ended session are told to a holder of the token, and to nobody else', async t => {
+t.test('P-33 reason and lastCommand of an ended session are told to a holder of the token alone', async t => {
   const ends: [string, (domain: Domain, peer: Peer) => void][] = [
     ['ended_by_operator', (domain, peer) => { domain.manager.terminateSession(peer.welcome.sessionId) }],
     ['ended_by_client', (_, peer) => { peer.close(1000) }],
@@ -236,7 +258,7 @@ t.test('P-33 reason and lastCommand of an ended session are told to a holder of 
   }
 })
 
-t.test('P-33 a holder is told the reason with the token before the last one too, while that was still valid', async t => {
+t.test('P-33 a holder is told the reason with the token before the last too, while it was valid', async t => {
   const domain = createDomain()
   const peer = createLost(domain, 0)
   domain.resume(peer.welcome, 0)
@@ -244,7 +266,7 @@ t.test('P-33 a holder is told the reason with the token before the last one too,
   t.equal(domain.resume(peer.welcome, 0).welcome.previous?.reason, 'ended_by_operator')
 })
 
-t.test('P-33 P-54 a refused resume by a user at the quota, or on a full server, is refused before the upgrade', async t => {
+t.test('P-33 P-54 a refused resume of a user at the quota, or on a full server, ends before the upgrade', async t => {
   const resume = { sessionId: 'nobody', token: 'x', lastSeq: 0 }
   const quota = createDomain({ session: { maxSessionsPerUser: 1 } })
   quota.connect()
@@ -289,7 +311,9 @@ t.test('P-35 a take-over gives the older connection goodbye, 4003 and nothing mo
   peer.send({ type: 'end' })
   t.strictSame([...peer.take(), ...again.take()], [], 'what the older one still says is not heard')
   peer.close()
-  t.equal(domain.manager.peekSession(peer.welcome.sessionId)?.state, 'active', 'its close does not detach the newer one')
+  t.equal(
+    domain.manager.peekSession(peer.welcome.sessionId)?.state, 'active', 'its close does not detach the newer one'
+  )
 })
 
 t.test('P-35 of twenty simultaneous resumes the last one wins and the others are closed with 4003', async t => {
@@ -304,13 +328,18 @@ t.test('P-35 of twenty simultaneous resumes the last one wins and the others are
     t.equal(loser.transport.closed?.code, 4003)
     loser.close()
   }
-  t.strictSame(domain.manager.countSessions(), { active: 1, detached: 0, total: 1, outboxBytes: domain.manager.countSessions().outboxBytes })
+  t.strictSame(domain.manager.countSessions(), {
+    active: 1,
+    detached: 0,
+    total: 1,
+    outboxBytes: domain.manager.countSessions().outboxBytes
+  })
   t.equal(domain.gateway.connections, 1)
   winner.close(1006)
   t.equal(domain.resume(winner.welcome, 2).welcome.sessionId, peer.welcome.sessionId)
 })
 
-t.test('P-36 a resume at the last millisecond of the window works, one later is refused though no sweep has been', async t => {
+t.test('P-36 a resume at the last millisecond of the window works; one later is refused, sweep or not', async t => {
   const domain = createDomain({ session: { resumeWindowMs: 5000 } })
   const intime = createLost(domain, 0)
   const late = createLost(domain, 0)
@@ -334,13 +363,18 @@ t.test('P-37 a basic session cannot be resumed', async t => {
   const domain = createDomain()
   const peer = domain.connect({ profile: 'basic' })
   t.notOk('resumeToken' in peer.welcome)
-  t.equal(domain.connect({ resume: { sessionId: peer.welcome.sessionId, token: '', lastSeq: 0 } }).welcome.previous?.reason, 'unknown')
+  t.equal(
+    domain.connect({ resume: { sessionId: peer.welcome.sessionId, token: '', lastSeq: 0 } }).welcome.previous?.reason,
+    'unknown'
+  )
   t.equal(peer.transport.closed, undefined)
 })
 
 t.test('P-27 a session made without a connection has no token that could resume it', async t => {
   const domain = createDomain()
   const { id } = domain.manager.createSession('ann')
-  for (const token of ['', 'null', 'undefined']) t.equal(domain.connect({ resume: { sessionId: id, token, lastSeq: 0 } }).welcome.previous?.reason, 'unknown')
+  for (const token of ['', 'null', 'undefined']) {
+    t.equal(domain.connect({ resume: { sessionId: id, token, lastSeq: 0 } }).welcome.previous?.reason, 'unknown')
+  }
   t.equal(domain.manager.peekSession(id)?.state, 'detached')
 })

@@ -22,7 +22,9 @@ function createWorld (tickMs: number, buckets: number, now: number): World {
 }
 
 function add ({ wheel, items }: World, deadline: number, filedAt = 0): Item {
-  const item: Item = { name: items.length, deadline, filed: true, filedAt, wheelNext: null, wheelPrevious: null, wheelBucket: -1 }
+  const item: Item = {
+    name: items.length, deadline, filed: true, filedAt, wheelNext: null, wheelPrevious: null, wheelBucket: -1
+  }
   items.push(item)
   wheel.file(item)
   return item
@@ -49,7 +51,9 @@ t.test('P-40 a deadline is passed one millisecond after it, not before, whatever
   for (const deadline of [999, 1000, 1001, 1499, 1999, 2000, 4095, 4096, 5000]) {
     const world = createWorld(1000, 4, 0)
     add(world, deadline)
-    for (let now = Math.max(0, deadline - 1200); now <= deadline; now += 100) t.strictSame(sweepAll(world, now, Infinity), [], `${deadline} at ${now}`)
+    for (let now = Math.max(0, deadline - 1200); now <= deadline; now += 100) {
+      t.strictSame(sweepAll(world, now, Infinity), [], `${deadline} at ${now}`)
+    }
     t.strictSame(sweepAll(world, deadline, Infinity), [])
     t.strictSame(sweepAll(world, deadline + 1, Infinity), [0], `${deadline} passed`)
     t.strictSame(sweepAll(world, deadline + 100_000, Infinity), [], 'once')
@@ -60,53 +64,79 @@ t.test('P-40 files, touches, removals, stalls and limits expire the same as a pl
   t.comment(`seed ${FUZZ_SEED}`)
   const step = fc.oneof(
     fc.record({ kind: fc.constantFrom('file' as const), ms: fc.integer({ min: -50, max: 3000 }), pick: fc.nat(999) }),
-    fc.record({ kind: fc.constantFrom('touch' as const, 'hasten' as const, 'remove' as const), ms: fc.integer({ min: 0, max: 2000 }), pick: fc.nat(999) }),
-    fc.record({ kind: fc.constantFrom('sweep' as const), ms: fc.oneof(fc.integer({ min: 0, max: 400 }), fc.integer({ min: 0, max: 20_000 })), pick: fc.integer({ min: 1, max: 9 }) })
+    fc.record({
+      kind: fc.constantFrom('touch' as const, 'hasten' as const, 'remove' as const),
+      ms: fc.integer({ min: 0, max: 2000 }),
+      pick: fc.nat(999)
+    }),
+    fc.record({
+      kind: fc.constantFrom('sweep' as const),
+      ms: fc.oneof(fc.integer({ min: 0, max: 400 }), fc.integer({ min: 0, max: 20_000 })),
+      pick: fc.integer({ min: 1, max: 9 })
+    })
   )
-  fc.assert(fc.property(fc.integer({ min: 1, max: 200 }), fc.integer({ min: 2, max: 12 }), fc.integer({ min: 0, max: 5000 }), fc.array(step, { maxLength: 80 }), (tickMs, buckets, start, steps) => {
-    let now = start
-    const world = createWorld(tickMs, buckets, now)
-    for (const { kind, ms, pick } of steps) {
-      const item = world.items[pick % Math.max(1, world.items.length)]
-      if (kind === 'file') add(world, now + ms, now)
-      if (item !== undefined && kind === 'touch') item.deadline = Math.max(item.deadline, now + ms)
-      if (item !== undefined && kind === 'hasten') {
-        item.deadline = now + ms
-        item.filed = true
-        item.filedAt = now
-        world.wheel.file(item)
-      }
-      if (item !== undefined && kind === 'remove') {
-        item.filed = false
-        world.wheel.remove(item)
-      }
-      if (kind !== 'sweep') continue
-      now += ms
-      if (pick < 6) {
-        // With a limit the present tick is left alone; whatever was filed, and is overdue, since before it is gone. After a stall of more than a round
-        // the present tick's bucket holds older ones too.
-        for (const name of sweepAll(world, now, pick)) {
-          const gone = world.items[name] as Item
-          if (!gone.filed || gone.deadline >= now) throw new Error(`at ${now} expired ${name}`)
-          gone.filed = false
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 200 }),
+      fc.integer({ min: 2, max: 12 }),
+      fc.integer({ min: 0, max: 5000 }),
+      fc.array(step, { maxLength: 80 }),
+      (tickMs, buckets, start, steps) => {
+        let now = start
+        const world = createWorld(tickMs, buckets, now)
+        for (const { kind, ms, pick } of steps) {
+          const item = world.items[pick % Math.max(1, world.items.length)]
+          if (kind === 'file') add(world, now + ms, now)
+          if (item !== undefined && kind === 'touch') item.deadline = Math.max(item.deadline, now + ms)
+          if (item !== undefined && kind === 'hasten') {
+            item.deadline = now + ms
+            item.filed = true
+            item.filedAt = now
+            world.wheel.file(item)
+          }
+          if (item !== undefined && kind === 'remove') {
+            item.filed = false
+            world.wheel.remove(item)
+          }
+          if (kind !== 'sweep') continue
+          now += ms
+          if (pick < 6) {
+            // With a limit the present tick is left alone; whatever was filed, and is overdue,
+            // since before it is gone. After a stall of more than a round the present tick's bucket
+            // holds older ones too.
+            for (const name of sweepAll(world, now, pick)) {
+              const gone = world.items[name] as Item
+              if (!gone.filed || gone.deadline >= now) throw new Error(`at ${now} expired ${name}`)
+              gone.filed = false
+            }
+            const late = world.items.filter(other => other.filed &&
+              Math.max(other.deadline, other.filedAt) + tickMs < now && now - other.filedAt < tickMs * (buckets - 1))
+            if (late.length > 0) throw new Error(`at ${now} overlooked ${late[0]?.name}`)
+            continue
+          }
+          const due = world.items.filter(other => other.filed && other.deadline < now).map(other => other.name)
+          for (const name of due) (world.items[name] as Item).filed = false
+          const expired = sweepAll(world, now, Infinity)
+          if (expired.sort((a, b) => a - b).join() !== due.join()) {
+            throw new Error(`at ${now} expired ${expired.join()} instead of ${due.join()}`)
+          }
         }
-        const late = world.items.filter(other => other.filed && Math.max(other.deadline, other.filedAt) + tickMs < now && now - other.filedAt < tickMs * (buckets - 1))
-        if (late.length > 0) throw new Error(`at ${now} overlooked ${late[0]?.name}`)
-        continue
       }
-      const due = world.items.filter(other => other.filed && other.deadline < now).map(other => other.name)
-      for (const name of due) (world.items[name] as Item).filed = false
-      const expired = sweepAll(world, now, Infinity)
-      if (expired.sort((a, b) => a - b).join() !== due.join()) throw new Error(`at ${now} expired ${expired.join()} instead of ${due.join()}`)
-    }
-  }), { seed: FUZZ_SEED, numRuns: 400 })
+    ),
+    { seed: FUZZ_SEED, numRuns: 400 }
+  )
 })
 
-t.test('P-40 an expire callback may remove, hasten, postpone and add others: none is lost, none comes twice', async t => {
+t.test('P-40 an expire callback may remove, hasten, postpone and add others: none is lost or comes twice', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
-  const deed = fc.record({ kind: fc.constantFrom('remove' as const, 'file' as const, 'add' as const, 'again' as const), pick: fc.nat(999), ms: fc.integer({ min: 0, max: 900 }) })
+  const deed = fc.record({
+    kind: fc.constantFrom('remove' as const, 'file' as const, 'add' as const, 'again' as const),
+    pick: fc.nat(999),
+    ms: fc.integer({ min: 0, max: 900 })
+  })
   fc.assert(fc.property(
-    fc.array(fc.integer({ min: 0, max: 900 }), { minLength: 1, maxLength: 25 }), fc.array(deed, { maxLength: 40 }), fc.constantFrom(1, 2, 5, Infinity), fc.integer({ min: 100, max: 500 }),
+    fc.array(fc.integer({ min: 0, max: 900 }), { minLength: 1, maxLength: 25 }), fc.array(deed, { maxLength: 40 }),
+    fc.constantFrom(1, 2, 5, Infinity), fc.integer({ min: 100, max: 500 }),
     (deadlines, plan, limit, tickMs) => {
       const deeds = [...plan]
       const world = createWorld(tickMs, 4, 0)
@@ -131,7 +161,8 @@ t.test('P-40 an expire callback may remove, hasten, postpone and add others: non
             world.wheel.file(other)
           }
         })
-        const late = world.items.filter(item => item.filed && Math.max(item.deadline, item.filedAt) + (limit === Infinity ? 0 : tickMs) < now)
+        const late = world.items.filter(item => item.filed &&
+          Math.max(item.deadline, item.filedAt) + (limit === Infinity ? 0 : tickMs) < now)
         if (late.length > 0) throw new Error(`at ${now} ${late.map(item => item.name).join()} were overlooked`)
       }
       const left = world.items.filter(item => item.filed)
@@ -139,7 +170,7 @@ t.test('P-40 an expire callback may remove, hasten, postpone and add others: non
     }), { seed: FUZZ_SEED, numRuns: 400 })
 })
 
-t.test('P-40 an item due later in the present tick can be removed and filed anew while others of its bucket expire', async t => {
+t.test('P-40 an item due later in a tick can be removed and filed anew while its bucket expires', async t => {
   const world = createWorld(1000, 8, 0)
   const later = [add(world, 1900), add(world, 1800), add(world, 1700)]
   add(world, 1100)
@@ -173,10 +204,13 @@ t.test('performance: an item that was touched is looked at once per round of its
     world.wheel.sweep(now, Infinity, () => {})
   }
   const looks = world.looks()
-  t.ok(looks <= 1000 * 10 * 2 + 2000, `${looks} looks for ten rounds of a thousand, at most one question and one filing each`)
+  t.ok(
+    looks <= 1000 * 10 * 2 + 2000,
+    `${looks} looks for ten rounds of a thousand, at most one question and one filing each`
+  )
 })
 
-t.test('performance: a sweep with a limit expires no more than that, and looks at eight times as many at most', async t => {
+t.test('performance: a sweep with a limit expires no more, and looks at eight times as many at most', async t => {
   const world = createWorld(1000, 64, 0)
   for (let n = 0; n < 5000; n++) add(world, 1100)
   // Touched since they were filed: nothing to expire, but each has to be looked at once.

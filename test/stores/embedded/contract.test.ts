@@ -36,11 +36,16 @@ function makeStore (durability: Durability): StoreUnderTest {
   }
 }
 
-/** Files as they were at one moment: LevelDB tidies up in a thread of its own, and a copy across that is of no moment. */
+/**
+ * Files as they were at one moment: LevelDB tidies up in a thread of its own, and a copy across
+ * that is of no moment.
+ */
 function snapshot (from: string, to: string): void {
   const files = (): string => {
     const folder = join(from, 'journal')
-    return JSON.stringify(readdirSync(folder).map(name => [name, statSync(join(folder, name), { throwIfNoEntry: false })?.size]))
+    return JSON.stringify(readdirSync(folder).map(name => [
+      name, statSync(join(folder, name), { throwIfNoEntry: false })?.size
+    ]))
   }
   for (;;) {
     const before = files()

@@ -1,4 +1,5 @@
-// Where the outputs of a session lie in the journal: few and small ones with the progress, the others under keys of their own.
+// Where the outputs of a session lie in the journal: few and small ones with the progress, the
+// others under keys of their own.
 
 import t from 'tap'
 import { buildBatch, buildStored } from '../../helpers/stored.js'
@@ -13,7 +14,10 @@ function createParts () {
     entries,
     put: (key: string, text: string) => entries.set(key, text),
     delete: (key: string) => entries.delete(key),
-    outputKeys: () => [...entries.keys()].filter(key => key.includes('!o!')).map(key => parseInt(key.slice(-14), 16)).sort((a, b) => a - b),
+    outputKeys: () => [...entries.keys()]
+      .filter(key => key.includes('!o!'))
+      .map(key => parseInt(key.slice(-14), 16))
+      .sort((a, b) => a - b),
     read (): Assembled | undefined {
       let found: Assembled | undefined
       const assembler = createAssembler(read => { found = assemble(read) })
@@ -37,7 +41,13 @@ function start () {
       const prevSeq = lastSeq
       lastSeq += tails.length
       const outputs = tails.map(tail => ({ tail, commandId: 0 })).slice(Math.max(0, releasedSeq - prevSeq))
-      const batch = buildBatch({ id: 'a', fence: 1, prevSeq, outputs, progress: { lastSeq, releasedSeq, ackedSeq: releasedSeq } })
+      const batch = buildBatch({
+        id: 'a',
+        fence: 1,
+        prevSeq,
+        outputs,
+        progress: { lastSeq, releasedSeq, ackedSeq: releasedSeq }
+      })
       const next = advance(place, batch, false)
       putBatch(parts, place, next, batch)
       place = next.place
