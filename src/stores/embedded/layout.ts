@@ -12,8 +12,8 @@
 // | s!<id>!p | progress; behind a line break the newest outputs, while they are few and small |
 // | t!<id> | tombstone |
 //
-// Most sessions hold one small output at a time, which the next commit releases: with the progress it
-// is one write instead of a write, another one, and a deletion. Each is its command id, `!`, the
+// Most sessions hold one small output at a time, which the next commit releases: with the progress
+// it is one write instead of a write, another one, and a deletion. Each is its command id, `!`, the
 // length of its tail, `!`, and the tail.
 //
 // Ids consist of A–Z, a–z, 0–9, `_` and `-`, which all sort behind `!`. Other first letters are for
@@ -49,7 +49,10 @@ export interface Place {
   readonly lastSeq: Seq
   /** Outputs up to this one are not in the journal any more. */
   readonly releasedSeq: Seq
-  /** The outputs that lie with the progress; they end with `lastSeq`. Those before have keys of their own. */
+  /**
+   * The outputs that lie with the progress; they end with `lastSeq`. Those before have keys of
+   * their own.
+   */
   readonly inline: readonly StoredOutput[]
 }
 

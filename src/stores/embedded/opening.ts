@@ -5,8 +5,8 @@ import type { StoredSession, StoredTombstone } from '../../io/session/store.js'
 import type { Millis, SessionId } from '../../io/types.js'
 import type { Journal } from './journal.js'
 import {
-  assemble, createAssembler, EVERYTHING, FORMAT, FORMAT_KEY, NOWHERE, OPENINGS_KEY, parse, putEnd, readTombstone, SESSIONS,
-  sessionRange, tombstoneKey, TOMBSTONES, type Place, type ReadSession
+  assemble, createAssembler, EVERYTHING, FORMAT, FORMAT_KEY, NOWHERE, OPENINGS_KEY, parse, putEnd, readTombstone,
+  SESSIONS, sessionRange, tombstoneKey, TOMBSTONES, type Place, type ReadSession
 } from './layout.js'
 
 /** Turns a journal of one layout into one of the next, in a group of its own. */

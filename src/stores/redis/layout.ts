@@ -3,14 +3,15 @@
 // cluster. The id begins with the partition, and the partition follows from the user: whatever is
 // asked about the sessions of one user is asked of one server.
 //
-// Fields of the head, each at most 64 bytes; a longer one is in the hash of long values, and named
-// in `lg`:
-//   u user · p profile · c createdAt · g generation · x context · l labels · th, pt token hashes o
-//   owner or '' · f fence · n the owner's number of the call that gave it the session dl deadline
-//   and er reason of the end then, both '' while owned ls lastSeq · rs releasedSeq · ob bytes of
-//   outputs held · ib inbox entries taken · iy bytes of the rest as ackedSeq · dr dropped · wm
-//   watermark · op open commands · rv revision · la lastActiveAt da detachedAt or '' · he heard · bl blame ·
-//   at the server's time of the last write
+// Fields of the head, each at most 64 bytes; a longer one is in the hash of long values, and
+// named in `lg`:
+//   u user · p profile · c createdAt · g generation · x context · l labels · th, pt token hashes
+//   o owner or '' · f fence · n the owner's number of the call that gave it the session
+//   dl deadline and er reason of the end then, both '' while owned
+//   ls lastSeq · rs releasedSeq · ob bytes of outputs held · ib inbox entries taken
+//   iy bytes of the rest
+//   as ackedSeq · dr dropped · wm watermark · op open commands · rv revision · la lastActiveAt
+//   da detachedAt or '' · he heard · bl blame · at the server's time of the last write
 // Fields of a tombstone: u, p, th, pt, wm, rv as above · r reason · e endedAt · n note
 // An output is `<command id>:<tail>`, and so is an inbox entry, whose command id is 0.
 
