@@ -9,7 +9,7 @@ import type { Bus } from './bus.js'
 import { readFields, readSession, readTombstone, textOf } from './layout.js'
 import { disown, doubt, type RedisNode } from './node.js'
 import type { Reply } from './redis-port.js'
-import { tellEnded } from './writes.js'
+import { tellEnded } from './expire.js'
 
 interface Owner { readonly id: NodeId, readonly fence: Fence }
 

@@ -14,6 +14,7 @@ import { createGate } from './gate.js'
 import { createLayout, LAYOUT, textOf } from './layout.js'
 import { createListing } from './listing.js'
 import { createStats, type RedisNode, type StoreLimits, type StoreStats } from './node.js'
+import { createRemoteWrites } from './remote-writes.js'
 import type { RedisPort, Reply, Scheduler } from './redis-port.js'
 import { MAX_PARTITIONS } from './url.js'
 import { createWrites } from './writes.js'
@@ -82,7 +83,6 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
   let isOpen = false
   let keeps = false
   let told: StoreHealth = 'degraded'
-  let cancelTick = (): void => {}
 
   function health (): StoreHealth {
     return keeps && isOpen && clock.now() < fleet.leaseUntil ? 'ok' : 'degraded'
@@ -144,31 +144,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     tellHealth()
   }
 
-  function tickLater (): void {
-    const { tickMs = 1000 } = options
-    if (!isOpen || tickMs === 0) return
-    // With jitter: a fleet must not come in step.
-    cancelTick = scheduler.after(tickMs * (0.8 + Math.random() * 0.4), () => { void tick().then(tickLater) })
-  }
-
-  async function checkServer (): Promise<void> {
-    const [layout, parts] = (await gate.call('meta', [node.layout.meta], [LAYOUT, String(partitions)]) ?? []) as Reply[]
-    if (layout === undefined) {
-      throw new Error('Redis does not answer. Check HOLDFAST_REDIS_URL, and that the server runs.')
-    }
-    if (textOf(layout) !== LAYOUT) {
-      throw new Error(`Redis holds sessions in layout ${textOf(layout)}, and this version writes layout ${LAYOUT}. ` +
-        'Run the version that wrote them, or use another HOLDFAST_REDIS_PREFIX.')
-    }
-    if (Number(textOf(parts)) !== partitions) {
-      throw new Error(`Redis holds sessions in ${textOf(parts)} partitions, not in ${partitions}. ` +
-        'Set HOLDFAST_REDIS_PARTITIONS to what it was, or use another HOLDFAST_REDIS_PREFIX.')
-    }
-    const policy = await port.evictionPolicy()
-    if (policy !== undefined && policy !== 'noeviction') {
-      log.warn({ policy }, 'redis may evict sessions: set maxmemory-policy to noeviction')
-    }
-  }
+  const ticker = createTicker(scheduler, options.tickMs ?? 1000, tick)
 
   return {
     traits: { survives: 'node', shared: true },
@@ -180,7 +156,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
 
     async open (given) {
       await port.connect()
-      await checkServer()
+      await checkServer(node, port, log)
       await bus.open()
       hooks = { ...NO_HOOKS, ...given }
       if (!await fleet.renew()) {
@@ -188,11 +164,11 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
       }
       isOpen = true
       told = 'ok'
-      tickLater()
+      ticker.start()
     },
 
     async close () {
-      cancelTick()
+      ticker.stop()
       if (isOpen) {
         isOpen = false
         await fleet.leave()
@@ -201,7 +177,8 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
       await port.close()
     },
 
-    ...createWrites(node, bus),
+    ...createWrites(node),
+    ...createRemoteWrites(node, bus),
     ...createClaims(node, bus),
     ...createListing(node),
 
@@ -212,5 +189,48 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     tell: bus.tell,
 
     tick
+  }
+}
+
+/** @throws Error with what to do, if this node cannot work with what is there. */
+async function checkServer (node: RedisNode, port: RedisPort, log: Log): Promise<void> {
+  const { partitions } = node.layout
+  const [layout, parts] = (await node.gate.call('meta', [node.layout.meta], [LAYOUT, String(partitions)]) ?? []) as Reply[]
+  if (layout === undefined) {
+    throw new Error('Redis does not answer. Check HOLDFAST_REDIS_URL, and that the server runs.')
+  }
+  if (textOf(layout) !== LAYOUT) {
+    throw new Error(`Redis holds sessions in layout ${textOf(layout)}, and this version writes layout ${LAYOUT}. ` +
+      'Run the version that wrote them, or use another HOLDFAST_REDIS_PREFIX.')
+  }
+  if (Number(textOf(parts)) !== partitions) {
+    throw new Error(`Redis holds sessions in ${textOf(parts)} partitions, not in ${partitions}. ` +
+      'Set HOLDFAST_REDIS_PARTITIONS to what it was, or use another HOLDFAST_REDIS_PREFIX.')
+  }
+  const policy = await port.evictionPolicy()
+  if (policy !== undefined && policy !== 'noeviction') {
+    log.warn({ policy }, 'redis may evict sessions: set maxmemory-policy to noeviction')
+  }
+}
+
+/** Calls `tick` every `ms`, with jitter: a fleet must not come in step. Never with 0. */
+function createTicker (scheduler: Scheduler, ms: Millis, tick: () => Promise<void>): { start(): void, stop(): void } {
+  let isRunning = false
+  let cancel = (): void => {}
+
+  function later (): void {
+    if (!isRunning) return
+    cancel = scheduler.after(ms * (0.8 + Math.random() * 0.4), () => { void tick().then(later) })
+  }
+
+  return {
+    start () {
+      isRunning = ms > 0
+      later()
+    },
+    stop () {
+      isRunning = false
+      cancel()
+    }
   }
 }
