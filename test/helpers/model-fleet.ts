@@ -65,6 +65,7 @@ export function createModelFleet (): ModelFleet {
         next.callback()
       }
       clock.advance(end - clock.now())
+      await settle()
     },
 
     async start (name, options = {}) {

@@ -68,3 +68,102 @@ t.test('S-11 a token that a record of a lost ownership does not know is put to t
     payload: { sessionId: welcome.sessionId, lastCommand: 2 }
   })
 })
+
+t.test('S-10 a claim that meets others all the time is given up after the third', async t => {
+  const { fleet, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  let claims = 0
+  b.store.claim = async () => {
+    claims++
+    return 'moved'
+  }
+  await t.rejects(b.connectLate(offerOf(welcome)), { code: 'STORE_UNAVAILABLE', retryAfterMs: 200 })
+  t.equal(claims, 3)
+})
+
+t.test('S-10 a claim that lost to another one is made again', async t => {
+  const { fleet, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  const { claim } = b.store
+  let claims = 0
+  b.store.claim = async request => ++claims === 1 ? 'moved' : await claim(request)
+  t.equal((await b.connectLate(offerOf(welcome))).welcome.sessionId, welcome.sessionId)
+})
+
+t.test('P-28a a claim without an answer leaves the token valid', async t => {
+  const { fleet, a, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  b.isCutOff = true
+  await t.rejects(Promise.resolve(b.store.claim({
+    id: welcome.sessionId, userId: 'ann', tokenHash: 'x', nextTokenHash: 'y', lastSeen: 0, labels: {}
+  })).then(result => { if (result === 'unavailable') throw new Error(result) }), { message: 'unavailable' })
+  await t.rejects(async () => await b.connectLate(offerOf(welcome)), { code: 'STORE_UNAVAILABLE' })
+  t.equal((await a.connectLate(offerOf(welcome))).welcome.sessionId, welcome.sessionId)
+})
+
+t.test('P-29 of two handshakes on one node the later one finds what the first has claimed', async t => {
+  const { fleet, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  const { claim } = b.store
+  let claims = 0
+  b.store.claim = async request => {
+    claims++
+    return await claim(request)
+  }
+  const [first, second] = await Promise.all([b.connectLate(offerOf(welcome)), b.connectLate(offerOf(welcome))])
+  t.equal(claims, 1)
+  t.strictSame([first, second].map(({ transport }) => transport.closed?.code), [4003, undefined])
+})
+
+t.test('P-29 a handshake whose forerunner failed claims for itself', async t => {
+  const { fleet, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  const { claim } = b.store
+  let claims = 0
+  b.store.claim = async request => ++claims === 1 ? 'unavailable' : await claim(request)
+  const [first, second] = await Promise.allSettled([b.connectLate(offerOf(welcome)), b.connectLate(offerOf(welcome))])
+  t.match([first, second], [{ status: 'rejected', reason: { code: 'STORE_UNAVAILABLE' } }, { status: 'fulfilled' }])
+})
+
+t.test('P-33 a claim of a session that ended tells its holder why', async t => {
+  const { fleet, a, b, peer, welcome } = await startTwo()
+  peer.send({ type: 'end' })
+  await fleet.settle()
+  t.match((await b.connectLate(offerOf(welcome))).welcome, { previous: { reason: 'ended_by_client', lastCommand: 1 } })
+  t.match((await b.connectLate(offerOf({ ...welcome, resumeToken: 'wrong' }))).welcome, { previous: { reason: 'unknown' } })
+  t.equal(a.manager.tombstoneOf(welcome.sessionId)?.reason, 'ended_by_client')
+})
+
+t.test('P-34 a claim by a client that has seen more than the store has ends the session', async t => {
+  const { fleet, b, peer, welcome } = await startTwo()
+  peer.close()
+  await fleet.settle()
+  t.match((await b.connectLate(offerOf(welcome, 9))).welcome, { previous: { reason: 'state_lost' } })
+})
+
+t.test('P-54 a node that is full claims nothing', async t => {
+  const fleet = createModelFleet()
+  const a = await fleet.start('a')
+  const b = await fleet.start('b', { session: { maxSessions: 1 } })
+  const peer = await a.connectLate()
+  peer.close()
+  await fleet.settle()
+  await b.connectLate()
+  await t.rejects(b.connectLate(offerOf(peer.welcome, 0)), { code: 'SERVER_FULL' })
+})
+
+t.test('P-10 a command that was open when its node died is answered OUTCOME_UNKNOWN', async t => {
+  const { fleet, a, b, peer, welcome } = await startTwo()
+  a.dispatcher.command('hang', { idempotent: false }, () => new Promise(() => {}))
+  peer.send({ command: 'hang', id: 2 })
+  await fleet.settle()
+  a.isDeaf = true
+  const [there] = await Promise.all([b.connectLate(offerOf(welcome)), fleet.pass(1500)])
+  await fleet.settle()
+  t.match(there.takeOnly('error'), [{ seq: 2, id: 2, code: 'OUTCOME_UNKNOWN' }])
+})

@@ -1,0 +1,205 @@
+// How a node gives sessions up and what it does when the store tells it of others: over the model
+// of Redis, without time.
+
+import t from 'tap'
+import { createModelFleet, type ModelFleet, type ModelNode } from '../../helpers/model-fleet.js'
+import type { Peer, Welcome } from '../../helpers/domain.js'
+
+interface Scene { fleet: ModelFleet, a: ModelNode, b: ModelNode, peer: Peer, welcome: Welcome, id: string }
+
+async function start (): Promise<Scene> {
+  const fleet = createModelFleet()
+  const a = await fleet.start('a')
+  const b = await fleet.start('b')
+  for (const node of [a, b]) {
+    node.dispatcher.command('echo', {}, ({ payload }) => payload)
+    node.dispatcher.command('hang', {}, () => new Promise(() => {}))
+  }
+  const peer = await a.connectLate()
+  peer.send({ command: 'echo', payload: 1, id: 1 })
+  await fleet.settle()
+  peer.take()
+  return { fleet, a, b, peer, welcome: peer.welcome, id: peer.welcome.sessionId }
+}
+
+const offerOf = ({ sessionId, resumeToken: token }: Welcome, lastSeq = 1) => ({ resume: { sessionId, token, lastSeq } })
+const tailOf = (payload: unknown): string => `,"type":"message","event":"e","payload":${JSON.stringify(payload)}}`
+const fenceOf = ({ a, id }: Scene): number => a.sessions.directory.get(id)?.journal?.fence as number
+
+t.test('S-11 a session is handed over with what its connection is told, and leaves nothing behind', async t => {
+  const scene = await start()
+  const { a, fleet, peer, id } = scene
+  await Promise.all([a.ownership.hooks.handOff(id, fenceOf(scene)), fleet.pass(300)])
+  t.match(peer.transport.closed, { code: 4003 })
+  t.strictSame([a.manager.peekSession(id), fleet.redis.sessions.get(id)?.fields.get('o')], [undefined, ''])
+})
+
+t.test('S-11 a command that runs is waited for 300 ms, and is open for the next node then', async t => {
+  const scene = await start()
+  const { a, fleet, peer, id } = scene
+  peer.send({ command: 'hang', id: 2 })
+  await fleet.settle()
+  let released = false
+  void a.ownership.hooks.handOff(id, fenceOf(scene)).then(() => { released = true })
+  await fleet.pass(299)
+  t.equal(released, false)
+  await fleet.pass(1)
+  await fleet.settle()
+  t.equal(released, true)
+  t.equal(fleet.redis.sessions.get(id)?.fields.get('op'), '2')
+})
+
+t.test('S-11 a request for an ownership that was lost long ago does nothing', async t => {
+  const scene = await start()
+  await scene.a.ownership.hooks.handOff(scene.id, fenceOf(scene) - 1)
+  await scene.a.ownership.hooks.handOff('aaaaaaaaaaaaaaaaaaaaaaaaaaaa', fenceOf(scene))
+  t.equal(scene.a.manager.peekSession(scene.id)?.state, 'active')
+})
+
+t.test('S-11 a session of the basic profile is not handed over', async t => {
+  const { a, fleet } = await start()
+  const peer = await a.connectLate({ profile: 'basic' })
+  const { sessionId } = peer.welcome
+  await a.ownership.hooks.handOff(sessionId, a.sessions.directory.get(sessionId)?.journal?.fence as number)
+  await fleet.settle()
+  t.equal(a.manager.peekSession(sessionId)?.state, 'active')
+})
+
+t.test('S-16 what is pushed from another node is numbered by the owner, once', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  for (const n of [1, 2]) await b.store.push(id, { pushId: null, tail: tailOf(n) })
+  await fleet.settle()
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.strictSame(peer.take().map(({ seq, payload }) => [seq, payload]), [[2, 1], [3, 2]])
+  t.equal(fleet.redis.sessions.get(id)?.inbox.length, 0)
+})
+
+t.test('S-16 a bell that rings while the inbox is read is heard', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  const { inbox } = a.store
+  let rings = 0
+  a.store.inbox = async (...args) => {
+    const entries = await inbox(...args)
+    if (++rings === 1) {
+      await b.store.push(id, { pushId: null, tail: tailOf('late') })
+      a.ownership.hooks.doorbell(id)
+    }
+    return entries
+  }
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.match(peer.take(), [{ seq: 2, payload: 'late' }])
+})
+
+t.test('S-16 an inbox of more than a page is read to its end', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  a.isDeaf = true
+  for (let n = 0; n < 230; n++) await b.store.push(id, { pushId: null, tail: tailOf(n) })
+  a.isDeaf = false
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.equal(peer.take().length, 230)
+})
+
+t.test('S-16 a session that ends while its inbox is read takes nothing in', async t => {
+  const { a, b, fleet, id } = await start()
+  const { inbox } = a.store
+  a.store.inbox = async (...args) => {
+    const entries = await inbox(...args)
+    a.manager.terminateSession(id)
+    return entries
+  }
+  await b.store.push(id, { pushId: null, tail: tailOf(1) })
+  await fleet.settle()
+  t.equal(a.manager.tombstoneOf(id)?.reason, 'ended_by_operator')
+  t.equal(fleet.redis.history.get(id)?.length, 2)
+})
+
+t.test('S-16 while the store is away the inbox waits', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  a.isDeaf = true
+  await b.store.push(id, { pushId: null, tail: tailOf(1) })
+  a.isCutOff = true
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.strictSame(peer.take(), [])
+  a.isCutOff = false
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.match(peer.take(), [{ seq: 2 }])
+})
+
+t.test('S-3 a bell for a session of another node tells that it is lost', async t => {
+  const { a, b, fleet, peer, welcome, id } = await start()
+  a.isDeaf = true
+  await Promise.all([b.connectLate(offerOf(welcome)), fleet.pass(1500)])
+  a.ownership.hooks.doorbell(id)
+  await fleet.settle()
+  t.match(peer.transport.closed, { code: 4204 })
+  t.equal(a.manager.peekSession(id), undefined)
+})
+
+t.test('a bell for a session that is not here rings for nothing', async t => {
+  const { a, fleet } = await start()
+  a.ownership.hooks.doorbell('aaaaaaaaaaaaaaaaaaaaaaaaaaaa')
+  await fleet.settle()
+  t.equal(a.manager.countSessions().total, 1)
+})
+
+t.test('S-17 an evicted session is dropped, and one of a higher fence is not meant', async t => {
+  const scene = await start()
+  const { a, peer, id } = scene
+  a.ownership.hooks.evicted(id, fenceOf(scene) - 1, null)
+  t.equal(a.manager.peekSession(id)?.state, 'active')
+  a.ownership.hooks.evicted(id, fenceOf(scene), null)
+  peer.take()
+  t.match(peer.transport.closed, { code: 4204 })
+  t.equal(a.manager.peekSession(id), undefined)
+})
+
+t.test('S-17 an evicted session that has ended has its tombstone here', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  await b.store.terminate(id, 'ended_by_operator', 'a note')
+  await fleet.settle()
+  t.match(peer.transport.closed, { code: 4001 })
+  t.match(a.manager.tombstoneOf(id), { reason: 'ended_by_operator' })
+})
+
+t.test('S-19 what the store has ended is counted, told to subscribers and remembered', async t => {
+  const { a, b, fleet, peer, id } = await start()
+  await b.store.close()
+  peer.close()
+  await fleet.pass(600_001)
+  await a.store.tick()
+  await fleet.settle()
+  t.equal(a.manager.totals.ended.resume_window, 1)
+  t.match(a.manager.tombstoneOf(id), { reason: 'resume_window' })
+  t.match(a.events.at(-1), { type: 'ended', sessionId: id, reason: 'resume_window' })
+})
+
+t.test('P-39 a node that cannot keep anything sends its clients elsewhere', async t => {
+  const { a, fleet, peer } = await start()
+  const others = await Promise.all([a.connectLate(), a.connectLate()])
+  t.equal(await a.ownership.dismissAll(), 3)
+  await fleet.settle()
+  t.strictSame([peer, ...others].map(({ transport }) => transport.closed?.code), [4204, 4204, 4204])
+  t.equal(await a.ownership.dismissAll(), 0)
+})
+
+t.test('a node that stops gives up every session, and ends those that nobody can resume', async t => {
+  const { a, fleet, peer, id } = await start()
+  const basic = await a.connectLate({ profile: 'basic' })
+  peer.send({ command: 'hang', id: 2 })
+  peer.close()
+  await Promise.all([a.ownership.partFromAll(5000), fleet.pass(5000)])
+  t.strictSame([fleet.redis.sessions.get(id)?.fields.get('o'), fleet.redis.sessions.has(basic.welcome.sessionId)], ['', false])
+  t.match(a.log.lines.at(-1), { message: 'sessions given up for other nodes', fields: { sessions: 2, left: 0 } })
+})
+
+t.test('a node that stops without its store says what it could not give up', async t => {
+  const { a, fleet } = await start()
+  a.isCutOff = true
+  await Promise.all([a.ownership.partFromAll(5000), fleet.pass(5000)])
+  t.match(a.log.lines.at(-1), { message: 'sessions given up for other nodes', fields: { sessions: 1 } })
+})
