@@ -33,6 +33,8 @@ export interface Ownership {
 
 /** What a command that runs may take until its session is handed to another node. */
 const FINISH_MS = 300
+/** Between two looks at whether a client has spoken. */
+const LOOK_MS = 20
 const SLICE = 500
 
 export function createOwnership ({ sessions, store, log, delay, yieldTurn }: OwnershipOptions): Ownership {
@@ -76,6 +78,22 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
     }
   }
 
+  /**
+   * Of two handshakes of one client on two nodes the earlier may ask for the session when the later one has it: then a frame
+   * is due of a client that has read its token, and with it the token of the earlier one dies (P-28a). Resolves with whether
+   * it came.
+   */
+  async function hearClient (session: SessionRecord): Promise<boolean> {
+    if (session.previousTokenHash === null) return false
+    for (let waited = 0; waited < FINISH_MS && session.connection !== null; waited += LOOK_MS) {
+      await delay(LOOK_MS)
+      if (session.previousTokenHash !== null) continue
+      await committer.whenKept(session)
+      return true
+    }
+    return false
+  }
+
   async function partOne (session: SessionRecord): Promise<void> {
     const parted = committer.part(session, 'idle')
     await Promise.race([parted, delay(FINISH_MS)])
@@ -96,8 +114,9 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
       async handOff (id, fence) {
         const session = owned(id, fence)
         if (session === undefined || session.profile === 'basic') return
-        // Its client has another connection, as in P-29.
-        sessions.dismiss(session, CLOSE.replaced)
+        // Its client has another connection, as in P-29; or else it is here, and comes back with the only token that is left.
+        const isHeard = session.connection !== null && await hearClient(session)
+        sessions.dismiss(session, isHeard ? CLOSE.moved : CLOSE.replaced)
         await partOne(session)
       },
 
