@@ -42,21 +42,33 @@ const nodes = await Promise.all([1, 2, 3].map(async n => ({ name: `n${n}`, port:
 for (const node of nodes) startNode(node)
 for (const node of nodes) await until(`http://127.0.0.1:${node.port}/health/ready`)
 const haproxy = spawn(found(['haproxy', '/usr/sbin/haproxy']), ['-db', '-f', at('../deploy/haproxy.cfg')], {
-  env: { ...process.env, BIND: address, ...Object.fromEntries(nodes.map(({ port }, i) => [`NODE_${i + 1}`, `127.0.0.1:${port}`])) },
+  env: {
+    ...process.env,
+    BIND: address,
+    ...Object.fromEntries(nodes.map(({ port }, i) => [`NODE_${i + 1}`, `127.0.0.1:${port}`]))
+  },
   stdio: 'ignore'
 })
 await until(`http://${address}/health/ready`)
 console.log(`the fleet listens on http://${address}`)
 
 function startRedis () {
-  const args = ['--port', redisPort, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync', 'always']
+  const args = [
+    '--port', redisPort, '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'yes', '--appendfsync',
+    'always'
+  ]
   return spawn(found(['redis-server', 'valkey-server']), args.map(String), { stdio: 'ignore' })
 }
 
 function startNode (node) {
   const { port, name } = node
   node.child = spawn(process.execPath, [at('../dist/src/server.js')], {
-    env: { ...process.env, PORT: String(port), HOLDFAST_REDIS_URL: `redis://127.0.0.1:${redisPort}`, HOLDFAST_NODE_NAME: name },
+    env: {
+      ...process.env,
+      PORT: String(port),
+      HOLDFAST_REDIS_URL: `redis://127.0.0.1:${redisPort}`,
+      HOLDFAST_NODE_NAME: name
+    },
     stdio: ['ignore', process.env.VERBOSE === undefined ? 'ignore' : 'inherit', 'inherit']
   })
   // A node that finds no Redis at its start ends, and a supervisor starts it again.

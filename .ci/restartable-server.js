@@ -1,5 +1,5 @@
-// The built server on a fixed port, for chaos runs with kills: each SIGUSR1 kills it with SIGKILL and starts it again with the
-// same options. Usage: PORT=… node .ci/restartable-server.js
+// The built server on a fixed port, for chaos runs with kills: each SIGUSR1 kills it with SIGKILL
+// and starts it again with the same options. Usage: PORT=… node .ci/restartable-server.js
 
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'

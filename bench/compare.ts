@@ -1,5 +1,6 @@
-// Several servers, or several builds of one, side by side: all run at once and take turns round and round, so that a machine that drifts does so for all of
-// them. Finer than the pairs of run.ts, and shows how far two processes of the same build are apart, since a server may be named twice.
+// Several servers, or several builds of one, side by side: all run at once and take turns round and
+// round, so that a machine that drifts does so for all of them. Finer than the pairs of run.ts, and
+// shows how far two processes of the same build are apart, since a server may be named twice.
 
 import { parseArgs } from 'node:util'
 import type { Ready } from './lib/context.js'
@@ -12,7 +13,8 @@ import { LOADS } from './loads/all.js'
 const USAGE = `node dist/bench/compare.js <load> <server>... [options]
 
   <load>        echo50, echo500, pipe50x16, kb50, paced50, push5000 or connect
-  <server>      a name of run.js --list, or name=script for another build of it; the first one is what the others are compared with
+  <server>      a name of run.js --list, or name=script for another build of it; the others are compared
+                with the first one
   --turns n     turns of each server (default 30)
   --quick       short turns and small crowds
 
@@ -26,7 +28,9 @@ const { values: flags, positionals: [loadName, ...serverNames] } = parseArgs({
 function kindOf (argument: string): ServerKind {
   const [name, script] = argument.split('=')
   const kind = KINDS.find(kind => kind.name === name)
-  if (kind === undefined) throw new Error(`no server is named ${name}; there are ${KINDS.map(({ name }) => name).join(', ')}`)
+  if (kind === undefined) {
+    throw new Error(`no server is named ${name}; there are ${KINDS.map(({ name }) => name).join(', ')}`)
+  }
   return script === undefined ? kind : { ...kind, name: argument, script }
 }
 

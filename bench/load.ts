@@ -1,5 +1,6 @@
-// The load generator: opens conversations and keeps a server busy with them, all from one thread. One generator for every server, thin
-// enough (see lib/conversation.ts) that the server's core is full before the generator's is.
+// The load generator: opens conversations and keeps a server busy with them, all from one thread.
+// One generator for every server, thin enough (see lib/conversation.ts) that the server's core is
+// full before the generator's is.
 
 import { checkEcho, openConversation, type Conversation, type OpenOptions } from './lib/conversation.js'
 import type { Server } from './lib/servers.js'
@@ -28,7 +29,9 @@ function crash (error: Error): void {
 }
 
 /** Calls `step(0)` to `step(count - 1)`, `concurrency` of them at once. */
-export async function forAll (count: number, concurrency: number, step: (index: number) => Promise<void>): Promise<void> {
+export async function forAll (
+  count: number, concurrency: number, step: (index: number) => Promise<void>
+): Promise<void> {
   let next = 0
   async function lane (): Promise<void> {
     while (next < count) await step(next++)
@@ -41,7 +44,12 @@ export async function openCrowd (server: Server, count: number, options: CrowdOp
   const { concurrency = DEFAULT_CONCURRENCY, ...open } = options
   const crowd = new Array<Conversation>(count)
   await forAll(count, concurrency, async index => {
-    crowd[index] = await openConversation({ onFailure: crash, ...open, port: server.port, dialect: server.kind.dialect })
+    crowd[index] = await openConversation({
+      onFailure: crash,
+      ...open,
+      port: server.port,
+      dialect: server.kind.dialect
+    })
   })
   return crowd
 }
@@ -66,7 +74,10 @@ interface Pending {
   first: number
 }
 
-/** Each conversation keeps `depth` commands outstanding; replies of one read are answered by as many commands in one write. */
+/**
+ * Each conversation keeps `depth` commands outstanding; replies of one read are answered by as many
+ * commands in one write.
+ */
 export function closedLoop (crowd: readonly Conversation[], depth: number, durationMs: number): Promise<Work> {
   const latency = createHistogram()
   let outstanding = crowd.length * depth
@@ -98,8 +109,9 @@ export interface Paced {
 }
 
 /**
- * Sends commands at a steady pace, whatever the server does, taking turns among the conversations. Latency counts from the time a command was
- * due, so a server that stalls is charged for the commands that waited.
+ * Sends commands at a steady pace, whatever the server does, taking turns among the conversations.
+ * Latency counts from the time a command was due, so a server that stalls is charged for the
+ * commands that waited.
  */
 export function pacedLoop (crowd: readonly Conversation[], perSecond: number): Paced {
   const latency = createHistogram()
@@ -139,8 +151,13 @@ export function pacedLoop (crowd: readonly Conversation[], perSecond: number): P
   }
 }
 
-/** Broadcasts `times` messages, each once the last client has the one before. Latency is the time to the last client. */
-export async function broadcastTo (server: Server, crowd: readonly Conversation[], payload: string, times: number): Promise<Work> {
+/**
+ * Broadcasts `times` messages, each once the last client has the one before. Latency is the time to
+ * the last client.
+ */
+export async function broadcastTo (
+  server: Server, crowd: readonly Conversation[], payload: string, times: number
+): Promise<Work> {
   const latency = createHistogram()
   let missing = 0
   let onLast: () => void = () => {}

@@ -1,4 +1,5 @@
-// A second generator in a process of its own, for loads that ask how others fare meanwhile: its clock is not held up by what the first one does.
+// A second generator in a process of its own, for loads that ask how others fare meanwhile: its
+// clock is not held up by what the first one does.
 
 import { closeCrowd, openCrowd, pacedLoop, type Paced, type Work } from './load.js'
 import { SMALL_PAYLOAD } from './lib/context.js'
@@ -27,7 +28,10 @@ let paced: Paced | undefined
 
 function report ({ latency }: Work): void {
   process.send?.({
-    count: latency.count, p50Ms: latency.quantileMs(0.5), p99Ms: latency.quantileMs(0.99), worstMs: latency.quantileMs(1)
+    count: latency.count,
+    p50Ms: latency.quantileMs(0.5),
+    p99Ms: latency.quantileMs(0.99),
+    worstMs: latency.quantileMs(1)
   } satisfies PacerReport)
 }
 

@@ -1,5 +1,5 @@
-// Loaded into every measured server with `--import`, so that the server itself is not changed: answers questions about its own process
-// over the IPC channel. Needs --expose-gc.
+// Loaded into every measured server with `--import`, so that the server itself is not changed:
+// answers questions about its own process over the IPC channel. Needs --expose-gc.
 
 import { writeFile } from 'node:fs/promises'
 import { Session } from 'node:inspector/promises'

@@ -1,5 +1,5 @@
-// What the Redis store costs, on a Redis that is started for it: bytes of a session, microseconds of
-// Redis per call, calls per second from one process, and a page of a listing.
+// What the Redis store costs, on a Redis that is started for it: bytes of a session, microseconds
+// of Redis per call, calls per second from one process, and a page of a listing.
 //
 //   npm run --silent build && node dist/bench/redis-store.js [sessions]
 

@@ -1,4 +1,5 @@
-// npm run build && npm run bench: starts the servers, loads them in paired turns and prints one table per question. docs/performance.md says how to read it.
+// npm run build && npm run bench: starts the servers, loads them in paired turns and prints one
+// table per question. docs/performance.md says how to read it.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -43,13 +44,16 @@ function say (text: string): void {
 function loadsNamed (wanted: string): readonly Load[] {
   const exact = LOADS.filter(({ name }) => name === wanted)
   const found = exact.length > 0 ? exact : LOADS.filter(({ name }) => name.startsWith(wanted))
-  if (found.length === 0) throw new Error(`no load is named ${wanted}; there are ${LOADS.map(({ name }) => name).join(', ')}`)
+  if (found.length === 0) {
+    throw new Error(`no load is named ${wanted}; there are ${LOADS.map(({ name }) => name).join(', ')}`)
+  }
   return found
 }
 
 function contextFor (load: Load): Context {
   const named = flags.servers?.split(',')
-  const candidates = KINDS.filter(({ name }) => load.servers.includes(name) && (named === undefined || named.includes(name)))
+  const candidates = KINDS.filter(({ name }) => load.servers.includes(name) &&
+    (named === undefined || named.includes(name)))
   for (const kind of candidates.filter(kind => !isBuilt(kind))) say(`skipped ${kind.name}: ${kind.script} is not built`)
   return {
     candidates: candidates.filter(isBuilt),
@@ -70,7 +74,10 @@ async function main (): Promise<void> {
   }
   if (flags.profile !== undefined) mkdirSync(flags.profile, { recursive: true })
   const isPinned = pin(process.pid, GENERATOR_CPU)
-  say(`Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, ${isPinned ? 'server and generator on a core each' : 'not pinned to cores'}`)
+  say(
+    `Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, ` +
+      `${isPinned ? 'server and generator on a core each' : 'not pinned to cores'}`
+  )
   const results: Record<string, Row[]> = {}
   for (const load of loads) {
     say(`\n## ${load.name}: ${load.question}\n`)

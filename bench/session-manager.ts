@@ -1,5 +1,6 @@
-// What do the operations of the session manager cost, and does that depend on how many sessions there are? No sockets, a clock set by hand.
-// Run: npm run build && node --expose-gc dist/bench/session-manager.js [sessions…]
+// What do the operations of the session manager cost, and does that depend on how many sessions
+// there are? No sockets, a clock set by hand. Run: npm run build && node --expose-gc
+// dist/bench/session-manager.js [sessions…]
 
 import { randomUUID } from 'node:crypto'
 import { createSessionManager, type SessionManager } from '../src/io/session/manager.js'
@@ -67,7 +68,9 @@ function nanosPer (count: number, operation: (i: number) => void): number {
 
 /** Ids as they come from the wire: new strings without a hash, in random order. */
 function freshIds (ids: readonly string[], count: number): string[] {
-  return Array.from({ length: count }, () => Buffer.from(ids[Math.floor(Math.random() * ids.length)]!).toString('latin1'))
+  return Array.from({ length: count }, () => Buffer.from(ids[Math.floor(Math.random() * ids.length)]!).toString(
+    'latin1'
+  ))
 }
 
 function measureSize (sessions: number): Figures {
@@ -105,7 +108,9 @@ function measureSize (sessions: number): Figures {
   for (const id of alive) manager.getSession(id)
   const sweepsMs: number[] = []
   const untilMs = clock.time + IDLE_TIMEOUT_MS
-  for (; clock.time < untilMs; clock.time += SWEEP_EVERY_MS) sweepsMs.push(elapsedMs(() => { manager.purgeStaleSessions() }))
+  for (; clock.time < untilMs; clock.time += SWEEP_EVERY_MS) {
+    sweepsMs.push(elapsedMs(() => { manager.purgeStaleSessions() }))
+  }
   const terminate = nanosPer(Math.min(operations, alive.length), i => manager.terminateSession(alive[i]!))
 
   return {
@@ -129,7 +134,9 @@ function measureSize (sessions: number): Figures {
 const asked = process.argv.slice(2).map(Number)
 const rows: Row[] = []
 measureSize(DEFAULT_SIZES[0]!)
-for (const sessions of asked.length > 0 ? asked : DEFAULT_SIZES) rows.push({ server: sessions.toLocaleString('en'), figures: measureSize(sessions) })
+for (const sessions of asked.length > 0 ? asked : DEFAULT_SIZES) {
+  rows.push({ server: sessions.toLocaleString('en'), figures: measureSize(sessions) })
+}
 
 // Sizes as columns: there are more operations than sizes.
 const byOperation = Object.keys(rows[0]!.figures).map(operation => ({

@@ -1,5 +1,6 @@
-// What each stage of a command's way costs, without sockets: `node dist/bench/stages.js`. Each stage runs alone, many times, in rounds; the quickest round
-// counts, since others on the machine can only add. The whole way is measured too, so that what the stages leave out is seen.
+// What each stage of a command's way costs, without sockets: `node dist/bench/stages.js`. Each
+// stage runs alone, many times, in rounds; the quickest round counts, since others on the machine
+// can only add. The whole way is measured too, so that what the stages leave out is seen.
 
 import { randomUUID } from 'node:crypto'
 import { admit } from '../src/io/dispatcher/admission.js'
@@ -57,7 +58,15 @@ function build () {
     yieldTurn: setImmediate,
     limits: { ...limits, maxMessageBytes: 65_536, maxBufferedBytes: 262_144, heartbeatMs: 25_000 }
   })
-  const transport = { write: () => true, bufferedBytes: 0, takenBytes: 0, receivedBytes: 0, onceDrained () {}, ping () {}, close () {} }
+  const transport = {
+    write: () => true,
+    bufferedBytes: 0,
+    takenBytes: 0,
+    receivedBytes: 0,
+    onceDrained () {},
+    ping () {},
+    close () {}
+  }
   const connection = gateway.accept({ transport, entry: entrance.enter({ profile: 'full', userId: 'ada' }) as Entry })
   const endTurn = (): void => { for (const callback of turn.splice(0)) callback() }
   endTurn()
@@ -92,9 +101,18 @@ const nextCommands = (): Buffer[] => Array.from({ length: RUNS }, () => Buffer.f
 
 const stages: [string, number][] = [
   ['floor: toString, JSON.parse', quickest(same(bytes), data => JSON.parse(data.toString()))],
-  ['floor: JSON.stringify of the answer', quickest(same(payload), value => JSON.stringify({ type: 'result', id: 12_345, payload: value }))],
+  [
+    'floor: JSON.stringify of the answer',
+    quickest(same(payload), value => JSON.stringify({ type: 'result', id: 12_345, payload: value }))
+  ],
   ['read the frame: parse, guard, check, depth', quickest(same(bytes), readClientFrame)],
-  ['admission: rate, number, in flight', quickest(() => { world.session.log = null; return Array.from({ length: RUNS }, (_, n) => n + 1) }, n => admit(world.session, n, clock.now(), limits))],
+  [
+    'admission: rate, number, in flight',
+    quickest(
+      () => { world.session.log = null; return Array.from({ length: RUNS }, (_, n) => n + 1) },
+      n => admit(world.session, n, clock.now(), limits)
+    )
+  ],
   ['two looks at the clock', quickest(same(0), () => clock.now() + clock.now())],
   ['print the answer, count its bytes', quickest(same(payload), value => resultOutput(12_345, value))],
   ['number, bound, hold, commit; ack of the one before', quickest(same(output), one => {

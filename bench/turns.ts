@@ -1,5 +1,6 @@
-// How long do the worst texts hold the event loop that the options allow? `node dist/bench/turns.js`. Each shape fills a text
-// up to the bound it meets first; the slowest of some attempts counts, since one slow turn is what others feel.
+// How long do the worst texts hold the event loop that the options allow? `node
+// dist/bench/turns.js`. Each shape fills a text up to the bound it meets first; the slowest of some
+// attempts counts, since one slow turn is what others feel.
 
 import { MAX_DEPTH, MAX_JSON_BYTES, MAX_MEMBERS, parseJson, printJson } from '../src/io/json.js'
 import { MAX_CONTEXT_MEMBERS, readContext } from '../src/io/session/context.js'
@@ -17,11 +18,14 @@ function keyOf (n: number): string {
 /** Each: a text with about so many members, arrays and objects. */
 const SHAPES: Record<string, (members: number) => string> = {
   'one object': count => `{${Array.from({ length: count - 1 }, (_, n) => `"${keyOf(n)}":0`).join()}}`,
-  'one object, numbers as keys': count => `{${Array.from({ length: count - 1 }, (_, n) => `"${n * 104_729 % 4_294_967_291}":0`).join()}}`,
-  'objects of a key of their own': count => `[${Array.from({ length: (count - 1) / 2 }, (_, n) => `{"${keyOf(n)}":0}`).join()}]`,
+  'one object, numbers as keys': count => `{${Array.from({ length: count - 1 }, (_, n) => `"${n *
+    104_729 % 4_294_967_291}":0`).join()}}`,
+  'objects of a key of their own': count => `[${Array.from({ length: (count - 1) / 2 }, (_, n) =>
+    `{"${keyOf(n)}":0}`).join()}]`,
   'objects of eight keys of their own': count => {
     const member = (n: number): string => `"${keyOf(n)}":0`
-    return `[${Array.from({ length: (count - 1) / 9 }, (_, n) => `{${Array.from({ length: 8 }, (_, i) => member(8 * n + i)).join()}}`).join()}]`
+    return `[${Array.from({ length: (count - 1) / 9 }, (_, n) =>
+      `{${Array.from({ length: 8 }, (_, i) => member(8 * n + i)).join()}}`).join()}]`
   },
   'empty arrays': count => `[${Array.from({ length: count - 1 }, () => '[]').join()}]`,
   'arrays as deep as may be': count => {

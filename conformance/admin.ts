@@ -1,5 +1,6 @@
-// The operator's side of a check: the few REST calls by which outputs are sent, sessions ended or detached, and their state is read.
-// It reports the status as it came and judges nothing; only transport failures are thrown.
+// The operator's side of a check: the few REST calls by which outputs are sent, sessions ended or
+// detached, and their state is read. It reports the status as it came and judges nothing; only
+// transport failures are thrown.
 
 export interface AdminAnswer {
   readonly status: number
@@ -23,11 +24,15 @@ export function createAdmin (base: string, token: string | undefined, timeoutMs:
       if (token !== undefined) headers['authorization'] = `Bearer ${token}`
       if (body !== undefined) headers['content-type'] = 'application/json'
       const response = await fetch(new URL(path, base), {
-        method, headers, signal: AbortSignal.timeout(timeoutMs), ...(body === undefined ? {} : { body: JSON.stringify(body) })
+        method,
+        headers,
+        signal: AbortSignal.timeout(timeoutMs),
+        ...(body === undefined ? {} : { body: JSON.stringify(body) })
       })
       const text = await response.text()
       const retryAfter = Number(response.headers.get('retry-after') ?? Number.NaN)
-      // An operator's limit is not under test, nor a server that is busy; the kit waits it out where that is a matter of seconds.
+      // An operator's limit is not under test, nor a server that is busy; the kit waits it out
+      // where that is a matter of seconds.
       if ((response.status === 429 || response.status === 503) && retryAfter <= 10) {
         await new Promise((resolve) => setTimeout(resolve, retryAfter * 1000 + 50))
         continue
@@ -41,7 +46,9 @@ export function createAdmin (base: string, token: string | undefined, timeoutMs:
     terminate: (sessionId) => call('DELETE', at(sessionId)),
     detach: (sessionId) => call('DELETE', `${at(sessionId)}/connection`),
     message: (sessionId, event, payload) => call('POST', `${at(sessionId)}/messages`, { event, payload }),
-    messageUser: (userId, event, payload) => call('POST', `/users/${encodeURIComponent(userId)}/messages`, { event, payload })
+    messageUser: (userId, event, payload) => call(
+      'POST', `/users/${encodeURIComponent(userId)}/messages`, { event, payload }
+    )
   }
 }
 

@@ -1,4 +1,5 @@
-// What a check is, and the rules of docs/protocol.md by their numbers with the words that a report names them by.
+// What a check is, and the rules of docs/protocol.md by their numbers with the words that a report
+// names them by.
 
 import type { Scope } from './kit.js'
 import type { Profile } from './peer.js'
@@ -24,7 +25,9 @@ export const FULL: readonly Profile[] = ['full']
 export const BASIC: readonly Profile[] = ['basic']
 export const BOTH: readonly Profile[] = ['basic', 'full']
 
-export function check (rule: string, title: string, profiles: readonly Profile[], run: Check['run'], options: CheckOptions = {}): Check {
+export function check (
+  rule: string, title: string, profiles: readonly Profile[], run: Check['run'], options: CheckOptions = {}
+): Check {
   return { rule, title, profiles, run, last: options.last ?? false, slow: options.slow ?? false }
 }
 

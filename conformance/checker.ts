@@ -1,16 +1,29 @@
-// Reads what one client of a chaos run saw and did, and says what the server owed it and did not give: outputs lost, doubled, out of order,
-// commands executed twice or never, gaps told wrongly. Pure: a list of events in, counts and sentences out; it trusts nothing but the
-// events, and in particular not the client's own idea of where it stands.
+// Reads what one client of a chaos run saw and did, and says what the server owed it and did not
+// give: outputs lost, doubled, out of order, commands executed twice or never, gaps told wrongly.
+// Pure: a list of events in, counts and sentences out; it trusts nothing but the events, and in
+// particular not the client's own idea of where it stands.
 
 import type { Span } from './peer.js'
 
 export type ClientEvent =
   | { readonly kind: 'created' }
   /** What the client offered, and what it was told. */
-  | { readonly kind: 'resumed', readonly offered: number, readonly lastCommand: number, readonly replay: Span | null, readonly gap: Span | null }
+  | {
+    readonly kind: 'resumed'
+    readonly offered: number
+    readonly lastCommand: number
+    readonly replay: Span | null
+    readonly gap: Span | null
+  }
   | { readonly kind: 'live' }
   /** `mark` is the content in short: equal for equal outputs. */
-  | { readonly kind: 'output', readonly seq: number, readonly id: number | undefined, readonly mark: string, readonly at?: number }
+  | {
+    readonly kind: 'output'
+    readonly seq: number
+    readonly id: number | undefined
+    readonly mark: string
+    readonly at?: number
+  }
   | { readonly kind: 'sent', readonly id: number, readonly at?: number }
   | { readonly kind: 'refused', readonly id: number, readonly code: string }
   | { readonly kind: 'closed' }
@@ -22,15 +35,21 @@ export interface ClientHistory {
   /** Commands 1..commands were to be executed, each once. */
   readonly commands: number
   readonly events: readonly ClientEvent[]
-  /** Seq of the answer to a last command, sent when all was done; undefined if the client never got there. */
+  /**
+   * Seq of the answer to a last command, sent when all was done; undefined if the client never got
+   * there.
+   */
   readonly finalSeq: number | undefined
   /** Executions by command id, as the core counted them; undefined if nothing counted. */
   readonly executions: ReadonlyMap<number, number> | undefined
-  /** Outputs other than answers that the server was made to send; with their seq where the server told it. */
+  /**
+   * Outputs other than answers that the server was made to send; with their seq where the server
+   * told it.
+   */
   readonly produced: readonly { readonly mark: string, readonly seq: number | undefined }[]
   /**
-   * The server was killed on the way: a command that had begun then is answered OUTCOME_UNKNOWN, whether
-   * it was executed or not, and what would have come along with its answer does not come.
+   * The server was killed on the way: a command that had begun then is answered OUTCOME_UNKNOWN,
+   * whether it was executed or not, and what would have come along with its answer does not come.
    */
   readonly serverDies?: boolean
 }
@@ -67,9 +86,30 @@ interface Track {
 
 /** Checks one client; add the verdicts up for a run. */
 export function checkHistory (history: ClientHistory): Verdict {
-  const verdict: Verdict = { resumes: 0, replayed: 0, repeats: 0, expired: 0, gaps: 0, gapOutputs: 0, lost: 0, doubled: 0, reordered: 0, problems: [] }
+  const verdict: Verdict = {
+    resumes: 0,
+    replayed: 0,
+    repeats: 0,
+    expired: 0,
+    gaps: 0,
+    gapOutputs: 0,
+    lost: 0,
+    doubled: 0,
+    reordered: 0,
+    problems: []
+  }
   const track: Track = {
-    handled: 0, contents: new Map(), answers: new Map(), missing: new Set(), gaps: [], repeatsDue: new Map(), toldWatermark: 0, everSent: 0, watermark: 0, replay: undefined, expired: new Set()
+    handled: 0,
+    contents: new Map(),
+    answers: new Map(),
+    missing: new Set(),
+    gaps: [],
+    repeatsDue: new Map(),
+    toldWatermark: 0,
+    everSent: 0,
+    watermark: 0,
+    replay: undefined,
+    expired: new Set()
   }
   const problem = (sentence: string) => verdict.problems.push(`client ${history.client}: ${sentence}`)
   for (const event of history.events) {
@@ -77,7 +117,8 @@ export function checkHistory (history: ClientHistory): Verdict {
       case 'created': break
       case 'closed': track.repeatsDue = new Map(); break
       case 'sent': {
-        // The first sending of a command that the server has not accepted yet brings its answer, every further one may repeat it.
+        // The first sending of a command that the server has not accepted yet brings its answer,
+        // every further one may repeat it.
         const due = track.repeatsDue.get(event.id)
         track.repeatsDue.set(event.id, due === undefined && event.id > track.toldWatermark ? 0 : (due ?? 0) + 1)
         track.everSent = Math.max(track.everSent, event.id)
@@ -86,7 +127,9 @@ export function checkHistory (history: ClientHistory): Verdict {
       case 'resumed': onResumed(track, verdict, event, problem); break
       case 'live':
         if (track.replay === undefined) problem('live without a resume before it')
-        else if (track.replay !== null && track.handled < track.replay.to) problem(`live after output ${track.handled}, though the replay goes to ${track.replay.to}`)
+        else if (track.replay !== null && track.handled < track.replay.to) {
+          problem(`live after output ${track.handled}, though the replay goes to ${track.replay.to}`)
+        }
         track.replay = undefined
         break
       case 'output': onOutput(track, verdict, event, problem); break
@@ -105,7 +148,9 @@ export function checkHistory (history: ClientHistory): Verdict {
   return verdict
 }
 
-function onResumed (track: Track, verdict: Verdict, event: Extract<ClientEvent, { kind: 'resumed' }>, problem: (sentence: string) => void): void {
+function onResumed (
+  track: Track, verdict: Verdict, event: Extract<ClientEvent, { kind: 'resumed' }>, problem: (sentence: string) => void
+): void {
   const { offered, lastCommand, replay, gap } = event
   verdict.resumes++
   track.repeatsDue = new Map()
@@ -119,16 +164,24 @@ function onResumed (track: Track, verdict: Verdict, event: Extract<ClientEvent, 
     verdict.gaps++
     verdict.gapOutputs += gap.to - gap.from + 1
     track.gaps.push(gap)
-    if (gap.from !== track.handled + 1 || gap.to < gap.from) problem(`gap ${gap.from}..${gap.to} after output ${track.handled}`)
+    if (gap.from !== track.handled + 1 || gap.to < gap.from) {
+      problem(`gap ${gap.from}..${gap.to} after output ${track.handled}`)
+    }
     track.handled = Math.max(track.handled, gap.to)
   }
-  if (replay !== null && (replay.from !== track.handled + 1 || replay.to < replay.from)) problem(`replay ${replay.from}..${replay.to} after output ${track.handled}`)
+  if (replay !== null && (replay.from !== track.handled + 1 || replay.to < replay.from)) {
+    problem(`replay ${replay.from}..${replay.to} after output ${track.handled}`)
+  }
   track.replay = replay
 }
 
-function onOutput (track: Track, verdict: Verdict, event: Extract<ClientEvent, { kind: 'output' }>, problem: (sentence: string) => void): void {
+function onOutput (
+  track: Track, verdict: Verdict, event: Extract<ClientEvent, { kind: 'output' }>, problem: (sentence: string) => void
+): void {
   const { seq, id, mark } = event
-  if (track.gaps.some(({ from, to }) => seq >= from && seq <= to)) problem(`output ${seq} came, though it was reported as a gap`)
+  if (track.gaps.some(({ from, to }) => seq >= from && seq <= to)) {
+    problem(`output ${seq} came, though it was reported as a gap`)
+  }
   const before = track.contents.get(seq)
   if (before !== undefined) {
     verdict.repeats++
@@ -149,8 +202,11 @@ function onOutput (track: Track, verdict: Verdict, event: Extract<ClientEvent, {
     track.watermark = Math.max(track.watermark, id)
   }
   if (track.replay !== undefined) {
-    if (track.replay === null || seq > track.replay.to) problem(`output ${seq} came before live and is no part of the replay`)
-    else verdict.replayed++
+    if (track.replay === null || seq > track.replay.to) {
+      problem(`output ${seq} came before live and is no part of the replay`)
+    } else {
+      verdict.replayed++
+    }
   }
   if (seq <= track.handled) {
     if (track.missing.delete(seq)) verdict.reordered++
@@ -193,8 +249,12 @@ function checkEnd (history: ClientHistory, track: Track, verdict: Verdict, probl
       verdict.doubled++
       problem(`the output ${mark} came as ${seqs.join(' and ')}`)
     }
-    if (seqs.length === 0 && (seq === undefined ? track.gaps.length === 0 : !inGap(seq))) lose(`the output ${mark} never came`)
-    if (seq !== undefined && seqs[0] !== undefined && seqs[0] !== seq) problem(`the output ${mark} was given seq ${seq} and came as ${seqs[0]}`)
+    if (seqs.length === 0 && (seq === undefined ? track.gaps.length === 0 : !inGap(seq))) {
+      lose(`the output ${mark} never came`)
+    }
+    if (seq !== undefined && seqs[0] !== undefined && seqs[0] !== seq) {
+      problem(`the output ${mark} was given seq ${seq} and came as ${seqs[0]}`)
+    }
   }
   // Answers, what was produced, and the answer to the last command: no output more, none less.
   if (finalSeq !== undefined && finalSeq !== commands + produced.length + 1) {
@@ -208,7 +268,18 @@ function commandsOfUnknownOutcome ({ answers, contents }: Track): Set<number> {
 }
 
 export function addVerdicts (verdicts: readonly Verdict[]): Verdict {
-  const sum: Verdict = { resumes: 0, replayed: 0, repeats: 0, expired: 0, gaps: 0, gapOutputs: 0, lost: 0, doubled: 0, reordered: 0, problems: [] }
+  const sum: Verdict = {
+    resumes: 0,
+    replayed: 0,
+    repeats: 0,
+    expired: 0,
+    gaps: 0,
+    gapOutputs: 0,
+    lost: 0,
+    doubled: 0,
+    reordered: 0,
+    problems: []
+  }
   for (const { problems, ...counts } of verdicts) {
     sum.problems.push(...problems)
     for (const name of Object.keys(counts) as (keyof typeof counts)[]) sum[name] += counts[name]

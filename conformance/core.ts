@@ -122,12 +122,18 @@ export async function startCore (
   }
   async function execute ({ command, payload }: Execution): Promise<Answer> {
     if (command === 'echo') return { status: 200, body: { payload } }
-    if (command !== 'kit' && command !== serialCommand) return { status: 404, body: { code: 'UNKNOWN_COMMAND', message: 'The core of the kit knows echo and kit.' } }
+    if (command !== 'kit' && command !== serialCommand) {
+      return { status: 404, body: { code: 'UNKNOWN_COMMAND', message: 'The core of the kit knows echo and kit.' } }
+    }
     const order: Order = payload
     if (order.gate !== undefined) await gate(order.gate).promise
-    if (order.delayMs !== undefined && order.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, order.delayMs))
+    if (order.delayMs !== undefined && order.delayMs > 0) {
+      await new Promise((resolve) => setTimeout(resolve, order.delayMs))
+    }
     if (order.cut === true) return { status: 200, body: undefined, cut: true }
-    if (order.status !== undefined || order.drop === true) return { status: order.status ?? 500, body: order.body, drop: order.drop ?? false }
+    if (order.status !== undefined || order.drop === true) {
+      return { status: order.status ?? 500, body: order.body, drop: order.drop ?? false }
+    }
     const messages = order.messages ?? (order.produce === undefined ? undefined : produce(order.produce))
     return { status: 200, body: { payload: order.result ?? payload, ...(messages === undefined ? {} : { messages }) } }
   }
@@ -146,7 +152,12 @@ export async function startCore (
     byTag,
     started (tag, count = 1) {
       return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => finish(new Failure(`expected ${count} executions at the core, got ${byTag(tag).length} within ${timeoutMs} ms`)), timeoutMs)
+        const timer = setTimeout(
+          () => finish(new Failure(
+            `expected ${count} executions at the core, got ${byTag(tag).length} within ${timeoutMs} ms`
+          )),
+          timeoutMs
+        )
         function finish (error?: Error) {
           clearTimeout(timer)
           listeners.splice(listeners.indexOf(check), 1)
@@ -179,7 +190,10 @@ function cutShort (response: ServerResponse): void {
 }
 
 function produce ({ count, bytes }: { count: number, bytes: number }) {
-  return Array.from({ length: count }, (_, n) => ({ event: 'produced', payload: { n: n + 1, filler: 'x'.repeat(bytes) } }))
+  return Array.from({ length: count }, (_, n) => ({
+    event: 'produced',
+    payload: { n: n + 1, filler: 'x'.repeat(bytes) }
+  }))
 }
 
 async function readBody (request: IncomingMessage): Promise<string> {

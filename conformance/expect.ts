@@ -1,5 +1,6 @@
-// How a check says that a rule does not hold: one sentence of what was expected and what was seen, and nothing thrown by a library.
-// NotTested is no failure: it says what the server or the command line would have to offer for the check to be made.
+// How a check says that a rule does not hold: one sentence of what was expected and what was seen,
+// and nothing thrown by a library. NotTested is no failure: it says what the server or the command
+// line would have to offer for the check to be made.
 
 export class Failure extends Error {
   override readonly name = 'Failure'

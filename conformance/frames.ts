@@ -1,6 +1,7 @@
-// RFC 6455 framing for the kit: its client, its proxy and its raw checks share this file. It decides where a frame starts and ends and
-// how one is written; it deliberately can write frames that the standard forbids, since the rules have to send some.
-// Not a WebSocket implementation: fragments are joined in socket.ts, and nothing is compressed, since P-1 negotiates no extension.
+// RFC 6455 framing for the kit: its client, its proxy and its raw checks share this file. It
+// decides where a frame starts and ends and how one is written; it deliberately can write frames
+// that the standard forbids, since the rules have to send some. Not a WebSocket implementation:
+// fragments are joined in socket.ts, and nothing is compressed, since P-1 negotiates no extension.
 
 import { randomBytes } from 'node:crypto'
 
@@ -53,7 +54,10 @@ export function encodeClose (code: number | undefined, reason = ''): Buffer {
   return payload
 }
 
-/** Bytes of the header and of the whole frame starting at `offset`; undefined while the header is incomplete. */
+/**
+ * Bytes of the header and of the whole frame starting at `offset`; undefined while the header is
+ * incomplete.
+ */
 export function measureFrame (bytes: Buffer, offset: number): { headerBytes: number, totalBytes: number } | undefined {
   if (bytes.length - offset < 2) return undefined
   const second = bytes[offset + 1]!

@@ -1,6 +1,8 @@
-// What a check works with: connections to the server under test, the operator's side, the kit's core, and outputs on demand. Each check
-// gets a scope of its own; whatever it opened is closed when it ends, so that checks can run side by side and leave no sessions behind.
-// Refused handshakes of a busy server (429, 503 with a short Retry-After) are waited out, since no rule but P-4 is about them.
+// What a check works with: connections to the server under test, the operator's side, the kit's
+// core, and outputs on demand. Each check gets a scope of its own; whatever it opened is closed
+// when it ends, so that checks can run side by side and leave no sessions behind. Refused
+// handshakes of a busy server (429, 503 with a short Retry-After) are waited out, since no rule but
+// P-4 is about them.
 
 import { randomUUID } from 'node:crypto'
 import type { Admin } from './admin.js'
@@ -51,7 +53,10 @@ export interface Scope {
   resume(session: SessionKey, lastSeq: number, options?: ConnectOptions): Promise<Peer>
   /** As resume(), and fails the check unless the session was resumed. */
   resumed(session: SessionKey, lastSeq: number, options?: ConnectOptions): Promise<Peer>
-  /** Lets the server send `count` outputs of about `bytes` bytes each on this connection, by echo, within its limits. */
+  /**
+   * Lets the server send `count` outputs of about `bytes` bytes each on this connection, by echo,
+   * within its limits.
+   */
   fill(peer: Peer, count: number, bytes: number): Promise<void>
   /** The same for a peer that does not read: paced by the clock. */
   fillBlindly(peer: Peer, count: number, bytes: number): Promise<void>
@@ -85,7 +90,8 @@ export function createScope (parts: ScopeParts): { scope: Scope, end: () => void
     return result
   }
   async function connect (given: ConnectOptions = {}): Promise<Peer> {
-    const protocols = given.protocols ?? (profile === 'basic' ? [] : ['holdfast.v1', ...(given.resume === undefined ? [] : [`resume.${given.resume}`])])
+    const protocols = given.protocols ??
+      (profile === 'basic' ? [] : ['holdfast.v1', ...(given.resume === undefined ? [] : [`resume.${given.resume}`])])
     for (;;) {
       const { answer, link } = await handshake({ ...given, protocols })
       if (link !== undefined) return createPeer(link, profile, { timeoutMs: options.timeoutMs, breach })
@@ -116,7 +122,11 @@ export function createScope (parts: ScopeParts): { scope: Scope, end: () => void
     async resumed (session, lastSeq, given) {
       if (facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
       const peer = await resume(session, lastSeq, given)
-      expect(peer.opening.type === 'session_resumed' && peer.sessionId === session.sessionId, 'session_resumed of the same session', peer.opening)
+      expect(
+        peer.opening.type === 'session_resumed' && peer.sessionId === session.sessionId,
+        'session_resumed of the same session',
+        peer.opening
+      )
       return peer
     },
     fill: (peer, count, bytes) => fill(peer, facts, count, bytes),
@@ -132,7 +142,9 @@ export function createScope (parts: ScopeParts): { scope: Scope, end: () => void
       for (;;) {
         const value = await ready()
         if (value !== undefined) return value
-        if (performance.now() > deadline) throw new Failure(`expected ${what} within ${options.timeoutMs} ms, got nothing of it`)
+        if (performance.now() > deadline) {
+          throw new Failure(`expected ${what} within ${options.timeoutMs} ms, got nothing of it`)
+        }
         await pause(20)
       }
     }
@@ -149,7 +161,9 @@ export function createScope (parts: ScopeParts): { scope: Scope, end: () => void
 
 export function credentials (options: KitOptions, userId: string, lifetimeSeconds = 3600): Record<string, string> {
   if (options.jwtSecret !== undefined) {
-    return { authorization: `Bearer ${signToken(options.jwtSecret, { userId, lifetimeSeconds, claims: options.jwtClaims })}` }
+    return {
+      authorization: `Bearer ${signToken(options.jwtSecret, { userId, lifetimeSeconds, claims: options.jwtClaims })}`
+    }
   }
   return options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }
 }

@@ -1,5 +1,5 @@
-// The command line of the kit: one table, from which it is parsed and its help is printed. A bad value ends the run before anything is
-// sent; nothing is guessed or clamped.
+// The command line of the kit: one table, from which it is parsed and its help is printed. A bad
+// value ends the run before anything is sent; nothing is guessed or clamped.
 
 import { parseArgs } from 'node:util'
 
@@ -60,7 +60,11 @@ const TABLE: readonly (readonly [name: string, value: string | undefined, help: 
   ['serial-command', 'name', 'a command that the server hands to the core and declares serial, for P-18'],
   ['forbidden-user', 'id', 'a user who may not connect, for 403 and 4403; needs --jwt-secret'],
   ['unchecked-token', 'token', 'a token that the server cannot check now, for 503 and 4105'],
-  ['standstill-command', 'shell', 'what stops the server\'s process for longer than its silence and continues it, for P-43'],
+  [
+    'standstill-command',
+    'shell',
+    'what stops the server\'s process for longer than its silence and continues it, for P-43'
+  ],
   ['drain-command', 'shell', 'what makes the server drain, such as "kill -TERM 4711"; runs last, for P-48'],
   ['timeout-ms', 'number', 'how long to wait for a frame that is due; default 5000'],
   ['parallel', 'number', 'checks that run at the same time; default 8'],
@@ -74,7 +78,11 @@ const TABLE: readonly (readonly [name: string, value: string | undefined, help: 
   ['seed', 'number', 'chaos: repeats the plan of an earlier run'],
   ['limit-seconds', 'number', 'chaos: when to give up; default 300'],
   ['core-faults', undefined, 'chaos: the core loses answers, answers late, says 503, and remembers no command'],
-  ['kill-command', 'shell', 'chaos: what kills the server without warning, starts it again and waits for it; needs a store that survives'],
+  [
+    'kill-command',
+    'shell',
+    'chaos: what kills the server without warning, starts it again and waits for it; needs a store that survives'
+  ],
   ['kills', 'number', 'chaos: how often; default 10 with a --kill-command'],
   ['help', undefined, 'print this']
 ]
@@ -84,7 +92,9 @@ export class UsageError extends Error {
 }
 
 export function usage (): string {
-  const rows = TABLE.map(([name, value, help]) => `  ${`--${name}${value === undefined ? '' : ` <${value}>`}`.padEnd(34)} ${help}`)
+  const rows = TABLE.map(([
+    name, value, help
+  ]) => `  ${`--${name}${value === undefined ? '' : ` <${value}>`}`.padEnd(34)} ${help}`)
   return `usage: holdfast-conformance <ws://host:port/ws> [options]\n\n${rows.join('\n')}\n`
 }
 
@@ -154,7 +164,9 @@ interface CommandLine {
 
 function parse (args: readonly string[]): CommandLine {
   try {
-    const known = Object.fromEntries(TABLE.map(([name, value]) => [name, { type: value === undefined ? 'boolean' as const : 'string' as const }]))
+    const known = Object.fromEntries(TABLE.map(([name, value]) => [
+      name, { type: value === undefined ? 'boolean' as const : 'string' as const }
+    ]))
     return parseArgs({ args: [...args], options: known, strict: true, allowPositionals: true }) as CommandLine
   } catch (error) {
     throw new UsageError((error as Error).message)
@@ -170,7 +182,9 @@ function readTarget (positionals: readonly string[], option: string | undefined)
 
 function readUrl (name: string, given: string, schemes: readonly string[]): string {
   if (!URL.canParse(given) || !schemes.includes(new URL(given).protocol)) {
-    throw new UsageError(`--${name} takes an address that starts with ${schemes.join('// or ')}//, not ${given === '' ? 'nothing' : given}`)
+    throw new UsageError(
+      `--${name} takes an address that starts with ${schemes.join('// or ')}//, not ${given === '' ? 'nothing' : given}`
+    )
   }
   return given
 }

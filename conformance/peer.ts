@@ -1,6 +1,8 @@
-// One connection as a client sees it: the frames received so far, in order, and ways to wait for the next one. What holds for every
-// connection whatever the rule under test (numbering, goodbye before close, clean framing) is watched here and reported as breaches.
-// A peer never resumes, retries or acknowledges by itself; the strict resuming client of the chaos run is chaos/client.ts.
+// One connection as a client sees it: the frames received so far, in order, and ways to wait for
+// the next one. What holds for every connection whatever the rule under test (numbering, goodbye
+// before close, clean framing) is watched here and reported as breaches. A peer never resumes,
+// retries or acknowledges by itself; the strict resuming client of the chaos run is
+// chaos/client.ts.
 
 import { Failure, show } from './expect.js'
 import { OPCODE } from './frames.js'
@@ -63,7 +65,10 @@ export interface Peer {
   /** Sends a command, with `sessionId` where the profile requires it. */
   command(command: string, payload?: unknown, id?: number | string, more?: object): void
   ack(seq: number): void
-  /** Sends an echo and takes everything up to its answer: what has not come by then was not sent before it. */
+  /**
+   * Sends an echo and takes everything up to its answer: what has not come by then was not sent
+   * before it.
+   */
   fence(): Promise<ServerFrame[]>
   closed(what?: string, timeoutMs?: number): Promise<Ending>
 }
@@ -91,9 +96,17 @@ export async function createPeer (link: Link, profile: Profile, options: PeerOpt
   async function waitFor (ready: () => boolean, what: string, timeoutMs = options.timeoutMs): Promise<void> {
     const deadline = performance.now() + timeoutMs
     while (!ready()) {
-      if (ending !== undefined) throw new Failure(`expected ${what}, got the connection closed with ${ending.code} ${show(ending.goodbye ?? '')}`)
+      if (ending !== undefined) {
+        throw new Failure(
+          `expected ${what}, got the connection closed with ${ending.code} ${show(ending.goodbye ?? '')}`
+        )
+      }
       const leftMs = deadline - performance.now()
-      if (leftMs <= 0) throw new Failure(`expected ${what}, got nothing of it within ${timeoutMs} ms; last frames ${show(frames.slice(-3))}`)
+      if (leftMs <= 0) {
+        throw new Failure(
+          `expected ${what}, got nothing of it within ${timeoutMs} ms; last frames ${show(frames.slice(-3))}`
+        )
+      }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, leftMs)
         const before = wake
@@ -223,11 +236,17 @@ function createWatch (breach: PeerOptions['breach']) {
       if (!end.byServer || end.code < 4000 || end.code > 4499) return
       const goodbye = end.goodbye?.payload as { code?: number, action?: string } | undefined
       if (goodbye === undefined) return breach('P-42', `expected goodbye before close ${end.code}, got none`)
-      if (goodbye.code !== end.code) breach('P-42', `expected goodbye to name close code ${end.code}, got ${show(goodbye)}`)
-      if (end.afterGoodbye.length > 0) breach('P-42', `expected goodbye to be the last frame, got ${show(end.afterGoodbye)}`)
+      if (goodbye.code !== end.code) {
+        breach('P-42', `expected goodbye to name close code ${end.code}, got ${show(goodbye)}`)
+      }
+      if (end.afterGoodbye.length > 0) {
+        breach('P-42', `expected goodbye to be the last frame, got ${show(end.afterGoodbye)}`)
+      }
       // A quota may be free again later, and a server may say so (section 10).
       const mayWait = end.code === 4429 && goodbye.action === 'resume_later'
-      if (goodbye.action !== actionOf(end.code) && !mayWait) breach('P-49', `expected action ${actionOf(end.code)} with ${end.code}, got ${show(goodbye.action)}`)
+      if (goodbye.action !== actionOf(end.code) && !mayWait) {
+        breach('P-49', `expected action ${actionOf(end.code)} with ${end.code}, got ${show(goodbye.action)}`)
+      }
     }
   }
 }

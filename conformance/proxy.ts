@@ -1,7 +1,8 @@
-// A TCP proxy that breaks connections at chosen places: at a frame boundary or after any byte of a frame, in either direction. Each client
-// gets a lane, which is a listening port of its own, so that the faults of a connection are known before its first byte.
-// It reads frame headers to know where it is and never changes a byte. Faults are taken in the order given, each at most once; a lane
-// can be told to fire the one that waits, for a client that has nothing more to say.
+// A TCP proxy that breaks connections at chosen places: at a frame boundary or after any byte of a
+// frame, in either direction. Each client gets a lane, which is a listening port of its own, so
+// that the faults of a connection are known before its first byte. It reads frame headers to know
+// where it is and never changes a byte. Faults are taken in the order given, each at most once; a
+// lane can be told to fire the one that waits, for a client that has nothing more to say.
 
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { measureFrame } from './frames.js'
@@ -12,8 +13,9 @@ export type Direction = 'up' | 'down'
 /**
  * What happens at the place of a fault.
  *
- * cut: both sides end. reset: both sides are reset (RST). half-close: the receiver is told that no more comes, the other direction goes on.
- * stall: nothing more passes, the client is cut off after `ms`, the server after twice that. delay: everything behind waits for `ms`.
+ * cut: both sides end. reset: both sides are reset (RST). half-close: the receiver is told that no
+ * more comes, the other direction goes on. stall: nothing more passes, the client is cut off after
+ * `ms`, the server after twice that. delay: everything behind waits for `ms`.
  */
 export type FaultKind = 'cut' | 'reset' | 'half-close' | 'stall' | 'delay'
 
@@ -22,7 +24,10 @@ export interface Fault {
   readonly direction: Direction
   /** 0 is the HTTP head, 1 the first WebSocket frame. */
   readonly frame: number
-  /** Bytes of that frame that still pass; 0 is the boundary before it, any number above its length the boundary behind it. */
+  /**
+   * Bytes of that frame that still pass; 0 is the boundary before it, any number above its length
+   * the boundary behind it.
+   */
   readonly offset: number
   readonly ms: number
 }
@@ -80,7 +85,9 @@ export function createProxy (target: URL): Proxy {
   }
 }
 
-function createPair (client: Socket, server: Socket, faults: readonly Fault[], onBroken: () => void): { fire(): boolean } {
+function createPair (
+  client: Socket, server: Socket, faults: readonly Fault[], onBroken: () => void
+): { fire(): boolean } {
   const waiting = [...faults]
   const stalled = { up: false, down: false }
   let brokenOnce = false
@@ -147,7 +154,8 @@ function createPair (client: Socket, server: Socket, faults: readonly Fault[], o
     source.on('data', pass)
     source.on('end', () => { if (!stalled[direction]) sink.end() })
     source.on('close', () => {
-      // A stalled direction tells its other side nothing: that side learns of the end when the stall is over.
+      // A stalled direction tells its other side nothing: that side learns of the end when the
+      // stall is over.
       if (stalled.up || stalled.down) return
       if (sink.writableLength > 0) sink.end()
       else sink.destroy()
@@ -174,8 +182,13 @@ function hold (source: Socket, sink: Socket): void {
   sink.once('drain', () => source.resume())
 }
 
-/** Follows one direction through its frames and says how many of the next bytes pass before the fault. */
-export function createCutter (): { next(bytes: Buffer, fault: Pick<Fault, 'frame' | 'offset'> | undefined): { passBytes: number, fires: boolean } } {
+/**
+ * Follows one direction through its frames and says how many of the next bytes pass before the
+ * fault.
+ */
+export function createCutter (): {
+  next(bytes: Buffer, fault: Pick<Fault, 'frame' | 'offset'> | undefined): { passBytes: number, fires: boolean }
+} {
   let frame = 0
   let within = 0
   // The head of frame 0, then the header of each frame: kept until the length is known.
@@ -202,7 +215,8 @@ export function createCutter (): { next(bytes: Buffer, fault: Pick<Fault, 'frame
         passBytes = Math.min(leftBytes, Math.max(0, fault.offset - within))
         fires = true
       }
-      // A frame that was skipped over, since an earlier fault had to fire first, is late but not lost.
+      // A frame that was skipped over, since an earlier fault had to fire first, is late but not
+      // lost.
       if (fault !== undefined && fault.frame < frame) return { passBytes: 0, fires: true }
       if (totalBytes === undefined) header = Buffer.concat([header, bytes.subarray(0, passBytes)])
       within += passBytes

@@ -1,5 +1,5 @@
-// A small seeded generator (mulberry32), so that a run can be repeated from its printed seed on any machine.
-// Not for secrets: nothing that a server relies on is drawn from here.
+// A small seeded generator (mulberry32), so that a run can be repeated from its printed seed on any
+// machine. Not for secrets: nothing that a server relies on is drawn from here.
 
 export interface Random {
   /** A number from 0 up to, not including, 1. */

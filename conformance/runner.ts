@@ -1,6 +1,7 @@
-// Runs the checks against one server and reports. The order: connect once per profile to learn the server's limits, start the core, run the
-// checks side by side (slow ones first, `last` ones alone at the end), print one line for each rule. A rule holds if none of its checks
-// failed and no connection of the whole run showed a breach of it.
+// Runs the checks against one server and reports. The order: connect once per profile to learn the
+// server's limits, start the core, run the checks side by side (slow ones first, `last` ones alone
+// at the end), print one line for each rule. A rule holds if none of its checks failed and no
+// connection of the whole run showed a breach of it.
 
 import { createAdmin } from './admin.js'
 import { RULES, type Check } from './check.js'
@@ -45,19 +46,26 @@ export interface Report {
 
 const CHECK_DEADLINE_MS = 90_000
 
-/** Tests every rule that the options select. Rejects only if the server cannot be reached or the core's address cannot be used. */
+/**
+ * Tests every rule that the options select. Rejects only if the server cannot be reached or the
+ * core's address cannot be used.
+ */
 export async function runChecks (options: KitOptions): Promise<Report> {
   const { serialCommand } = options
   const core = options.core === undefined
     ? undefined
     : await startCore(options.core.host, options.core.port, options.timeoutMs, { serialCommand })
-  const admin = options.admin === undefined ? undefined : createAdmin(options.admin, options.adminToken, options.timeoutMs)
+  const admin = options.admin === undefined
+    ? undefined
+    : createAdmin(options.admin, options.adminToken, options.timeoutMs)
   try {
     const outcomes: Outcome[] = []
     const facts = await learnFacts(options)
     const jobs = CHECKS
       .filter(({ rule }) => options.only === undefined || options.only.includes(rule))
-      .flatMap((check) => check.profiles.filter((profile) => options.profiles.includes(profile)).map((profile) => ({ check, profile })))
+      .flatMap((check) => check.profiles.filter((profile) => options.profiles.includes(profile)).map((profile) => ({
+        check, profile
+      })))
     const run = async ({ check, profile }: (typeof jobs)[number]) => {
       outcomes.push(...await runCheck(check, { options, profile, facts: facts[profile]!, core, admin }))
     }
@@ -75,7 +83,14 @@ export async function runChecks (options: KitOptions): Promise<Report> {
 async function learnFacts (options: KitOptions): Promise<Partial<Record<Profile, Facts>>> {
   const all: Partial<Record<Profile, Facts>> = {}
   for (const profile of options.profiles) {
-    const { scope, end } = createScope({ options, profile, facts: readFacts({}), core: undefined, admin: undefined, breach: () => {} })
+    const { scope, end } = createScope({
+      options,
+      profile,
+      facts: readFacts({}),
+      core: undefined,
+      admin: undefined,
+      breach: () => {}
+    })
     try {
       all[profile] = readFacts((await scope.connect()).facts)
     } finally {
@@ -99,33 +114,50 @@ function readFacts (told: Record<string, any>): Facts {
 
 async function runCheck (check: Check, parts: Omit<ScopeParts, 'breach'>): Promise<Outcome[]> {
   const breaches = new Map<string, string>()
-  const { scope, end } = createScope({ ...parts, breach: (rule, sentence) => { if (!breaches.has(rule)) breaches.set(rule, sentence) } })
+  const { scope, end } = createScope({
+    ...parts,
+    breach: (rule, sentence) => { if (!breaches.has(rule)) breaches.set(rule, sentence) }
+  })
   const startedAt = performance.now()
   let state: Outcome['state'] = 'ok'
   let sentence = ''
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Failure(`expected the check to end, got no end within ${CHECK_DEADLINE_MS} ms`)), CHECK_DEADLINE_MS)
+    timer = setTimeout(
+      () => reject(new Failure(`expected the check to end, got no end within ${CHECK_DEADLINE_MS} ms`)),
+      CHECK_DEADLINE_MS
+    )
   })
   try {
     await Promise.race([check.run(scope), late])
   } catch (error) {
     state = error instanceof NotTested ? 'not tested' : 'failed'
-    sentence = error instanceof Failure || error instanceof NotTested ? error.message : `expected the check to end, got ${show(error)}`
+    sentence = error instanceof Failure || error instanceof NotTested
+      ? error.message
+      : `expected the check to end, got ${show(error)}`
   } finally {
     clearTimeout(timer)
     end()
   }
   const base = { profile: parts.profile, title: check.title, tookMs: performance.now() - startedAt }
   const own = breaches.get(check.rule)
-  const outcomes: Outcome[] = [{ ...base, rule: check.rule, state: state === 'ok' && own !== undefined ? 'failed' : state, sentence: sentence === '' ? own ?? '' : sentence }]
-  for (const [rule, broken] of breaches) if (rule !== check.rule) outcomes.push({ ...base, rule, state: 'failed', sentence: broken })
+  const outcomes: Outcome[] = [{
+    ...base,
+    rule: check.rule,
+    state: state === 'ok' && own !== undefined ? 'failed' : state,
+    sentence: sentence === '' ? own ?? '' : sentence
+  }]
+  for (const [rule, broken] of breaches) {
+    if (rule !== check.rule) outcomes.push({ ...base, rule, state: 'failed', sentence: broken })
+  }
   return outcomes
 }
 
 function report (options: KitOptions, outcomes: readonly Outcome[]): Report {
   const rules = Object.keys(RULES).filter((rule) => options.only?.includes(rule) ?? true)
-  const seen = [...new Set([...rules, ...outcomes.map(({ rule }) => rule)])].sort((a, b) => Number(a.slice(2)) - Number(b.slice(2)))
+  const seen = [...new Set([...rules, ...outcomes.map(({ rule }) => rule)])].sort((a, b) => Number(a.slice(
+    2
+  )) - Number(b.slice(2)))
   const lines: string[] = []
   const failedRules: string[] = []
   const untestedRules: string[] = []
@@ -139,19 +171,29 @@ function report (options: KitOptions, outcomes: readonly Outcome[]): Report {
     else if (passed.length === 0 || (missing.length > 0 && options.requireAll)) untestedRules.push(rule)
     for (const { profile, title, sentence } of failed) lines.push(`FAIL ${rule} ${title} (${profile}): ${sentence}`)
     if (options.verbose) {
-      for (const { profile, title, tookMs } of passed) lines.push(`ok ${rule} ${title} (${profile}, ${Math.round(tookMs)} ms)`)
-      for (const { profile, title, sentence } of missing) lines.push(`not tested ${rule} ${title} (${profile}): ${sentence}`)
+      for (const { profile, title, tookMs } of passed) {
+        lines.push(`ok ${rule} ${title} (${profile}, ${Math.round(tookMs)} ms)`)
+      }
+      for (const { profile, title, sentence } of missing) {
+        lines.push(`not tested ${rule} ${title} (${profile}): ${sentence}`)
+      }
     } else if (failed.length === 0 && passed.length > 0) {
-      lines.push(`ok ${rule} ${RULES[rule]} (${count(passed.length, 'check')}${missing.length === 0 ? '' : `; ${missing.length} not made: ${reasons}`})`)
+      lines.push(
+        `ok ${rule} ${RULES[rule]} ` +
+          `(${count(passed.length, 'check')}${missing.length === 0 ? '' : `; ${missing.length} not made: ${reasons}`})`
+      )
     }
     if (passed.length + failed.length === 0 && !(options.verbose && missing.length > 0)) {
       lines.push(`not tested ${rule}: ${reasons === '' ? 'no check in this profile' : reasons}`)
     }
   }
   const checks = outcomes.filter(({ state }) => state === 'ok').length
-  lines.push(`${rules.length - failedRules.length - untestedRules.length} of ${rules.length} rules hold in ${count(checks, 'check')}, ` +
-    `${failedRules.length} failed${failedRules.length === 0 ? '' : ` (${failedRules.join(', ')})`}, ` +
-    `${untestedRules.length} not tested${untestedRules.length === 0 ? '' : ` (${untestedRules.join(', ')})`}`)
+  lines.push(
+    `${rules.length -
+      failedRules.length - untestedRules.length} of ${rules.length} rules hold in ${count(checks, 'check')}, ` +
+      `${failedRules.length} failed${failedRules.length === 0 ? '' : ` (${failedRules.join(', ')})`}, ` +
+      `${untestedRules.length} not tested${untestedRules.length === 0 ? '' : ` (${untestedRules.join(', ')})`}`
+  )
   const bad = failedRules.length > 0 || (options.requireAll && untestedRules.length > 0)
   return { outcomes, failedRules, untestedRules, lines, exitCode: bad ? 1 : 0 }
 }

@@ -1,7 +1,8 @@
-// A WebSocket client on a bare TCP (or TLS) socket: the HTTP exchange, then frames. It exists because rules have to send handshakes,
-// bytes and closes that a polite library refuses to send, and have to see what a library hides: masked frames, extensions, reserved bits.
-// upgrade() settles once the server has answered; with 101 its result has a link, otherwise status and body say why not.
-// It answers WebSocket pings and closes by itself unless told otherwise, and never reconnects.
+// A WebSocket client on a bare TCP (or TLS) socket: the HTTP exchange, then frames. It exists
+// because rules have to send handshakes, bytes and closes that a polite library refuses to send,
+// and have to see what a library hides: masked frames, extensions, reserved bits. upgrade() settles
+// once the server has answered; with 101 its result has a link, otherwise status and body say why
+// not. It answers WebSocket pings and closes by itself unless told otherwise, and never reconnects.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { connect as connectTcp, type Socket } from 'node:net'
@@ -37,7 +38,10 @@ export interface LinkHandlers {
 /** An upgraded connection. */
 export interface Link {
   readonly localPort: number
-  /** Set once, in the same tick in which upgrade() settled; frames that came with the 101 are handed over then. */
+  /**
+   * Set once, in the same tick in which upgrade() settled; frames that came with the 101 are handed
+   * over then.
+   */
   handle(handlers: LinkHandlers): void
   sendText(text: string): void
   sendFrame(opcode: number, payload: Uint8Array): void
@@ -71,7 +75,10 @@ export interface UpgradeResult {
   readonly link: Link | undefined
 }
 
-/** Opens a connection and asks for the upgrade. Rejects if no complete HTTP answer comes within `timeoutMs` (default 5000). */
+/**
+ * Opens a connection and asks for the upgrade. Rejects if no complete HTTP answer comes within
+ * `timeoutMs` (default 5000).
+ */
 export function upgrade (url: URL, options: UpgradeOptions = {}): Promise<UpgradeResult> {
   const key = randomBytes(16).toString('base64')
   const secure = url.protocol === 'wss:' || url.protocol === 'https:'
@@ -102,7 +109,9 @@ export function upgrade (url: URL, options: UpgradeOptions = {}): Promise<Upgrad
       if (read === undefined) return
       if (read.answer.status !== 101) return settle(read.answer, undefined)
       const expected = createHash('sha1').update(key + ACCEPT_SUFFIX).digest('base64')
-      if (read.answer.headers.get('sec-websocket-accept') !== expected) return fail(new Error('wrong Sec-WebSocket-Accept'))
+      if (read.answer.headers.get('sec-websocket-accept') !== expected) {
+        return fail(new Error('wrong Sec-WebSocket-Accept'))
+      }
       socket.pause()
       settle(read.answer, createLink(socket, held.subarray(read.usedBytes)))
     }
@@ -121,9 +130,12 @@ export function upgrade (url: URL, options: UpgradeOptions = {}): Promise<Upgrad
 function writeHandshake (url: URL, key: string, options: UpgradeOptions): string {
   const target = options.target ?? url.pathname + url.search
   const headers: [string, string][] = [
-    ['Host', url.host], ['Connection', 'Upgrade'], ['Upgrade', 'websocket'], ['Sec-WebSocket-Version', '13'], ['Sec-WebSocket-Key', key]
+    ['Host', url.host], ['Connection', 'Upgrade'], ['Upgrade', 'websocket'], ['Sec-WebSocket-Version', '13'],
+    ['Sec-WebSocket-Key', key]
   ]
-  if (options.protocols !== undefined && options.protocols.length > 0) headers.push(['Sec-WebSocket-Protocol', options.protocols.join(', ')])
+  if (options.protocols !== undefined && options.protocols.length > 0) {
+    headers.push(['Sec-WebSocket-Protocol', options.protocols.join(', ')])
+  }
   const left = headers.filter(([name]) => options.without?.includes(name.toLowerCase()) !== true)
   for (const [name, value] of Object.entries(options.headers ?? {})) {
     for (const one of typeof value === 'string' ? [value] : value) left.push([name, one])

@@ -1,5 +1,6 @@
-// Builds the dispatcher over the session manager and decorates the instance with it, so that applications register their commands. Without any
-// core the built-in commands answer. Turns the sweep of command deadlines and closes the core.
+// Builds the dispatcher over the session manager and decorates the instance with it, so that
+// applications register their commands. Without any core the built-in commands answer. Turns the
+// sweep of command deadlines and closes the core.
 
 import fp from 'fastify-plugin'
 import { BUILTIN_COMMANDS } from '../src/io/dispatcher/builtin.js'
@@ -9,7 +10,9 @@ import { createDispatcher, type Dispatcher, type DispatcherLimits } from '../src
 import { HoldfastError } from '../src/io/errors.js'
 import type { Clock } from '../src/io/types.js'
 import { completeCommandLimits, type Given } from '../src/limits.js'
-import { aBoolean, aClock, aFunction, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
+import {
+  aBoolean, aClock, aFunction, anObject, anObjectWith, checkOptions, type OptionCheck
+} from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './session-manager.js'
 
@@ -28,8 +31,8 @@ export interface DispatcherPluginOptions {
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
   builtinCommands?: boolean
   /**
-   * Decides whether a command may run; asked before every one, by its session's user and labels, its
-   * name and its payload. A throw refuses it, as in a handler.
+   * Decides whether a command may run; asked before every one, by its session's user and labels,
+   * its name and its payload. A throw refuses it, as in a handler.
    */
   before?: Before
   /** Schemas of the events that the application sends, made with `defineEvents`. */
@@ -50,7 +53,9 @@ const CHECKS: Record<keyof DispatcherPluginOptions, OptionCheck> = {
 }
 
 export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, options) {
-  if (fastify.hasDecorator('dispatcher')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
+  if (fastify.hasDecorator('dispatcher')) {
+    throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
+  }
   checkOptions('holdfast/dispatcher', options, CHECKS)
   const limits = completeCommandLimits(options.limits)
   const { core, before, events, clock = systemClock } = options
@@ -75,4 +80,9 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
     clearInterval(sweep)
     await core?.close()
   })
-}, { name: 'holdfast/dispatcher', fastify: '5.x', dependencies: ['holdfast/session-manager'], decorators: { fastify: ['sessionManager'] } })
+}, {
+  name: 'holdfast/dispatcher',
+  fastify: '5.x',
+  dependencies: ['holdfast/session-manager'],
+  decorators: { fastify: ['sessionManager'] }
+})

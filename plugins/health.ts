@@ -1,6 +1,7 @@
-// Tells a supervisor whether this process lives, and a load balancer whether to send it anyone. Live: the event loop answers. Ready: not draining, not under
-// pressure, and every check passes. Nobody has to be an operator for it, it counts towards no limit and leaves no line in the log;
-// in exchange it says nothing but these words.
+// Tells a supervisor whether this process lives, and a load balancer whether to send it anyone.
+// Live: the event loop answers. Ready: not draining, not under pressure, and every check passes.
+// Nobody has to be an operator for it, it counts towards no limit and leaves no line in the log; in
+// exchange it says nothing but these words.
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fp from 'fastify-plugin'
@@ -12,8 +13,8 @@ import { strictValidatorCompiler } from './schemas/validation.js'
 
 export interface HealthOptions {
   /**
-   * What has to work beside the process itself, by name, such as `store`. Asked at each request for readiness; false, a throw or
-   * `checkTimeoutMs` without an answer is a failure.
+   * What has to work beside the process itself, by name, such as `store`. Asked at each request for
+   * readiness; false, a throw or `checkTimeoutMs` without an answer is a failure.
    */
   checks?: Record<string, () => MaybePromise<boolean>>
   /** Default 1000. */
@@ -25,20 +26,30 @@ const Live = Type.Object({ status: Type.Literal('ok') }, { description: 'The pro
 const Ready = Type.Object({ status: Type.Literal('ready') }, { description: 'The node accepts clients.' })
 const NotReady = Type.Object({
   status: Type.Literal('not_ready'),
-  reasons: Type.Array(Type.String({ description: 'draining, store_unavailable, under_pressure, or the name of a check that failed.' }), { minItems: 1 })
+  reasons: Type.Array(
+    Type.String({ description: 'draining, store_unavailable, under_pressure, or the name of a check that failed.' }),
+    { minItems: 1 }
+  )
 }, { description: 'The node accepts no clients; the reasons say why.' })
 
 export default fp<HealthOptions>(async function health (fastify, options) {
   const { checks = {}, checkTimeoutMs = 1000 } = options
   const scope = fastify.withTypeProvider<TypeBoxTypeProvider>()
   scope.setValidatorCompiler(strictValidatorCompiler)
-  // Under pressure every route is answered 503, and a supervisor would take that for a dead process.
+  // Under pressure every route is answered 503, and a supervisor would take that for a dead
+  // process.
   const config = { shedLoad: false }
 
   scope.get('/health/live', {
     config,
     logLevel: 'warn',
-    schema: { summary: 'Whether the process lives', tags: ['health'], security: [], querystring: NoQuery, response: { 200: Live } }
+    schema: {
+      summary: 'Whether the process lives',
+      tags: ['health'],
+      security: [],
+      querystring: NoQuery,
+      response: { 200: Live }
+    }
   }, async (_request, reply) => {
     reply.header('cache-control', 'no-store')
     return { status: 'ok' as const }

@@ -1,6 +1,7 @@
 // The one register: `await app.register(holdfast, { commands })` gives an application sessions,
-// commands and the socket route, and where it asks for them the operators' REST and health. It hands
-// each plugin its part of the options, so that no value is given twice, and decides nothing itself.
+// commands and the socket route, and where it asks for them the operators' REST and health. It
+// hands each plugin its part of the options, so that no value is given twice, and decides nothing
+// itself.
 //
 // The order of the plugins below is that of docs/api.md; this file is why a host does not have to
 // know it. Whatever is wrong with the options stops the registration before anything is registered.
@@ -27,22 +28,28 @@ import usersApi from './users-api.js'
 import websocketGateway from './websocket-gateway.js'
 
 export interface HoldfastOptions {
-  /** A registry of commands made with `defineCommand`. Without it, and without a core, the built-in ones answer. */
+  /**
+   * A registry of commands made with `defineCommand`. Without it, and without a core, the built-in
+   * ones answer.
+   */
   commands?: CommandMap
   /** Schemas of what the application sends, made with `defineEvents`. */
   events?: EventMap
   /** Decides whether a command may run. */
   before?: Before
   /**
-   * Who is at the other end; see docs/api.md. Without it everybody is the user `human_reviewer_1`, and
-   * only this machine may connect.
+   * Who is at the other end; see docs/api.md. Without it everybody is the user `human_reviewer_1`,
+   * and only this machine may connect.
    */
   authenticate?: Authenticate
   /** In part: the rest are the server's defaults. */
   limits?: Given<AllLimits>
   /** Where clients connect; default `/ws`. */
   path?: string
-  /** Origins of browsers that may connect, beside the server's own; `*` allows every one. Default: none. */
+  /**
+   * Origins of browsers that may connect, beside the server's own; `*` allows every one. Default:
+   * none.
+   */
   allowedOrigins?: string[]
   /** Handshakes per address; takes effect where @fastify/rate-limit is registered. */
   upgradesPerMinute?: number
@@ -51,8 +58,8 @@ export interface HoldfastOptions {
   /** Default: the memory store. */
   store?: SessionStore
   /**
-   * Serves `/sessions`, `/users` and the other routes of the operators, with the token that they send;
-   * without a token to this machine only. Default: not served.
+   * Serves `/sessions`, `/users` and the other routes of the operators, with the token that they
+   * send; without a token to this machine only. Default: not served.
    */
   operators?: { adminToken?: string, prefix?: string }
   /** Serves `/health/live` and `/health/ready`. Default false. */
@@ -137,7 +144,9 @@ export default fp<HoldfastOptions>(async function holdfast (fastify, options) {
     await fastify.register(usersApi, under)
   }
   if (authenticate === undefined) {
-    fastify.log.warn({ userId: PLACEHOLDER_USER }, 'no authentication: everybody on this machine is the placeholder user')
+    fastify.log.warn(
+      { userId: PLACEHOLDER_USER }, 'no authentication: everybody on this machine is the placeholder user'
+    )
   }
 }, { name: 'holdfast/holdfast', fastify: '5.x' })
 
@@ -151,7 +160,9 @@ function thisMachineOnly (): Authenticate {
   const everybody = placeholderAuthenticator(PLACEHOLDER_USER)
   return asked => {
     if (isOfThisMachine(asked.request)) return everybody(asked)
-    throw new HoldfastError('FORBIDDEN', { message: 'Only this machine may connect until the application authenticates its users.' })
+    throw new HoldfastError(
+      'FORBIDDEN', { message: 'Only this machine may connect until the application authenticates its users.' }
+    )
   }
 }
 

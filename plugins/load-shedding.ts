@@ -1,10 +1,12 @@
-// Sends new requests and handshakes away while the event loop cannot keep up, so that the sessions that are there are served: 503 with Retry-After. What counts
-// as too much is a lag above the limit in two samples in a row: one long turn, such as the start of the process or a large purge, sends nobody
-// away. Connections that are open are not touched.
+// Sends new requests and handshakes away while the event loop cannot keep up, so that the sessions
+// that are there are served: 503 with Retry-After. What counts as too much is a lag above the limit
+// in two samples in a row: one long turn, such as the start of the process or a large purge, sends
+// nobody away. Connections that are open are not touched.
 //
-// Register it after the socket route's plugin, since its hook refuses. Routes with `config.shedLoad: false`, such as health, are let through. Not
-// @fastify/under-pressure: it also samples the memory of the process from a timer, and that throws when the process is out of
-// descriptors, which would end every session for a burst of connects.
+// Register it after the socket route's plugin, since its hook refuses. Routes with
+// `config.shedLoad: false`, such as health, are let through. Not
+// @fastify/under-pressure: it also samples the memory of the process from a timer, and that throws
+// when the process is out of descriptors, which would end every session for a burst of connects.
 
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import fp from 'fastify-plugin'
@@ -39,7 +41,8 @@ export default fp<LoadSheddingOptions>(async function loadShedding (fastify, opt
   const { maxEventLoopDelayMs, clock = systemClock } = options
   const histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   const readLagMs = options.readLagMs ?? (() => {
-    // The histogram has the length of its own intervals in it. Without a single one since the last look there is no mean.
+    // The histogram has the length of its own intervals in it. Without a single one since the last
+    // look there is no mean.
     const lagMs = histogram.mean / 1e6 - RESOLUTION_MS
     histogram.reset()
     return Number.isNaN(lagMs) ? 0 : lagMs
@@ -48,7 +51,10 @@ export default fp<LoadSheddingOptions>(async function loadShedding (fastify, opt
   let wasOver = false
   let shedding = false
 
-  /** Samples when it is asked, at most once a second: no timer, and nothing to measure when nobody comes. */
+  /**
+   * Samples when it is asked, at most once a second: no timer, and nothing to measure when nobody
+   * comes.
+   */
   function isUnderPressure (): boolean {
     const now = clock.now()
     if (now - sampledAt >= SAMPLE_MS) {
@@ -63,8 +69,14 @@ export default fp<LoadSheddingOptions>(async function loadShedding (fastify, opt
   histogram.enable()
   fastify.decorate('isUnderPressure', isUnderPressure)
   fastify.addHook('onRequest', (request, _reply, done) => {
-    if (!isUnderPressure() || request.routeOptions.config.shedLoad === false) done()
-    else done(new HoldfastError('SERVER_FULL', { message: 'The server is too busy to take more.', retryAfterMs: RETRY_AFTER_MS }))
+    if (!isUnderPressure() || request.routeOptions.config.shedLoad === false) {
+      done()
+    } else {
+      done(new HoldfastError('SERVER_FULL', {
+        message: 'The server is too busy to take more.',
+        retryAfterMs: RETRY_AFTER_MS
+      }))
+    }
   })
   fastify.addHook('onClose', async () => { histogram.disable() })
 }, { name: 'holdfast/load-shedding', fastify: '5.x', dependencies: ['holdfast/websocket-gateway'] })

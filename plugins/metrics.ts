@@ -1,5 +1,6 @@
-// Serves `/metrics` in Prometheus' text form, to operators only, and measures HTTP answers. What is measured of sessions and of the process is in the
-// folder beside it. Register it before the routes whose answers it shall measure and after the plugins whose counters it reads. An accepted upgrade
+// Serves `/metrics` in Prometheus' text form, to operators only, and measures HTTP answers. What is
+// measured of sessions and of the process is in the folder beside it. Register it before the routes
+// whose answers it shall measure and after the plugins whose counters it reads. An accepted upgrade
 // is no answer: nothing here sees the life of a socket.
 
 import fp from 'fastify-plugin'
@@ -16,9 +17,15 @@ import { NoQuery, errorAnswers } from './schemas/rest.js'
 import { prepareRestScope } from './schemas/rest-scope.js'
 
 export interface MetricsOptions {
-  /** Where to register; default: a registry of its own. A host that has one hands it in and serves it as it likes. */
+  /**
+   * Where to register; default: a registry of its own. A host that has one hands it in and serves
+   * it as it likes.
+   */
   registry?: Registry
-  /** `keySet` of the function that createJwtAuthenticator returned; default: no key set, and no values of one. */
+  /**
+   * `keySet` of the function that createJwtAuthenticator returned; default: no key set, and no
+   * values of one.
+   */
   keySet?: KeySetSource
   /** Log lines that were lost since nobody read them; default: none ever are. */
   readLostLogLines?: () => number
@@ -56,7 +63,10 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
         summary: 'Counters and gauges for Prometheus',
         tags: ['health'],
         querystring: NoQuery,
-        response: { 200: { description: 'Text exposition format 0.0.4.', content: { 'text/plain': { schema: Type.String() } } }, ...errorAnswers() }
+        response: {
+          200: { description: 'Text exposition format 0.0.4.', content: { 'text/plain': { schema: Type.String() } } },
+          ...errorAnswers()
+        }
       }
     }, async (_request, reply) => {
       reply.type(registry.contentType)
@@ -66,6 +76,8 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
 }, {
   name: 'holdfast/metrics',
   fastify: '5.x',
-  dependencies: ['holdfast/session-manager', 'holdfast/dispatcher', 'holdfast/websocket-gateway', 'holdfast/operator-auth'],
+  dependencies: [
+    'holdfast/session-manager', 'holdfast/dispatcher', 'holdfast/websocket-gateway', 'holdfast/operator-auth'
+  ],
   decorators: { fastify: ['sessionManager', 'dispatcher', 'gateway', 'operatorOnly'] }
 })

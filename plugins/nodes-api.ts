@@ -46,7 +46,13 @@ export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }
   async function list (): Promise<NodeRow[]> {
     if (membership === undefined) {
       const { total } = fastify.sessionManager.countSessions()
-      return [{ id: 'node', self: true, sessions: total, leaseUntil: null, info: { draining: fastify.gateway.draining } }]
+      return [{
+        id: 'node',
+        self: true,
+        sessions: total,
+        leaseUntil: null,
+        info: { draining: fastify.gateway.draining }
+      }]
     }
     const { store } = membership
     const [nodes, counts] = await Promise.all([store.nodes(), store.count()])
@@ -74,7 +80,12 @@ export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }
   })
 
   scope.get('/nodes', {
-    schema: { summary: 'Lists the nodes', tags: ['nodes'], querystring: NoQuery, response: { 200: NodesAnswer, ...errorAnswers() } }
+    schema: {
+      summary: 'Lists the nodes',
+      tags: ['nodes'],
+      querystring: NoQuery,
+      response: { 200: NodesAnswer, ...errorAnswers() }
+    }
   }, async () => ({ data: await list() }))
 
   scope.get('/nodes/:id', {

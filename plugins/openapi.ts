@@ -1,6 +1,7 @@
-// Describes the REST API as OpenAPI 3.1 at `/openapi.json`, from the schemas of the routes themselves, and shows it at `/docs`. Register it before every route it
-// shall describe: it listens to their declaration. The description holds no secret and needs no operator; what it describes does. The page loads nothing
-// from other hosts.
+// Describes the REST API as OpenAPI 3.1 at `/openapi.json`, from the schemas of the routes
+// themselves, and shows it at `/docs`. Register it before every route it shall describe: it listens
+// to their declaration. The description holds no secret and needs no operator; what it describes
+// does. The page loads nothing from other hosts.
 
 import type {} from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
@@ -17,25 +18,38 @@ export interface OpenapiOptions {
   pagePath?: string
 }
 
-/** Styles are inline because the page's own scripts set them; scripts come from this server only. */
-const PAGE_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'; font-src 'self' data:; " +
+/**
+ * Styles are inline because the page's own scripts set them; scripts come from this server only.
+ */
+const PAGE_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src " +
+  "'self'; font-src 'self' data:; " +
   "img-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'"
 
-const DESCRIPTION = `Operators see, end, detach and write to sessions. Clients do not use this API: they speak WebSocket (docs/protocol.md).
+const DESCRIPTION =
+  'Operators see, end, detach and write to sessions. Clients do not use this API: they speak ' +
+  `WebSocket (docs/protocol.md).
 
 Every error has the form \`{statusCode, code, error, message}\`; docs/errors.md says what to do about each code.`
 
-const SOCKET_DESCRIPTION = `The WebSocket endpoint of clients (P-1). Offer the subprotocol \`${SUBPROTOCOL}\` for sessions that can be resumed, or none for the basic profile. What is refused is refused
+const SOCKET_DESCRIPTION =
+  `The WebSocket endpoint of clients (P-1). Offer the subprotocol \`${SUBPROTOCOL}\` for sessions that can be ` +
+  `resumed, or none for the basic profile. What is refused is refused
 before the upgrade, as HTTP. Frames, rules and close codes are in docs/protocol.md.`
 
 export default fp<OpenapiOptions>(async function openapi (fastify, options) {
   const { version, pagePath = '/docs' } = options
-  // One budget with everything else that needs no operator. Files are cheap to serve, and still not for nothing.
+  // One budget with everything else that needs no operator. Files are cheap to serve, and still not
+  // for nothing.
   const limit = fastify.hasDecorator('rateLimit') ? { onRequest: fastify.rateLimit() } : {}
   await fastify.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'Holdfast operator API', version, description: DESCRIPTION, license: { name: 'MIT', identifier: 'MIT' } },
+      info: {
+        title: 'Holdfast operator API',
+        version,
+        description: DESCRIPTION,
+        license: { name: 'MIT', identifier: 'MIT' }
+      },
       tags: [
         { name: 'sessions', description: 'One session at a time.' },
         { name: 'users', description: 'All sessions of a user.' },
@@ -46,7 +60,12 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
       ],
       components: {
         securitySchemes: {
-          operatorToken: { type: 'http', scheme: 'bearer', description: 'HOLDFAST_ADMIN_TOKEN. Without one the server answers loopback only, and no token is asked for.' }
+          operatorToken: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'HOLDFAST_ADMIN_TOKEN. Without one the server answers loopback only, and no token is asked ' +
+              'for.'
+          }
         }
       },
       security: [{ operatorToken: [] }]
@@ -54,14 +73,18 @@ export default fp<OpenapiOptions>(async function openapi (fastify, options) {
     // A host's own routes, the page and static files are not this API.
     hideUntagged: true,
     refResolver: {
-      buildLocalReference: (schema, _base, _fragment, i) => typeof schema.$id === 'string' ? schema.$id.replace(SCHEMA_PREFIX, '') : `def-${i}`
+      buildLocalReference: (schema, _base, _fragment, i) => typeof schema.$id === 'string'
+        ? schema.$id.replace(SCHEMA_PREFIX, '')
+        : `def-${i}`
     },
     transform: ({ schema, url, route }) => ({ schema: isSocketRoute(route) ? socketSchema() : schema ?? {}, url })
   })
   await fastify.register(swaggerUi, {
     routePrefix: pagePath,
     staticCSP: PAGE_CSP,
-    uiConfig: { layout: 'BaseLayout', docExpansion: 'list', deepLinking: true, displayRequestDuration: true, validatorUrl: null },
+    uiConfig: {
+      layout: 'BaseLayout', docExpansion: 'list', deepLinking: true, displayRequestDuration: true, validatorUrl: null
+    },
     theme: { title: 'Holdfast operator API' },
     uiHooks: limit,
     logLevel: 'warn'

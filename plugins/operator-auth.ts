@@ -1,10 +1,13 @@
-// Decides who is an operator. With a token: whoever sends it as `Authorization: Bearer`, compared in constant time. Without one: only who sits on this machine,
-// and asks it for itself. Decorates the instance with `operatorOnly(scope)`, which puts every route of a scope behind that decision: no caching, then
-// the rate limit, so that guesses are counted too, then the decision. Grants no CORS, and never reads the URL.
+// Decides who is an operator. With a token: whoever sends it as `Authorization: Bearer`, compared
+// in constant time. Without one: only who sits on this machine, and asks it for itself. Decorates
+// the instance with `operatorOnly(scope)`, which puts every route of a scope behind that decision:
+// no caching, then the rate limit, so that guesses are counted too, then the decision. Grants no
+// CORS, and never reads the URL.
 //
-// Without a token a browser on this machine is the danger: a page of another site may send requests to loopback addresses, and may have its own name
-// resolve to 127.0.0.1. Hence the checks of Host, of Origin and of Sec-Fetch-Site; and since a proxy on this machine makes everybody local, whatever
-// a proxy has forwarded is refused.
+// Without a token a browser on this machine is the danger: a page of another site may send requests
+// to loopback addresses, and may have its own name resolve to 127.0.0.1. Hence the checks of Host,
+// of Origin and of Sec-Fetch-Site; and since a proxy on this machine makes everybody local,
+// whatever a proxy has forwarded is refused.
 
 import bearerAuth from '@fastify/bearer-auth'
 import type {} from '@fastify/rate-limit'
@@ -31,11 +34,17 @@ declare module 'fastify' {
 }
 
 export interface OperatorAuthOptions {
-  /** The operators' secret; 1 or more printable ASCII characters. Without it the API answers loopback only. */
+  /**
+   * The operators' secret; 1 or more printable ASCII characters. Without it the API answers
+   * loopback only.
+   */
   adminToken?: string
   /** The address the server listens on. Anything but a loopback address needs a token. */
   host: string
-  /** Requests per minute and address over all routes of operators, refused ones included; needs @fastify/rate-limit. Default: no limit. */
+  /**
+   * Requests per minute and address over all routes of operators, refused ones included; needs
+   * @fastify/rate-limit. Default: no limit.
+   */
   requestsPerMinute?: number
   /** Partial; the rest are the server's defaults. */
   limits?: Given<OperatorLimits>
@@ -43,7 +52,10 @@ export interface OperatorAuthOptions {
 }
 
 const MINUTE_MS = 60_000
-/** Verbs that change nothing; a page of another site may send them, since without CORS it cannot read the answer. */
+/**
+ * Verbs that change nothing; a page of another site may send them, since without CORS it cannot
+ * read the answer.
+ */
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 const FORWARDING_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via'] as const
 
@@ -51,7 +63,10 @@ export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, opt
   const { adminToken, host, requestsPerMinute, limits, clock = systemClock } = options
   if (fastify.hasDecorator('operatorOnly')) throw misused('The plugin holdfast/operator-auth is registered twice.')
   if (adminToken === undefined && !isLoopbackName(host)) {
-    throw misused(`Without an operator token the operator API must not listen on ${JSON.stringify(host)}; set HOLDFAST_ADMIN_TOKEN, or HOST to 127.0.0.1.`)
+    throw misused(
+      `Without an operator token the operator API must not listen on ${JSON.stringify(host)}; set ` +
+        'HOLDFAST_ADMIN_TOKEN, or HOST to 127.0.0.1.'
+    )
   }
   const decide = adminToken === undefined ? requireLoopback : await createTokenCheck(fastify, adminToken)
   const limit = requestsPerMinute === undefined ? undefined : createLimit(fastify, requestsPerMinute)
@@ -74,7 +89,9 @@ async function forbidCaching (_request: FastifyRequest, reply: FastifyReply): Pr
 
 /** One limiter for all routes: a limit per route would multiply the guesses an address has. */
 function createLimit (fastify: FastifyInstance, max: number): onRequestHookHandler {
-  if (!fastify.hasDecorator('rateLimit')) throw misused('requestsPerMinute needs @fastify/rate-limit; register it before holdfast/operator-auth.')
+  if (!fastify.hasDecorator('rateLimit')) {
+    throw misused('requestsPerMinute needs @fastify/rate-limit; register it before holdfast/operator-auth.')
+  }
   return fastify.rateLimit({
     max,
     timeWindow: MINUTE_MS,
@@ -85,11 +102,16 @@ function createLimit (fastify: FastifyInstance, max: number): onRequestHookHandl
 
 async function createTokenCheck (fastify: FastifyInstance, adminToken: string): Promise<onRequestHookHandler> {
   // Node reads headers as Latin-1, so a token of other characters could never match.
-  if (!/^[\x21-\x7e]+$/.test(adminToken)) throw misused('adminToken has to consist of printable ASCII characters without spaces.')
+  if (!/^[\x21-\x7e]+$/.test(adminToken)) {
+    throw misused('adminToken has to consist of printable ASCII characters without spaces.')
+  }
   let verify: FastifyInstance['verifyBearerAuth']
-  // A scope of its own, so that its decorators do not meet those of a host that uses the same package.
+  // A scope of its own, so that its decorators do not meet those of a host that uses the same
+  // package.
   await fastify.register(async scope => {
-    await scope.register(bearerAuth, { keys: new Set([adminToken]), addHook: false, specCompliance: 'rfc6749', verifyErrorLogLevel: 'debug' })
+    await scope.register(bearerAuth, {
+      keys: new Set([adminToken]), addHook: false, specCompliance: 'rfc6749', verifyErrorLogLevel: 'debug'
+    })
     verify = scope.verifyBearerAuth
   })
   return function requireToken (request, reply, done) {
@@ -114,11 +136,16 @@ async function requireLoopback (request: FastifyRequest): Promise<void> {
   }
   if (!SAFE_METHODS.has(request.method) && isFromOtherSite(headers)) {
     request.log.warn({ address, code: 'FORBIDDEN' }, 'operator request refused')
-    throw new HoldfastError('FORBIDDEN', { message: 'The request comes from a page of another site; without a token that is not allowed.' })
+    throw new HoldfastError(
+      'FORBIDDEN', { message: 'The request comes from a page of another site; without a token that is not allowed.' }
+    )
   }
 }
 
-/** Host, if the request names one and no other: of two Node takes the first, and a URL in place of the path names one as well (RFC 9112 section 3.2.2). */
+/**
+ * Host, if the request names one and no other: of two Node takes the first, and a URL in place of
+ * the path names one as well (RFC 9112 section 3.2.2).
+ */
 function onlyHostOf ({ headers, raw }: FastifyRequest): string {
   const named = raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length
   return named === 1 && raw.url?.startsWith('/') === true ? headers.host ?? '' : ''

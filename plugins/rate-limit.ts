@@ -1,10 +1,11 @@
-// Budgets of requests per address, for the server and for hosts that want the same: registers @fastify/rate-limit so that only routes which ask are
-// limited, and answers TOO_MANY_REQUESTS. The socket route asks by its `config.rateLimit`; the operators' scope asks by `fastify.rateLimit()`,
+// Budgets of requests per address, for the server and for hosts that want the same: registers
+// @fastify/rate-limit so that only routes which ask are limited, and answers TOO_MANY_REQUESTS. The
+// socket route asks by its `config.rateLimit`; the operators' scope asks by `fastify.rateLimit()`,
 // which is one budget for all its routes together.
 //
-// Register it before the routes that ask: it looks at each route when that is declared. It counts per
-// process, where it is given no Redis: behind several nodes the budget of an address is that many
-// times larger then. While Redis is away nothing is counted.
+// Register it before the routes that ask: it looks at each route when that is declared. It counts
+// per process, where it is given no Redis: behind several nodes the budget of an address is that
+// many times larger then. While Redis is away nothing is counted.
 
 import rateLimitLibrary from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
@@ -12,9 +13,14 @@ import { HoldfastError } from '../src/io/errors.js'
 import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
 
 export interface RateLimitOptions {
-  /** Requests per minute of one address to everything that asks without a number of its own. An IPv6 address counts as its /64. */
+  /**
+   * Requests per minute of one address to everything that asks without a number of its own. An IPv6
+   * address counts as its /64.
+   */
   requestsPerMinute: number
-  /** A client of ioredis through which several nodes count together. It is ended with the instance. */
+  /**
+   * A client of ioredis through which several nodes count together. It is ended with the instance.
+   */
   redis?: RateLimitRedis
   /** In front of every key there; default `holdfast:rate:`. */
   prefix?: string

@@ -1,7 +1,9 @@
-// Headers that keep browsers from misusing what operators look at (server only): helmet's own, without those that only make sense over TLS, which ends
-// before this server. Not on handshakes, whose answer is no page. Register it after the socket route's plugin, which marks handshakes.
+// Headers that keep browsers from misusing what operators look at (server only): helmet's own,
+// without those that only make sense over TLS, which ends before this server. Not on handshakes,
+// whose answer is no page. Register it after the socket route's plugin, which marks handshakes.
 //
-// Not @fastify/helmet: it merges its options and builds its middleware anew for every request, which was a fifth of a connect.
+// Not @fastify/helmet: it merges its options and builds its middleware anew for every request,
+// which was a fifth of a connect.
 
 import fp from 'fastify-plugin'
 import helmet from 'helmet'

@@ -1,5 +1,6 @@
-// Builds the session manager over its store and decorates the instance with it. Logs what happens to sessions, turns the expiry sweep, and closes the
-// store. Decides nothing: the life of sessions is src/io/session/manager.ts.
+// Builds the session manager over its store and decorates the instance with it. Logs what happens
+// to sessions, turns the expiry sweep, and closes the store. Decides nothing: the life of sessions
+// is src/io/session/manager.ts.
 
 import { randomUUID } from 'node:crypto'
 import { setImmediate as yieldTurn, setTimeout as delay } from 'node:timers/promises'
@@ -26,7 +27,10 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** The sessions of this node: create, find, list, send to, end. */
     sessionManager: SessionManager
-    /** What the other plugins of Holdfast work with. Not for applications: it may change with any version. */
+    /**
+     * What the other plugins of Holdfast work with. Not for applications: it may change with any
+     * version.
+     */
     sessionInternals: SessionInternals
   }
 }
@@ -50,9 +54,15 @@ export interface SessionManagerPluginOptions {
   clock?: Clock
 }
 
-/** How often expiry is looked at. With the second that a limited purge leaves alone, a session ends at most 1.25 s late. */
+/**
+ * How often expiry is looked at. With the second that a limited purge leaves alone, a session ends
+ * at most 1.25 s late.
+ */
 const SWEEP_EVERY_MS = 250
-/** Sessions ended per turn: about five milliseconds. The rest of a large purge goes between other events. */
+/**
+ * Sessions ended per turn: about five milliseconds. The rest of a large purge goes between other
+ * events.
+ */
 const PURGE_SLICE = 1000
 
 const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
@@ -66,7 +76,9 @@ const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
 const waitFor = (ms: number): Promise<unknown> => delay(ms, undefined, { ref: false })
 
 export default fp<SessionManagerPluginOptions>(async function sessionManager (fastify, options) {
-  if (fastify.hasDecorator('sessionManager')) throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
+  if (fastify.hasDecorator('sessionManager')) {
+    throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
+  }
   checkOptions('holdfast/session-manager', options, CHECKS)
   const limits = completeSessionLimits(options.limits)
   const { clock = systemClock, unlimitedUserId } = options
@@ -87,7 +99,9 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
     ? createMembership({ sessions, store, clock, log, delay: waitFor, yieldTurn })
     : undefined
   const restored = await restoreSessions(sessions, store, { healthChanged: logHealth, ...membership?.hooks })
-  if (store.traits.survives !== 'nothing') log.info({ ...restored, survives: store.traits.survives }, 'session store opened')
+  if (store.traits.survives !== 'nothing') {
+    log.info({ ...restored, survives: store.traits.survives }, 'session store opened')
+  }
   const manager = createSessionManager(sessions, setImmediate)
   manager.subscribe(event => logEvent(event))
 
@@ -126,9 +140,13 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   const local = createLocalOperations({ sessions, manager, delay: waitFor, yieldTurn })
   const operations = membership === undefined
     ? local
-    : createFleetOperations({ sessions, manager, local, store: membership.store, asking: membership.asking, clock, log })
+    : createFleetOperations({
+      sessions, manager, local, store: membership.store, asking: membership.asking, clock, log
+    })
   const claims = membership === undefined ? undefined : createClaims(sessions, membership.store)
-  fastify.decorate('sessionInternals', { sessions, entrance: createEntrance(sessions, claims), operations, store, membership })
+  fastify.decorate('sessionInternals', {
+    sessions, entrance: createEntrance(sessions, claims), operations, store, membership
+  })
   fastify.addHook('onClose', async () => {
     clearInterval(sweep)
     if (pending !== undefined) clearImmediate(pending)

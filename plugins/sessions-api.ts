@@ -1,5 +1,7 @@
-// REST for operators, one session at a time: list, inspect, end, detach, write to. Translates requests into operations
-// (src/io/operators) and their answers into JSON; who may ask is decided by operator-auth. Reading never counts as activity, and no answer holds a token. Each change is logged with the session's id; payloads never are.
+// REST for operators, one session at a time: list, inspect, end, detach, write to. Translates
+// requests into operations (src/io/operators) and their answers into JSON; who may ask is decided
+// by operator-auth. Reading never counts as activity, and no answer holds a token. Each change is
+// logged with the session's id; payloads never are.
 
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
@@ -10,7 +12,8 @@ import type { JsonObject, SessionId, SessionView } from '../src/io/types.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
-  DEFAULT_PAGE, DoneAnswer, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
+  DEFAULT_PAGE, DoneAnswer, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery,
+  SessionAnswer, SessionParams, StatsAnswer, Words, errorAnswers,
   readTime, readUserId, toIso, toSessionJson
 } from './schemas/rest.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
@@ -29,7 +32,11 @@ const ListQueryString = Type.Object({
   userId: Type.Optional(IdQuery),
   createdBefore: Type.Optional(Type.String({ format: 'date-time' })),
   createdAfter: Type.Optional(Type.String({ format: 'date-time' })),
-  idleFor: Type.Optional(Type.Integer({ minimum: 0, maximum: MAX_IDLE_SECONDS, description: 'Seconds without activity, at least.' })),
+  idleFor: Type.Optional(Type.Integer({
+    minimum: 0,
+    maximum: MAX_IDLE_SECONDS,
+    description: 'Seconds without activity, at least.'
+  })),
   sort: Type.Optional(Words(['createdAt', '-createdAt'], 'Default createdAt: oldest first.')),
   limit: PageLimit,
   cursor: PageCursor
@@ -44,7 +51,8 @@ export default fp(async function sessionsApi (fastify) {
   scope.get('/sessions', {
     schema: {
       summary: 'Lists sessions, page by page',
-      description: 'A session that exists during the whole walk is seen exactly once, whatever comes and goes meanwhile.',
+      description: 'A session that exists during the whole walk is seen exactly once, whatever comes and goes ' +
+        'meanwhile.',
       tags: ['sessions'],
       querystring: ListQueryString,
       response: { 200: PageAnswer, ...errorAnswers() }
@@ -61,7 +69,12 @@ export default fp(async function sessionsApi (fastify) {
   })
 
   scope.get('/sessions/stats', {
-    schema: { summary: 'Counts sessions', tags: ['sessions'], querystring: NoQuery, response: { 200: StatsAnswer, ...errorAnswers() } }
+    schema: {
+      summary: 'Counts sessions',
+      tags: ['sessions'],
+      querystring: NoQuery,
+      response: { 200: StatsAnswer, ...errorAnswers() }
+    }
   }, async () => ({ ...await operations.count(), totals }))
 
   scope.get('/sessions/:id', {
@@ -80,7 +93,8 @@ export default fp(async function sessionsApi (fastify) {
   scope.delete('/sessions/:id', {
     schema: {
       summary: 'Ends a session',
-      description: 'Its connection receives `goodbye` and is closed with 4001 (P-41). A second request is answered 404.',
+      description: 'Its connection receives `goodbye` and is closed with 4001 (P-41). A second request is answered ' +
+        '404.',
       tags: ['sessions'],
       params: SessionParams,
       querystring: Type.Object({ reason: Note }, { additionalProperties: false }),
@@ -95,7 +109,8 @@ export default fp(async function sessionsApi (fastify) {
   scope.delete('/sessions/:id/connection', {
     schema: {
       summary: 'Drops the connection of a session',
-      description: 'The session is kept for a resume; one of the basic profile ends (P-37). The connection is closed with 4203.',
+      description: 'The session is kept for a resume; one of the basic profile ends (P-37). The connection is ' +
+        'closed with 4203.',
       tags: ['sessions'],
       params: SessionParams,
       querystring: NoQuery,
@@ -111,7 +126,8 @@ export default fp(async function sessionsApi (fastify) {
   scope.patch('/sessions/:id/context', {
     schema: {
       summary: 'Changes the context of a session',
-      description: 'The body is a merge patch (RFC 7396): its members replace those of the context, null removes. No activity of the session.',
+      description: 'The body is a merge patch (RFC 7396): its members replace those of the context, null removes. ' +
+        'No activity of the session.',
       tags: ['sessions'],
       params: SessionParams,
       querystring: NoQuery,
@@ -129,7 +145,8 @@ export default fp(async function sessionsApi (fastify) {
     bodyLimit: bodyLimitOf(fastify.sessionManager),
     schema: {
       summary: 'Sends a message to a session',
-      description: 'It becomes an output with a seq of its own and waits in the outbox while no connection is attached (P-23).',
+      description: 'It becomes an output with a seq of its own and waits in the outbox while no connection is ' +
+        'attached (P-23).',
       tags: ['messages'],
       params: SessionParams,
       querystring: NoQuery,
@@ -157,5 +174,7 @@ async function present (operations: SessionOperations, id: SessionId): Promise<S
   if (found === undefined) throw new HoldfastError('SESSION_NOT_FOUND')
   if ('view' in found) return found.view
   const { reason, endedAt, note } = found.tombstone
-  throw new HoldfastError('SESSION_ENDED', { details: { reason, endedAt: toIso(endedAt), ...(note === undefined ? {} : { note }) } })
+  throw new HoldfastError(
+    'SESSION_ENDED', { details: { reason, endedAt: toIso(endedAt), ...(note === undefined ? {} : { note }) } }
+  )
 }

@@ -1,5 +1,6 @@
-// What is shown to whoever opens the server's own address: a person gets a page that says what this is and where to go, a program the same as JSON. It holds nothing that
-// /openapi.json does not tell as well, so it needs no operator.
+// What is shown to whoever opens the server's own address: a person gets a page that says what this
+// is and where to go, a program the same as JSON. It holds nothing that /openapi.json does not tell
+// as well, so it needs no operator.
 
 import type {} from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
@@ -10,7 +11,9 @@ export interface StartPageOptions {
   version: string
 }
 
-const LINKS = { clients: '/ws', operators: '/sessions', page: '/docs', description: '/openapi.json', health: '/health/ready' }
+const LINKS = {
+  clients: '/ws', operators: '/sessions', page: '/docs', description: '/openapi.json', health: '/health/ready'
+}
 
 export default fp<StartPageOptions>(async function startPage (fastify, { version }) {
   const limit = fastify.hasDecorator('rateLimit') ? { onRequest: fastify.rateLimit() } : {}

@@ -1,9 +1,11 @@
-// REST for operators, many sessions at a time: all sessions of a user, and messages to a user or to everybody. The rules are those of sessions-api.ts.
-// A user without sessions is not an error: whether the user exists at all is not known here.
+// REST for operators, many sessions at a time: all sessions of a user, and messages to a user or to
+// everybody. The rules are those of sessions-api.ts. A user without sessions is not an error:
+// whether the user exists at all is not known here.
 //
-// Where a message goes must not depend on how an id is written: URL clients remove `.` and `..` from a path, and proxies merge slashes. With such an id
-// `/users/:userId/messages` becomes `/messages`, and `/sessions/:id/messages` becomes `/sessions/messages`. So the broadcast has a path that does not end as
-// those do, and nothing is ever sent on the paths they shrink to.
+// Where a message goes must not depend on how an id is written: URL clients remove `.` and `..`
+// from a path, and proxies merge slashes. With such an id `/users/:userId/messages` becomes
+// `/messages`, and `/sessions/:id/messages` becomes `/sessions/messages`. So the broadcast has a
+// path that does not end as those do, and nothing is ever sent on the paths they shrink to.
 
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
@@ -12,11 +14,16 @@ import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
 import {
-  DEFAULT_PAGE, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams, errorAnswers, readUserId, toSessionJson
+  DEFAULT_PAGE, MessageBody, MessageHeaders, NoQuery, Note, PageAnswer, PageCursor, PageLimit, IdQuery, UserParams,
+  errorAnswers, readUserId, toSessionJson
 } from './schemas/rest.js'
 
-const EndedAnswer = Type.Object({ ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' })
-const SentAnswer = Type.Object({ sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' })
+const EndedAnswer = Type.Object(
+  { ended: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions were ended.' }
+)
+const SentAnswer = Type.Object(
+  { sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' }
+)
 
 export default fp(async function usersApi (fastify) {
   const { operations } = fastify.sessionInternals
@@ -41,7 +48,8 @@ export default fp(async function usersApi (fastify) {
   scope.delete('/users/:userId/sessions', {
     schema: {
       summary: 'Ends the sessions of a user',
-      description: 'All, or all but `except`. If that is not a session of the user, the answer is 404 and nothing is ended.',
+      description: 'All, or all but `except`. If that is not a session of the user, the answer is 404 and nothing ' +
+        'is ended.',
       tags: ['users'],
       params: UserParams,
       querystring: Type.Object({ except: Type.Optional(IdQuery), reason: Note }, { additionalProperties: false }),
@@ -90,7 +98,8 @@ export default fp(async function usersApi (fastify) {
 
   scope.post('/messages', { schema: { hide: true } }, async () => {
     throw new HoldfastError('ROUTE_MOVED', {
-      message: 'A message to every session is POST /broadcast. A user whose id is made of dots cannot be named in a path.'
+      message: 'A message to every session is POST /broadcast. A user whose id is made of dots cannot be named in a ' +
+        'path.'
     })
   })
 }, {

@@ -1,6 +1,8 @@
-// What npm would publish, as a stranger meets it: packed, installed into an empty project beside Fastify, type-checked without skipLibCheck by three
-// compilers in two ways of finding modules, imported, and started; then once more as strict as it gets: each package sees its own
-// dependencies alone, and the Node.js that each asks for is enforced. Needs a build and, for the packages, a registry or npm's cache.
+// What npm would publish, as a stranger meets it: packed, installed into an empty project beside
+// Fastify, type-checked without skipLibCheck by three compilers in two ways of finding modules,
+// imported, and started; then once more as strict as it gets: each package sees its own
+// dependencies alone, and the Node.js that each asks for is enforced. Needs a build and, for the
+// packages, a registry or npm's cache.
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,21 +16,32 @@ const { version, devDependencies } = JSON.parse(readFileSync(join(root, 'package
 const COMPILERS = { ts5: 'npm:typescript@~5.9.3', ts6: 'npm:typescript@~6.0.3', ts7: 'npm:typescript@~7.0.2' }
 const RESOLUTIONS = { bundler: 'esnext', nodenext: 'nodenext' }
 
-/** The packages that may have a script that runs at an installation; docs/operations.md says what to answer npm. */
+/**
+ * The packages that may have a script that runs at an installation; docs/operations.md says what to
+ * answer npm.
+ */
 const INSTALL_SCRIPTS = ['classic-level']
 
 const PROJECTS = [['consumer.ts', 'desk.ts', 'desk-client.ts', 'desk-types.ts'], ['minimal.ts']]
 
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-package-'))
-const run = (command, args, options = {}) => execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options })
+const run = (command, args, options = {}) => execFileSync(command, args, {
+  cwd: folder,
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'pipe'],
+  ...options
+})
 
 /** The block of the README with that text. */
 function readmeBlock (text) {
   const blocks = readFileSync(join(root, 'README.md'), 'utf8').matchAll(/^```js\n([\s\S]*?)^```$/gm)
-  return [...blocks].map(([, code]) => code).find(code => code.includes(text)) ?? `throw new Error('README.md has no block with ${text}')`
+  return [...blocks].map(([, code]) => code).find(code => code.includes(text)) ??
+    `throw new Error('README.md has no block with ${text}')`
 }
 
-/** What operations.md tells a project to add so that `engine-strict` passes on the oldest Node.js. */
+/**
+ * What operations.md tells a project to add so that `engine-strict` passes on the oldest Node.js.
+ */
 function documentedOverrides () {
   const [, json] = /^"overrides": (\{.*\})$/m.exec(readFileSync(join(root, 'docs/operations.md'), 'utf8'))
   return JSON.parse(json)
@@ -41,7 +54,9 @@ function step (name, act) {
     console.log(`ok   ${name}`)
   } catch (error) {
     process.exitCode = 1
-    console.log(`FAIL ${name}\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stdout === undefined ? error.stack : ''}`)
+    console.log(
+      `FAIL ${name}\n${error.stdout ?? ''}${error.stderr ?? ''}${error.stdout === undefined ? error.stack : ''}`
+    )
   }
 }
 
@@ -54,7 +69,9 @@ function answers () {
     const printed = run('npx', ['--no-install', 'holdfast', '--version']).trim()
     if (printed !== version) throw new Error(`holdfast --version printed ${printed}`)
     const usage = run('npx', ['--no-install', 'holdfast-conformance', '--help'])
-    if (!usage.startsWith('usage: holdfast-conformance ')) throw new Error(`holdfast-conformance --help printed ${usage}`)
+    if (!usage.startsWith('usage: holdfast-conformance ')) {
+      throw new Error(`holdfast-conformance --help printed ${usage}`)
+    }
   })
 }
 
@@ -89,7 +106,11 @@ try {
     private: true,
     type: 'module',
     dependencies: { holdfast: `file:${tarball}`, fastify: devDependencies.fastify, typebox: '^1.4.3' },
-    devDependencies: { '@types/node': devDependencies['@types/node'], '@types/ws': devDependencies['@types/ws'], ...COMPILERS },
+    devDependencies: {
+      '@types/node': devDependencies['@types/node'],
+      '@types/ws': devDependencies['@types/ws'],
+      ...COMPILERS
+    },
     overrides: documentedOverrides()
   }))
   step(`installs, and has no install script but that of ${INSTALL_SCRIPTS.join()}`, () => {
@@ -110,14 +131,17 @@ try {
     const others = [...warned, ...noted].filter(name => !INSTALL_SCRIPTS.includes(name))
     if (others.length > 0) throw new Error(`install scripts: ${others.join(', ')}\n${printed}`)
     const missing = INSTALL_SCRIPTS.filter(name => !noted.includes(name))
-    if (missing.length > 0) throw new Error(`docs/operations.md names ${missing.join(', ')}, without an install script now`)
+    if (missing.length > 0) {
+      throw new Error(`docs/operations.md names ${missing.join(', ')}, without an install script now`)
+    }
   })
   for (const [resolution, module] of Object.entries(RESOLUTIONS)) {
     for (const [compiler, range] of Object.entries(COMPILERS)) {
       // Each on its own: what one project imports must not be what makes another one compile.
       for (const files of PROJECTS) {
         step(`${files[0]} type-checks with ${range.slice('npm:'.length)}, ${resolution}`, () => run('node', [
-          `node_modules/${compiler}/bin/tsc`, '--noEmit', '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022',
+          `node_modules/${compiler}/bin/tsc`, '--noEmit', '--strict', '--exactOptionalPropertyTypes', '--target',
+          'es2022',
           '--lib', 'es2023,dom', '--types', 'node', '--module', module, '--moduleResolution', resolution, ...files
         ]))
       }

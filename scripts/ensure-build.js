@@ -1,5 +1,5 @@
-// Builds the server before a start from a checkout, if there is no build or the sources are newer. A package that was installed has its build
-// and never runs this.
+// Builds the server before a start from a checkout, if there is no build or the sources are newer.
+// A package that was installed has its build and never runs this.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
@@ -33,10 +33,13 @@ const isCurrent = builtAt > Math.max(...SOURCES.map(name => join(root, name)).fi
 
 if (!isCurrent && hasCompiler()) {
   process.stderr.write('Building, since the sources are newer than the build.\n')
-  const { status } = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit', shell: process.platform === 'win32' })
+  const { status } = spawnSync('npm', ['run', '--silent', 'build'], {
+    cwd: root, stdio: 'inherit', shell: process.platform === 'win32'
+  })
   if (status !== 0) process.exit(status ?? 1)
 } else if (builtAt === 0) {
   process.stderr.write('There is no build (dist), and TypeScript, which makes it, is not installed here.\n' +
-    'Run `npm ci && npm run build` with the development dependencies, then `npm prune --omit=dev`; or install the package, which has its build.\n')
+    'Run `npm ci && npm run build` with the development dependencies, then `npm prune --omit=dev`; or install the ' +
+    'package, which has its build.\n')
   process.exit(1)
 }

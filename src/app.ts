@@ -1,8 +1,9 @@
-// The composition root: one Fastify instance out of one configuration, its plugins in one readable order. Nothing here listens, handles signals or
-// reads the environment, so that tests and hosts build the same application as the server.
+// The composition root: one Fastify instance out of one configuration, its plugins in one readable
+// order. Nothing here listens, handles signals or reads the environment, so that tests and hosts
+// build the same application as the server.
 //
-// The order matters; each line below says why it stands where it stands. No handlerTimeout and no onRequestAbort or onTimeout hook: with them
-// injectWS fails, whose requests are plain objects.
+// The order matters; each line below says why it stands where it stands. No handlerTimeout and no
+// onRequestAbort or onTimeout hook: with them injectWS fails, whose requests are plain objects.
 
 import { hostname } from 'node:os'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -48,7 +49,10 @@ export interface AppOverrides {
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
   builtinCommands?: boolean
   clock?: Clock
-  /** Where log lines go, one JSON object each; default: the standard output. `lostLines` is shown as a metric. */
+  /**
+   * Where log lines go, one JSON object each; default: the standard output. `lostLines` is shown as
+   * a metric.
+   */
   logStream?: { write(line: string): void, readonly lostLines?: number }
   /** In every log line, beside the id of the process and the name of the host. */
   logFields?: JsonObject
@@ -61,7 +65,9 @@ export const PLACEHOLDER_USER = 'human_reviewer_1'
 
 /** From the first byte of a request to its last; a socket that was upgraded is not affected. */
 const REQUEST_TIMEOUT_MS = 30_000
-/** How often Node looks for connections that overstay; its own default lets them stay 30 s longer. */
+/**
+ * How often Node looks for connections that overstay; its own default lets them stay 30 s longer.
+ */
 const TIMEOUT_CHECK_MS = 500
 /** A million sessions are read in a quarter of it. */
 const STORE_OPENING_MS = 300_000
@@ -91,7 +97,8 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
 
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
   const started = { version, startedAt: new Date(clock.wall()).toISOString() }
-  const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined && config.jwksUrl === undefined
+  const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined &&
+    config.jwksUrl === undefined
   await app.register(sessionManager, {
     limits: limits.sessions,
     clock,
@@ -125,7 +132,8 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(securityHeaders)
   await app.register(loadShedding, { maxEventLoopDelayMs: toMs(config.maxEventLoopDelaySeconds), clock })
 
-  // Operators. Measuring comes before the routes that are measured, the decision who is an operator before those that ask for it.
+  // Operators. Measuring comes before the routes that are measured, the decision who is an operator
+  // before those that ask for it.
   const { adminToken, host, requestsPerMinute } = config
   await app.register(operatorAuth, {
     host, requestsPerMinute, limits: limits.operators, clock, ...(adminToken === undefined ? {} : { adminToken })
@@ -141,7 +149,9 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
 
   // Last: its preHandler is the budget of addresses that guess URLs.
   app.setNotFoundHandler({ preHandler: app.rateLimit() }, answerNotFound)
-  if (placeholder) app.log.warn({ userId: PLACEHOLDER_USER }, 'no authentication configured: everybody is the placeholder user')
+  if (placeholder) {
+    app.log.warn({ userId: PLACEHOLDER_USER }, 'no authentication configured: everybody is the placeholder user')
+  }
   return app
 }
 
@@ -149,7 +159,10 @@ function createInstance (config: Config, { logStream, logFields }: AppOverrides)
   return Fastify({
     logger: {
       level: config.logLevel,
-      redact: ['req.headers.authorization', 'req.headers.cookie', 'req.headers["sec-websocket-protocol"]', 'headers.authorization', 'headers.cookie', 'headers["sec-websocket-protocol"]'],
+      redact: [
+        'req.headers.authorization', 'req.headers.cookie', 'req.headers["sec-websocket-protocol"]',
+        'headers.authorization', 'headers.cookie', 'headers["sec-websocket-protocol"]'
+      ],
       ...(logFields === undefined ? {} : { base: { pid: process.pid, hostname: hostname(), ...logFields } }),
       serializers: { req: describeRequest as never },
       ...(logStream === undefined ? {} : { stream: logStream })

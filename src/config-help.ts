@@ -1,4 +1,5 @@
-// Prints the options: `--help`, `--print-config` (secrets masked), and the table of docs/operations.md, which a test holds to this output.
+// Prints the options: `--help`, `--print-config` (secrets masked), and the table of
+// docs/operations.md, which a test holds to this output.
 
 import type { Config } from './config.js'
 import { rangeOf } from './config.js'
@@ -26,13 +27,18 @@ export function renderHelp (): string {
 function helpOf (key: OptionKey): string {
   const row = optionOf(key)
   const name = row.secret ? row.env : `--${flagOf(key)}, ${row.env}`
-  const lines = [`  ${name}`, ...wrap(plain(row.what)), ...wrap(`Takes ${rangeOf(row)}. Default: ${plain(defaultOf(key))}.`)]
+  const lines = [
+    `  ${name}`, ...wrap(plain(row.what)), ...wrap(`Takes ${rangeOf(row)}. Default: ${plain(defaultOf(key))}.`)
+  ]
   if (row.hit !== undefined) lines.push(...wrap(`When hit: ${plain(row.hit)}.`))
   if (row.tune !== undefined) lines.push(...wrap(plain(row.tune)))
   return `${lines.join('\n')}\n`
 }
 
-/** Text of `--print-config`: one `NAME=value` a line, fit for a .env file but for the masked secrets. */
+/**
+ * Text of `--print-config`: one `NAME=value` a line, fit for a .env file but for the masked
+ * secrets.
+ */
 export function renderConfig (config: Config): string {
   return OPTION_KEYS.map(key => {
     const { env, secret } = optionOf(key)
@@ -49,7 +55,11 @@ export function renderTable (): string {
     const cells = [`\`${row.env}\``, defaultOf(key), boundsOf(key), row.what, row.hit ?? '–', row.tune ?? '–']
     return `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
   })
-  return ['| name | default | range | what it decides or bounds | when it is hit | raise or lower |', '| --- | --- | --- | --- | --- | --- |', ...rows].join('\n')
+  return [
+    '| name | default | range | what it decides or bounds | when it is hit | raise or lower |',
+    '| --- | --- | --- | --- | --- | --- |',
+    ...rows
+  ].join('\n')
 }
 
 function defaultOf (key: OptionKey): string {
@@ -57,7 +67,9 @@ function defaultOf (key: OptionKey): string {
   if (key === 'resumeWindowSeconds') return 'HOLDFAST_SESSION_TIMEOUT_SECONDS'
   if (row.default === undefined) return 'not set'
   if (Array.isArray(row.default)) return row.default.length === 0 ? 'empty' : row.default.join(',')
-  return typeof row.default === 'number' ? `${row.default}${row.unit === undefined ? '' : ` ${row.unit}`}` : `\`${row.default}\``
+  return typeof row.default === 'number'
+    ? `${row.default}${row.unit === undefined ? '' : ` ${row.unit}`}`
+    : `\`${row.default}\``
 }
 
 function boundsOf (key: OptionKey): string {

@@ -1,7 +1,9 @@
-// Every option of the server, once: its environment name, schema, unit, default, and what an operator needs to know about it. The type of the
-// configuration, its validation, the flags, `--help` and the table in docs/operations.md all follow from this table.
+// Every option of the server, once: its environment name, schema, unit, default, and what an
+// operator needs to know about it. The type of the configuration, its validation, the flags,
+// `--help` and the table in docs/operations.md all follow from this table.
 //
-// Reading and judging values is config.ts; printing is config-help.ts. Nothing here reads the environment.
+// Reading and judging values is config.ts; printing is config-help.ts. Nothing here reads the
+// environment.
 
 import { Type, type Static, type TSchema } from 'typebox'
 import { MAX_JSON_BYTES } from './io/json.js'
@@ -10,15 +12,22 @@ import { MAX_PARTITIONS, readRedisUrl } from './stores/redis/url.js'
 import { canonicalOriginEntry, originEntryProblem } from './io/names/origin.js'
 
 export interface Option<S extends TSchema = TSchema, D = unknown> {
-  /** Name in the environment and in `.env`; the flag is `--` and the same in kebab-case, without the prefix. */
+  /**
+   * Name in the environment and in `.env`; the flag is `--` and the same in kebab-case, without the
+   * prefix.
+   */
   readonly env: string
   /** Of the value once it is read: bounds and alternatives are part of it. */
   readonly schema: S
   /** Undefined: not set. */
   readonly default: D
   /** For numbers. */
-  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'partitions' | 'processes' | 'per second' | 'per minute'
-  /** Masked wherever configuration is printed, and not taken from the command line, which every user of the machine can read. */
+  readonly unit?: 'seconds' | 'bytes' | 'messages' | 'commands' | 'sessions' | 'keys' | 'partitions' | 'processes'
+    | 'per second' | 'per minute'
+  /**
+   * Masked wherever configuration is printed, and not taken from the command line, which every user
+   * of the machine can read.
+   */
   readonly secret?: true
   /** What it decides, or which failure or attack it bounds. */
   readonly what: string
@@ -28,7 +37,10 @@ export interface Option<S extends TSchema = TSchema, D = unknown> {
   readonly tune?: string
   /** What is wrong with a value that its schema allows; undefined when nothing is. */
   readonly problem?: (value: never) => string | undefined
-  /** The one way of writing a value without a problem: what is compared with, and what --print-config shows. */
+  /**
+   * The one way of writing a value without a problem: what is compared with, and what
+   * --print-config shows.
+   */
   readonly canonical?: (value: never) => unknown
 }
 
@@ -78,14 +90,17 @@ export const OPTIONS = {
     schema: Type.String({ minLength: 16, maxLength: 512, pattern: '^[\\x21-\\x7e]+$' }),
     default: undefined,
     secret: true,
-    what: 'Bearer token of the operator API: 16 to 512 visible ASCII characters. Without it the operator API answers on loopback only.',
+    what: 'Bearer token of the operator API: 16 to 512 visible ASCII characters. Without it the operator API ' +
+      'answers on loopback only.',
     hit: '401 `OPERATOR_REQUIRED`'
   }),
   allowedOrigins: option({
     env: 'HOLDFAST_ALLOWED_ORIGINS',
     schema: list(),
     default: [] as string[],
-    what: 'Origins of pages that may connect beside the server\'s own, such as `https://app.example` or `capacitor://localhost`. `https://*.app.example` is every sub-domain of app.example; `null` is every sandboxed or local page; `*` is every page. Programs that send no Origin are not affected.',
+    what: 'Origins of pages that may connect beside the server\'s own, such as `https://app.example` or ' +
+      '`capacitor://localhost`. `https://*.app.example` is every sub-domain of app.example; `null` is every ' +
+      'sandboxed or local page; `*` is every page. Programs that send no Origin are not affected.',
     hit: '403 `ORIGIN_FORBIDDEN`',
     problem: (origins: string[]) => originsProblem(origins),
     canonical: (origins: string[]) => unique(origins.map(canonicalOriginEntry))
@@ -94,7 +109,8 @@ export const OPTIONS = {
     env: 'HOLDFAST_TRUST_PROXY',
     schema: list(),
     default: [] as string[],
-    what: 'Addresses or CIDR ranges of the proxies whose X-Forwarded-* headers are believed, such as `10.0.0.0/8`. Neither `true` nor a number of hops is taken: with both a client could choose its own address.',
+    what: 'Addresses or CIDR ranges of the proxies whose X-Forwarded-* headers are believed, such as `10.0.0.0/8`. ' +
+      'Neither `true` nor a number of hops is taken: with both a client could choose its own address.',
     problem: (proxies: string[]) => firstOf(proxies, proxy => about(proxy, proxyRangeProblem(proxy))),
     canonical: (proxies: string[]) => unique(proxies.map(canonicalRange))
   }),
@@ -103,9 +119,12 @@ export const OPTIONS = {
     schema: text(),
     default: undefined,
     secret: true,
-    what: 'Shared secret of the tokens that users connect with (HS256, HS384, HS512): 32 bytes at least. With neither this nor HOLDFAST_JWKS_URL everybody is the user `human_reviewer_1`.',
+    what: 'Shared secret of the tokens that users connect with (HS256, HS384, HS512): 32 bytes at least. With ' +
+      'neither this nor HOLDFAST_JWKS_URL everybody is the user `human_reviewer_1`.',
     hit: '401 `UNAUTHENTICATED`',
-    problem: (secret: string) => Buffer.byteLength(secret) >= 32 ? undefined : `it has ${Buffer.byteLength(secret)} bytes, and 32 are the least`
+    problem: (secret: string) => Buffer.byteLength(secret) >= 32
+      ? undefined
+      : `it has ${Buffer.byteLength(secret)} bytes, and 32 are the least`
   }),
   jwksUrl: option({
     env: 'HOLDFAST_JWKS_URL',
@@ -120,7 +139,9 @@ export const OPTIONS = {
     schema: seconds(0, 7 * 86_400),
     unit: 'seconds',
     default: 86_400,
-    what: 'While the key set cannot be fetched, the keys at hand are used until they are so old. Bounds how long a key that the issuer has withdrawn is believed. Keys are fetched anew every 600 s; with up to 600 an outage stops all handshakes after that time.',
+    what: 'While the key set cannot be fetched, the keys at hand are used until they are so old. Bounds how long a ' +
+      'key that the issuer has withdrawn is believed. Keys are fetched anew every 600 s; with up to 600 an outage ' +
+      'stops all handshakes after that time.',
     hit: '503 `AUTH_UNAVAILABLE`',
     tune: 'Raise to outlast longer outages of the issuer; lower where withdrawn keys must not live for a day.'
   }),
@@ -129,7 +150,8 @@ export const OPTIONS = {
     schema: seconds(0, 300),
     unit: 'seconds',
     default: 10,
-    what: 'How far the clocks of issuer and server may differ: a token is taken so long before its `nbf` and after its `exp`. Clocks that are kept by NTP differ by less than a second, those of machines just started by a few.',
+    what: 'How far the clocks of issuer and server may differ: a token is taken so long before its `nbf` and after ' +
+      'its `exp`. Clocks that are kept by NTP differ by less than a second, those of machines just started by a few.',
     hit: '401 `UNAUTHENTICATED`',
     tune: 'Raise for an issuer whose clock is not kept; lower to hold tokens to their last second.'
   }),
@@ -151,7 +173,8 @@ export const OPTIONS = {
     env: 'HOLDFAST_CORE_URL',
     schema: text(),
     default: undefined,
-    what: 'Where commands are POSTed. Without it the built-in commands `ping`, `echo`, `context.get` and `context.set` answer.',
+    what: 'Where commands are POSTed. Without it the built-in commands `ping`, `echo`, `context.get` and ' +
+      '`context.set` answer.',
     hit: '`CORE_UNAVAILABLE` while the core does not answer',
     problem: (url: string) => httpUrlProblem(url) ?? bareUrlProblem(new URL(url))
   }),
@@ -160,7 +183,8 @@ export const OPTIONS = {
     schema: text(),
     default: undefined,
     secret: true,
-    what: 'Signs every request to the core: `whsec_` and base64, or the key itself; 24 bytes at least. Without it requests are not signed.',
+    what: 'Signs every request to the core: `whsec_` and base64, or the key itself; 24 bytes at least. Without it ' +
+      'requests are not signed.',
     problem: coreSecretProblem
   }),
   coreTimeoutSeconds: option({
@@ -170,7 +194,8 @@ export const OPTIONS = {
     default: 10,
     what: 'Most time the core has to answer one request; the time limit of the command cuts it short.',
     hit: '`OUTCOME_UNKNOWN`; for an idempotent command another attempt',
-    tune: 'Raise, up to the time limit of commands, for a core that thinks long; lower for an idempotent one, so that ' +
+    tune: 'Raise, up to the time limit of commands, for a core that thinks long; lower for an idempotent one, so ' +
+      'that ' +
       'a hanging request leaves time for another.'
   }),
   coreIdempotent: option({
@@ -194,7 +219,8 @@ export const OPTIONS = {
     schema: Type.Enum(['memory', 'embedded', 'redis']),
     default: 'memory',
     what: 'Where sessions are kept. `memory`: sessions outlive connections, not the process. `embedded`: they also ' +
-      'outlive the process, in HOLDFAST_DATA_DIR; setting that is enough. `redis`: they also outlive any one node, in ' +
+      'outlive the process, in HOLDFAST_DATA_DIR; setting that is enough. `redis`: they also outlive any one node, ' +
+      'in ' +
       'HOLDFAST_REDIS_URL; setting that is enough.'
   }),
   dataDir: option({
@@ -261,7 +287,8 @@ export const OPTIONS = {
     schema: seconds(0.1, YEAR_SECONDS),
     unit: 'seconds',
     default: 3600,
-    what: 'A session without a command accepted or an output dispatched for longer ends. Heartbeats and operators\' reads do not count.',
+    what: 'A session without a command accepted or an output dispatched for longer ends. Heartbeats and operators\' ' +
+      'reads do not count.',
     hit: 'close 4300 `idle`',
     tune: 'Raise for people who read long; lower to free memory sooner.'
   }),
@@ -270,7 +297,8 @@ export const OPTIONS = {
     schema: seconds(0, YEAR_SECONDS),
     unit: 'seconds',
     default: undefined,
-    what: 'A session without a connection is kept so long, and never beyond HOLDFAST_SESSION_TIMEOUT_SECONDS, which is the default. With 0 every close ends the session.',
+    what: 'A session without a connection is kept so long, and never beyond HOLDFAST_SESSION_TIMEOUT_SECONDS, which ' +
+      'is the default. With 0 every close ends the session.',
     hit: 'a new session with `previous.reason` `resume_window`',
     tune: 'Lower when clients rarely come back: a detached session costs its outbox.'
   }),
@@ -279,7 +307,8 @@ export const OPTIONS = {
     schema: seconds(0.1, 3600),
     unit: 'seconds',
     default: 25,
-    what: 'Every connection hears something at least so often; a peer from which no byte has come for 10 s longer is dropped. Bounds what dead peers hold.',
+    what: 'Every connection hears something at least so often; a peer from which no byte has come for 10 s longer ' +
+      'is dropped. Bounds what dead peers hold.',
     hit: 'close 4103 `heartbeat_missed`; the session is kept',
     tune: 'Lower below the idle time-out of proxies in between, often 60 s; raise to spare batteries.'
   }),
@@ -288,8 +317,10 @@ export const OPTIONS = {
     schema: whole(1, 10_000_000),
     unit: 'sessions',
     default: 100_000,
-    what: 'Sessions of this node, attached and detached. Bounds memory. Beyond it a new session ends the longest detached one, of the same user if there is one; attached ones never give way.',
-    hit: '503 `SERVER_FULL` while every session is attached; `overloaded` in `previous` and events for one that gave way',
+    what: 'Sessions of this node, attached and detached. Bounds memory. Beyond it a new session ends the longest ' +
+      'detached one, of the same user if there is one; attached ones never give way.',
+    hit: '503 `SERVER_FULL` while every session is attached; `overloaded` in `previous` and events for one that ' +
+      'gave way',
     tune: 'Raise when there is memory for it; lower for a small container.'
   }),
   maxSessionsPerUser: option({
@@ -297,7 +328,8 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'sessions',
     default: 64,
-    what: 'Sessions of one user, so that one runaway client does not take all of HOLDFAST_MAX_SESSIONS. Beyond it a new one ends the longest detached one. Not applied to the placeholder user.',
+    what: 'Sessions of one user, so that one runaway client does not take all of HOLDFAST_MAX_SESSIONS. Beyond it a ' +
+      'new one ends the longest detached one. Not applied to the placeholder user.',
     hit: '429 `USER_QUOTA` while every one is attached; `quota` in `previous` and events for one that gave way',
     tune: 'Raise for users that are programs; lower to hold people to a few tabs.'
   }),
@@ -315,7 +347,8 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'per second',
     default: 50,
-    what: 'Sustained commands of one session; bursts of twice as many pass. Bounds what one client takes from the others.',
+    what: 'Sustained commands of one session; bursts of twice as many pass. Bounds what one client takes from the ' +
+      'others.',
     hit: '`RATE_LIMITED` with `retryAfterMs`; close 4102 after 100 refusals in a row',
     tune: 'Raise for clients that are programs.'
   }),
@@ -348,7 +381,8 @@ export const OPTIONS = {
   }),
   outboxMessages: option({
     env: 'HOLDFAST_OUTBOX_MESSAGES',
-    // A resume that asks for smaller outputs looks at each of them, at about a microsecond, in one turn.
+    // A resume that asks for smaller outputs looks at each of them, at about a microsecond, in one
+    // turn.
     schema: whole(1, 32_768),
     unit: 'messages',
     default: 1000,
@@ -361,7 +395,8 @@ export const OPTIONS = {
     schema: whole(KIB, 1024 * MIB),
     unit: 'bytes',
     default: MIB,
-    what: 'The same in bytes, and thereby the largest single output, which never exceeds 1 MiB: it is printed in one piece.',
+    what: 'The same in bytes, and thereby the largest single output, which never exceeds 1 MiB: it is printed in ' +
+      'one piece.',
     hit: 'as above; `RESULT_TOO_LARGE` or 413 for one output that is larger',
     tune: 'As above.'
   }),
@@ -379,7 +414,8 @@ export const OPTIONS = {
     schema: whole(KIB, 64 * MIB),
     unit: 'bytes',
     default: 256 * KIB,
-    what: 'Bytes that wait in one socket before it is left alone until it drains. Bounds what a slow reader costs beside its outbox.',
+    what: 'Bytes that wait in one socket before it is left alone until it drains. Bounds what a slow reader costs ' +
+      'beside its outbox.',
     hit: 'output waits in the outbox; close 4101 `slow_consumer` when that is full',
     tune: 'Raise for few connections with large bursts over long lines.'
   }),
@@ -388,7 +424,8 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'per minute',
     default: 1200,
-    what: 'Handshakes of one address (IPv6: one /64). Bounds what guessing tokens and reconnect loops cost. The default lets an office of 1,000 people behind one address come back within a minute of a deploy.',
+    what: 'Handshakes of one address (IPv6: one /64). Bounds what guessing tokens and reconnect loops cost. The ' +
+      'default lets an office of 1,000 people behind one address come back within a minute of a deploy.',
     hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
     tune: 'Raise for larger offices or a proxy that is not in HOLDFAST_TRUST_PROXY; lower on the open internet.'
   }),
@@ -397,7 +434,10 @@ export const OPTIONS = {
     schema: whole(1, 1_000_000),
     unit: 'per minute',
     default: 6000,
-    what: 'Requests of one address (IPv6: one /64) to operators\' routes, `/metrics` among them; and as many again to `/`, `/docs`, `/openapi.json` and paths without a route. `/ws` has a limit of its own, `/health` none. Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends 100 messages a second over REST.',
+    what: 'Requests of one address (IPv6: one /64) to operators\' routes, `/metrics` among them; and as many again ' +
+      'to `/`, `/docs`, `/openapi.json` and paths without a route. `/ws` has a limit of its own, `/health` none. ' +
+      'Bounds scripts that went wild and guessing of HOLDFAST_ADMIN_TOKEN; leaves room for a platform that sends ' +
+      '100 messages a second over REST.',
     hit: '429 `TOO_MANY_REQUESTS` with Retry-After',
     tune: 'Raise for a platform that sends more.'
   }),
@@ -406,7 +446,8 @@ export const OPTIONS = {
     schema: seconds(1, 86_400),
     unit: 'seconds',
     default: 600,
-    what: 'How long the answer to a message with an Idempotency-Key is remembered; a repeat meanwhile sends nothing and gets that answer.',
+    what: 'How long the answer to a message with an Idempotency-Key is remembered; a repeat meanwhile sends nothing ' +
+      'and gets that answer.',
     tune: 'Raise for platforms that repeat a request later than that; each key costs about half a kilobyte.'
   }),
   maxIdempotencyKeys: option({
@@ -423,7 +464,8 @@ export const OPTIONS = {
     schema: seconds(0.1, 30),
     unit: 'seconds',
     default: 5,
-    what: 'Time for the headers of a request, upgrades included. Bounds what connections cost that never say what they want.',
+    what: 'Time for the headers of a request, upgrades included. Bounds what connections cost that never say what ' +
+      'they want.',
     hit: '408, and the connection is closed',
     tune: 'Raise for peers on very slow lines.'
   }),
@@ -432,7 +474,8 @@ export const OPTIONS = {
     schema: seconds(0.02, 60),
     unit: 'seconds',
     default: 1,
-    what: 'How far the event loop may lag, on average over a second and for two seconds in a row, before new requests and handshakes are sent away. Open connections are served on.',
+    what: 'How far the event loop may lag, on average over a second and for two seconds in a row, before new ' +
+      'requests and handshakes are sent away. Open connections are served on.',
     hit: '503 `SERVER_FULL` with Retry-After; `/health/ready` says `under_pressure`',
     tune: 'Lower to send clients to another node earlier.'
   }),
@@ -441,7 +484,8 @@ export const OPTIONS = {
     schema: seconds(0, 600),
     unit: 'seconds',
     default: 10,
-    what: 'How long a stop may take: clients are sent away over the first half, and running commands have the rest. Keep the supervisor\'s grace period 5 s above it.',
+    what: 'How long a stop may take: clients are sent away over the first half, and running commands have the rest. ' +
+      'Keep the supervisor\'s grace period 5 s above it.',
     hit: 'close 4200 `draining`',
     tune: 'Raise for many clients or long commands; 0 stops at once.'
   })
@@ -500,7 +544,9 @@ function httpUrlProblem (url: string): string | undefined {
 }
 
 function bareUrlProblem (url: URL): string | undefined {
-  return url.username === '' && url.password === '' && url.hash === '' ? undefined : 'it carries credentials or a fragment'
+  return url.username === '' && url.password === '' && url.hash === ''
+    ? undefined
+    : 'it carries credentials or a fragment'
 }
 
 function coreSecretProblem (secret: string): string | undefined {

@@ -1,8 +1,10 @@
-// Turns flags, environment and .env into one frozen configuration, or into a list of everything that is wrong with them. Flags beat the
-// environment, the environment beats .env, .env beats the defaults of config-options.ts.
+// Turns flags, environment and .env into one frozen configuration, or into a list of everything
+// that is wrong with them. Flags beat the environment, the environment beats .env, .env beats the
+// defaults of config-options.ts.
 //
-// Invariants: a bad value stops the boot; none is clamped, converted or replaced by a default. An unknown HOLDFAST_ name is a bad value, since
-// a typo would otherwise be silent. A secret appears in no message. Not here: reading files or process.env (server.ts does), and applying values.
+// Invariants: a bad value stops the boot; none is clamped, converted or replaced by a default. An
+// unknown HOLDFAST_ name is a bad value, since a typo would otherwise be silent. A secret appears
+// in no message. Not here: reading files or process.env (server.ts does), and applying values.
 
 import { parseArgs, parseEnv } from 'node:util'
 import { Value } from 'typebox/value'
@@ -15,10 +17,16 @@ import {
 import { refuseProblems, show, suggest } from './option-checks.js'
 
 type Rows = typeof OPTIONS
-type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D> ? (D extends undefined ? Static<S> | undefined : Static<S>) : never
+type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D>
+  ? (D extends undefined ? Static<S> | undefined : Static<S>)
+  : never
 
-/** Every option under its key; seconds are seconds and bytes are bytes, as the names say. Frozen. */
-export type Config = Readonly<{ [K in Exclude<OptionKey, 'resumeWindowSeconds'>]: ValueOf<K> } & { resumeWindowSeconds: number }>
+/**
+ * Every option under its key; seconds are seconds and bytes are bytes, as the names say. Frozen.
+ */
+export type Config = Readonly<{ [K in Exclude<OptionKey, 'resumeWindowSeconds'>]: ValueOf<K> } & {
+  resumeWindowSeconds: number
+}>
 
 export interface ConfigSources {
   /** Such as process.env. */
@@ -74,7 +82,9 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
   const given = new Map<OptionKey, Given>()
   const draft: Draft = {}
   for (const name of Object.keys(changes)) {
-    if (!OPTION_KEYS.includes(name as OptionKey)) problems.push(`${name} is not an option${suggest(name, OPTION_KEYS)}.`)
+    if (!OPTION_KEYS.includes(name as OptionKey)) {
+      problems.push(`${name} is not an option${suggest(name, OPTION_KEYS)}.`)
+    }
   }
   for (const key of OPTION_KEYS) {
     const value = changes[key] ?? optionOf(key).default
@@ -83,8 +93,9 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
     given.set(key, { text: String(value), place: key })
     const row = optionOf(key)
     const problem = Value.Check(row.schema, value) ? row.problem?.(value as never) : `Expected ${rangeOf(row)}`
-    if (problem !== undefined) problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
-    else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
+    if (problem !== undefined) {
+      problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
+    } else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
   }
   const config = complete(draft, given)
   if (problems.length === 0) checkTogether(config, given, problems)
@@ -104,13 +115,17 @@ function complete (draft: Draft, given: Map<OptionKey, Given>): Config {
 /** What is set, by option; the place that wins comes last. */
 function gather ({ env, argv, dotenv }: ConfigSources, problems: string[]): Map<OptionKey, Given> {
   const given = new Map<OptionKey, Given>()
-  for (const [place, values] of [['.env', dotenv === undefined ? {} : parseEnv(dotenv)], ['the environment', env]] as const) {
+  for (const [place, values] of [
+    ['.env', dotenv === undefined ? {} : parseEnv(dotenv)], ['the environment', env]
+  ] as const) {
     for (const [name, text] of Object.entries(values)) {
       const key = OPTION_KEYS.find(each => OPTIONS[each].env === name)
       if (key !== undefined && text !== undefined) given.set(key, { text, place: `${name} in ${place}` })
       else if (Object.hasOwn(WITHDRAWN, name)) {
         problems.push(`${name} in ${place} has been withdrawn: ${WITHDRAWN[name]}.`)
-      } else if (key === undefined && name.startsWith(PREFIX)) problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
+      } else if (key === undefined && name.startsWith(PREFIX)) {
+        problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
+      }
     }
   }
   gatherFlags(argv, given, problems)
@@ -136,11 +151,20 @@ function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, pro
       problems.push(`${token.rawName} has been withdrawn: ${WITHDRAWN[withdrawn]}.`)
       afterUnknown = true
     } else if (key === undefined) {
-      problems.push(`${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`)
+      problems.push(
+        `${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`
+      )
       afterUnknown = true
-    } else if (optionOf(key).secret) problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; set ${OPTIONS[key].env}.`)
-    else if (typeof token.value !== 'string' || (token.inlineValue !== true && token.value.startsWith('--'))) problems.push(`${token.rawName} needs a value.`)
-    else given.set(key, { text: token.value, place: token.rawName })
+    } else if (optionOf(key).secret) {
+      problems.push(
+        `${token.rawName} is not taken, since every user of the machine can read a command line; set ` +
+          `${OPTIONS[key].env}.`
+      )
+    } else if (typeof token.value !== 'string' || (token.inlineValue !== true && token.value.startsWith('--'))) {
+      problems.push(`${token.rawName} needs a value.`)
+    } else {
+      given.set(key, { text: token.value, place: token.rawName })
+    }
   }
 }
 
@@ -170,21 +194,49 @@ function parseValue (row: Option, text: string): unknown {
 
 /** What an option takes, in words. */
 export function rangeOf (row: Option): string {
-  const schema = row.schema as { type?: string, minimum?: number, maximum?: number, enum?: string[], minLength?: number, maxLength?: number, items?: { enum?: string[] } }
+  const schema = row.schema as {
+    type?: string
+    minimum?: number
+    maximum?: number
+    enum?: string[]
+    minLength?: number
+    maxLength?: number
+    items?: { enum?: string[] }
+  }
   const between = `from ${schema.minimum} to ${schema.maximum}`
-  if (schema.enum !== undefined) return schema.enum.length === 1 ? `${schema.enum[0]}` : `one of ${schema.enum.join(', ')}`
+  if (schema.enum !== undefined) {
+    return schema.enum.length === 1 ? `${schema.enum[0]}` : `one of ${schema.enum.join(', ')}`
+  }
   if (schema.type === 'integer') return `a whole number ${between}`
   if (schema.type === 'number') return `a number ${between}, with up to three decimals`
   if (schema.type === 'boolean') return 'true or false'
-  if (schema.type === 'array') return schema.items?.enum === undefined ? 'a list, separated by commas' : `a list, separated by commas, of ${schema.items.enum.join(', ')}`
+  if (schema.type === 'array') {
+    return schema.items?.enum === undefined
+      ? 'a list, separated by commas'
+      : `a list, separated by commas, of ${schema.items.enum.join(', ')}`
+  }
   return `${schema.minLength} to ${schema.maxLength} characters`
 }
 
 /** What no option can know by itself. */
 function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
-  const { host, adminToken, trustProxy, jwtSecret, jwksUrl, coreUrl, maxSessions, maxSessionsPerUser, outboxBytes, outboxTotalBytes } = config
+  const {
+    host,
+    adminToken,
+    trustProxy,
+    jwtSecret,
+    jwksUrl,
+    coreUrl,
+    maxSessions,
+    maxSessionsPerUser,
+    outboxBytes,
+    outboxTotalBytes
+  } = config
   if (!isLoopbackName(host) && adminToken === undefined && !given.has('adminToken')) {
-    problems.push(`HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.`)
+    problems.push(
+      `HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end ` +
+        'sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.'
+    )
   }
   const needs = (keys: OptionKey[], present: boolean, what: string): void => {
     for (const key of keys) {
@@ -210,29 +262,53 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
       'set HOLDFAST_REDIS_URL, so that the workers share their sessions, or leave HOLDFAST_WORKERS at 1.')
   }
   if (isChanged(config, given, 'maxSessionsPerUser') && maxSessionsPerUser > maxSessions) {
-    problems.push(`HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ${maxSessions}, is reached before it.`)
+    problems.push(
+      `HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ` +
+        `${maxSessions}, is reached before it.`
+    )
   }
   if (isLoopbackName(host) && trustProxy.length > 0 && !reachLoopback(trustProxy)) {
-    problems.push(`HOLDFAST_TRUST_PROXY has no effect: HOST ${JSON.stringify(host)} is reached from this machine alone, and none of its addresses is in the list.`)
+    problems.push(
+      `HOLDFAST_TRUST_PROXY has no effect: HOST ${JSON.stringify(host)} is reached from this machine alone, and ` +
+        'none of its addresses is in the list.'
+    )
   }
   if (outboxBytes > outboxTotalBytes) {
-    problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows for all sessions together.`)
+    problems.push(
+      `HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows ` +
+        'for all sessions together.'
+    )
   }
 }
 
-/** Whether an option was set to something else than its default; the output of --print-config sets every one. */
+/**
+ * Whether an option was set to something else than its default; the output of --print-config sets
+ * every one.
+ */
 function isChanged (config: Config, given: Map<OptionKey, Given>, key: OptionKey): boolean {
   return given.has(key) && String(config[key]) !== String(optionOf(key).default)
 }
 
-/** Whether a connection from this machine can come from one of these proxies. True for a list with another problem, which is told already. */
+/**
+ * Whether a connection from this machine can come from one of these proxies. True for a list with
+ * another problem, which is told already.
+ */
 function reachLoopback (proxies: readonly string[]): boolean {
-  if (proxies.some(proxy => proxyRangeProblem(proxy) !== undefined || isLoopbackAddress(proxy.split('/', 1)[0] as string))) return true
+  if (proxies.some(proxy => proxyRangeProblem(proxy) !== undefined ||
+    isLoopbackAddress(proxy.split('/', 1)[0] as string))) {
+    return true
+  }
   return ['127.0.0.1', '::1'].some(createAddressMatcher(proxies))
 }
 
 /** For the server alone: an application tells its users apart by a function of its own. */
 function checkUsers (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
-  if (config.jwtSecret !== undefined || config.jwksUrl !== undefined || !isChanged(config, given, 'maxSessionsPerUser')) return
-  problems.push('HOLDFAST_MAX_SESSIONS_PER_USER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL: everybody is the placeholder user, who has no limit.')
+  if (config.jwtSecret !== undefined || config.jwksUrl !== undefined ||
+      !isChanged(config, given, 'maxSessionsPerUser')) {
+    return
+  }
+  problems.push(
+    'HOLDFAST_MAX_SESSIONS_PER_USER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL: everybody is ' +
+      'the placeholder user, who has no limit.'
+  )
 }

@@ -1,5 +1,5 @@
-// `holdfast --healthcheck`: asks the server of this configuration whether it is alive, for supervisors
-// that know commands only, such as Docker.
+// `holdfast --healthcheck`: asks the server of this configuration whether it is alive, for
+// supervisors that know commands only, such as Docker.
 //
 // It asks for liveness. A supervisor restarts what is unhealthy, and a node that drains or is busy
 // must not be restarted for that: readiness is for load balancers.

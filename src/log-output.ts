@@ -1,9 +1,10 @@
-// Where log lines leave the process. A reader that stalls must not hold up sessions, so nothing here ever waits: a line
-// is written at once, which keeps it ahead of an exit; what the reader does not take is kept, up to a bound; what is
-// beyond that is lost, counted, and told once lines flow again.
+// Where log lines leave the process. A reader that stalls must not hold up sessions, so nothing
+// here ever waits: a line is written at once, which keeps it ahead of an exit; what the reader does
+// not take is kept, up to a bound; what is beyond that is lost, counted, and told once lines flow
+// again.
 //
-// Not sonic-boom, pino's own: with `sync: true` it waits for the reader, and with `sync: false` the write that waits
-// blocks a thread of libuv's pool, which process.exit() then waits for.
+// Not sonic-boom, pino's own: with `sync: true` it waits for the reader, and with `sync: false` the
+// write that waits blocks a thread of libuv's pool, which process.exit() then waits for.
 
 import { constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
@@ -14,8 +15,8 @@ export interface LogOutput {
   /** Lines that nobody will read: beyond the bound, or refused by the operating system. */
   readonly lostLines: number
   /**
-   * Waits for the reader, but not for long; for exits. What is fatal goes to the standard error if it must. pino calls
-   * it after fatal lines.
+   * Waits for the reader, but not for long; for exits. What is fatal goes to the standard error if
+   * it must. pino calls it after fatal lines.
    */
   flushSync(): void
   /** The level of the line that is being written; pino sets it. */
@@ -105,7 +106,8 @@ export function createLogOutput (options: LogOutputOptions): LogOutput {
         return
       }
       if (output.lastLevel === FATAL) unsentFatal += line
-      // The rest of a line that has begun is kept in any case: half a line would spoil the next one as well.
+      // The rest of a line that has begun is kept in any case: half a line would spoil the next one
+      // as well.
       if (taken > 0 || waitingBytes + bytes <= maxBufferedBytes) keep(Buffer.from(line).subarray(taken))
       else lostLines++
     },
@@ -134,9 +136,10 @@ function countLines (bytes: Buffer): number {
 }
 
 /**
- * A write to a descriptor that never waits for a reader. Files need nothing; pipes and terminals are opened once more,
- * so that whoever shares them keeps his own way of writing. What cannot be opened again, such as the socket that systemd
- * gives, is switched itself, and switched back by Node at exit.
+ * A write to a descriptor that never waits for a reader. Files need nothing; pipes and terminals
+ * are opened once more, so that whoever shares them keeps his own way of writing. What cannot be
+ * opened again, such as the socket that systemd gives, is switched itself, and switched back by
+ * Node at exit.
  */
 export function writerWithoutWaiting (fd: number): (text: string | Buffer) => number {
   const own = openWithoutWaiting(fd)
@@ -144,8 +147,9 @@ export function writerWithoutWaiting (fd: number): (text: string | Buffer) => nu
 }
 
 function openWithoutWaiting (fd: number): number {
-  // With numbers instead of BigInts, Node.js 20 takes links for files from here on, where a module is
-  // required: packages that a package manager has linked together do not find their dependencies.
+  // With numbers instead of BigInts, Node.js 20 takes links for files from here on, where a module
+  // is required: packages that a package manager has linked together do not find their
+  // dependencies.
   if (fstatSync(fd, { bigint: true }).isFile()) return fd
   try {
     return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)

@@ -11,7 +11,9 @@ loopback.addAddress('::1', 'ipv6')
 /** Whether a Host header names this machine: a loopback name or address, with or without a port. */
 export function isLoopbackHost (header: string): boolean {
   const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::\d{1,5})?$/.exec(header) ?? []
-  return bracketed === undefined ? isLoopbackName(plain ?? '') && !isIPv6(plain ?? '') : isIPv6(bracketed) && isLoopbackAddress(bracketed)
+  return bracketed === undefined
+    ? isLoopbackName(plain ?? '') && !isIPv6(plain ?? '')
+    : isIPv6(bracketed) && isLoopbackAddress(bracketed)
 }
 
 /** Whether a name, as an operator configures it, is of this machine alone. */

@@ -13,7 +13,10 @@ export interface OptionCheck {
   readonly required?: true
 }
 
-/** What every Fastify plugin may be given beside its own options; the last by fastify-cli's test helper. */
+/**
+ * What every Fastify plugin may be given beside its own options; the last by fastify-cli's test
+ * helper.
+ */
 const OPTIONS_OF_FASTIFY = new Set(['prefix', 'logLevel', 'logSerializers', 'skipOverride'])
 
 /** @throws CONFIG_INVALID  the message lists every problem, one a line */

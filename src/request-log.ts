@@ -1,5 +1,6 @@
-// What the server logs of HTTP requests: one line each, when it is answered, and none for probes and scrapes, which come
-// every few seconds for ever. Routes stand in it as they were declared, since paths hold ids and queries hold tokens.
+// What the server logs of HTTP requests: one line each, when it is answered, and none for probes
+// and scrapes, which come every few seconds for ever. Routes stand in it as they were declared,
+// since paths hold ids and queries hold tokens.
 
 import { LogController, type FastifyBaseLogger, type FastifyReply, type FastifyRequest } from 'fastify'
 import { addressOfPeer } from './io/names/address.js'

@@ -1,11 +1,14 @@
 #!/usr/bin/env node
-// The process: command line and environment → configuration → application → listening → drain on a signal → exit. The only file that reads
-// process.env, writes to the terminal, or ends the process.
+// The process: command line and environment → configuration → application → listening → drain on a
+// signal → exit. The only file that reads process.env, writes to the terminal, or ends the process.
 //
-// With HOLDFAST_WORKERS the process that was started serves nobody: it runs this program once more for each worker (workers.ts).
+// With HOLDFAST_WORKERS the process that was started serves nobody: it runs this program once more
+// for each worker (workers.ts).
 //
-// Exit codes: 0 after a drain or an answered flag, 1 for a health check that failed, a configuration that cannot be, a port that is taken, or an unexpected error. The first
-// SIGTERM or SIGINT drains; a second one ends the process at once. Other signals do what they do to every process of Node.
+// Exit codes: 0 after a drain or an answered flag, 1 for a health check that failed, a
+// configuration that cannot be, a port that is taken, or an unexpected error. The first SIGTERM or
+// SIGINT drains; a second one ends the process at once. Other signals do what they do to every
+// process of Node.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -21,19 +24,27 @@ import { createLogOutput, writerWithoutWaiting, type LogOutput } from './log-out
 import { systemClock } from './system-clock.js'
 import { createSupervisor, forkWorker, workerNumber } from './workers.js'
 
-/** What closing the application may take beyond the drain: the core's last events, and peers that do not answer a close. */
+/**
+ * What closing the application may take beyond the drain: the core's last events, and peers that do
+ * not answer a close.
+ */
 const CLOSE_MARGIN_MS = 5000
 /** What the first process waits beyond the time that its workers have. */
 const WORKERS_MARGIN_MS = 2000
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
 /**
- * What close-with-grace would take for a stop as well. SIGUSR2 is for heap snapshots, SIGHUP has to stay ignored under nohup, and after the others
- * a core dump says more than a drain.
+ * What close-with-grace would take for a stop as well. SIGUSR2 is for heap snapshots, SIGHUP has to
+ * stay ignored under nohup, and after the others a core dump says more than a drain.
  */
-const OTHER_EVENTS = ['beforeExit', 'SIGHUP', 'SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'] as const
+const OTHER_EVENTS = [
+  'beforeExit', 'SIGHUP', 'SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV', 'SIGUSR2'
+] as const
 
-/** Set for workers, and no option. Other supervisors of Node.js processes run programs under node:cluster too. */
+/**
+ * Set for workers, and no option. Other supervisors of Node.js processes run programs under
+ * node:cluster too.
+ */
 const SUPERVISOR_PID = 'SUPERVISOR_PID'
 const workerId = process.env[SUPERVISOR_PID] === String(process.ppid) ? workerNumber : undefined
 
@@ -167,7 +178,10 @@ function banner ({ address, family, port }: AddressInfo, { adminToken }: Config)
   ].join('\n') + '\n'
 }
 
-/** Drains before the application closes: a drain inside `preClose` would be cut off by Fastify's plugin timeout and leave sockets open. */
+/**
+ * Drains before the application closes: a drain inside `preClose` would be cut off by Fastify's
+ * plugin timeout and leave sockets open.
+ */
 function drainOnSignal (app: FastifyInstance, { drainSeconds }: Config): void {
   const drainMs = drainSeconds * 1000
   let first: NodeJS.Signals | undefined
@@ -210,7 +224,14 @@ interface Shutdown {
 function installShutdown ({ log, delayMs, skip = [], finish, abandon = () => {} }: Shutdown): { close (): void } {
   const { close } = closeWithGrace({
     delay: delayMs,
-    logger: { error: (reason: unknown) => { log.error({ err: reason instanceof Error ? reason : undefined }, reason instanceof Error ? 'shutdown failed' : String(reason)) } },
+    logger: {
+      error: (reason: unknown) => {
+        log.error(
+          { err: reason instanceof Error ? reason : undefined },
+          reason instanceof Error ? 'shutdown failed' : String(reason)
+        )
+      }
+    },
     onSecondSignal (signal) {
       log.warn({ signal }, 'second signal, exiting at once')
       abandon()
@@ -231,13 +252,20 @@ function installShutdown ({ log, delayMs, skip = [], finish, abandon = () => {} 
 function explain (error: unknown): string {
   if (error instanceof HoldfastError && error.code === 'CONFIG_INVALID') {
     const problems = error.message.split('\n')
-    return `The configuration is not valid:\n${problems.map(problem => `  - ${problem}`).join('\n')}\nSee --help, or docs/operations.md.`
+    return `The configuration is not valid:\n${problems.map(problem => `  - ${problem}`).join('\n')}\nSee --help, ` +
+      'or docs/operations.md.'
   }
   if (error instanceof HoldfastError && error.code === 'STORE_UNAVAILABLE') return error.message
   const { code, address, port } = error as { code?: string, address?: string, port?: number }
-  if (code === 'EADDRINUSE') return `Port ${port} on ${address} is taken by another program; choose another one with PORT or --port.`
-  if (code === 'EACCES') return `Port ${port} on ${address} may not be opened by this user; choose one above 1023 with PORT or --port.`
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `HOST ${address ?? ''} is not an address of this machine; choose another one with HOST or --host.`
+  if (code === 'EADDRINUSE') {
+    return `Port ${port} on ${address} is taken by another program; choose another one with PORT or --port.`
+  }
+  if (code === 'EACCES') {
+    return `Port ${port} on ${address} may not be opened by this user; choose one above 1023 with PORT or --port.`
+  }
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+    return `HOST ${address ?? ''} is not an address of this machine; choose another one with HOST or --host.`
+  }
   return error instanceof Error ? error.stack ?? error.message : String(error)
 }
 

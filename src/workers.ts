@@ -10,7 +10,10 @@
 import cluster from 'node:cluster'
 import type { Clock, Log, Millis } from './io/types.js'
 
-/** Number of this process among all that its primary has started; undefined where node:cluster did not start it. */
+/**
+ * Number of this process among all that its primary has started; undefined where node:cluster did
+ * not start it.
+ */
 export const workerNumber: number | undefined = cluster.worker?.id
 
 export interface ListeningAddress { address: string, port: number, addressType: number }
@@ -74,7 +77,9 @@ export function createSupervisor (options: SupervisorOptions): Supervisor {
     onGivenUp()
   }
 
-  /** `quickDeaths`: how many workers in this place have died at their start, one after the other. */
+  /**
+   * `quickDeaths`: how many workers in this place have died at their start, one after the other.
+   */
   function fill (quickDeaths: number): void {
     const worker = fork()
     running.add(worker)

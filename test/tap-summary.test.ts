@@ -73,7 +73,9 @@ not ok 2 - test/b.test.ts # time=1ms {
 }
 1..2
 `)
-  t.match(printed, /\n\nFAILED test\/a.test.ts > one\n\nFAILED test\/b.test.ts > two\n\n0 of 2 files passed; failures: 2\n$/)
+  t.match(
+    printed, /\n\nFAILED test\/a.test.ts > one\n\nFAILED test\/b.test.ts > two\n\n0 of 2 files passed; failures: 2\n$/
+  )
 })
 
 t.test('what is marked as to be done or skipped is no failure', async t => {

@@ -33,5 +33,7 @@ export interface Load {
 }
 
 /** Around 110 bytes as a pushed message, 150 to 170 as a command. */
-export const SMALL_PAYLOAD = JSON.stringify({ item: 'review-48213', verdict: 'approve', note: 'reads well, ship it', score: 87 })
+export const SMALL_PAYLOAD = JSON.stringify({
+  item: 'review-48213', verdict: 'approve', note: 'reads well, ship it', score: 87
+})
 export const KIB_PAYLOAD = JSON.stringify({ text: 'The reviewer wrote a longer remark. '.repeat(28).slice(0, 1011) })

@@ -1,17 +1,21 @@
-// One client of the load generator: a plain TCP socket that speaks WebSocket and one dialect. Opening checks what the server says;
-// afterwards frames are counted and told apart by a byte, so that the generator costs less than the server it loads.
+// One client of the load generator: a plain TCP socket that speaks WebSocket and one dialect.
+// Opening checks what the server says; afterwards frames are counted and told apart by a byte, so
+// that the generator costs less than the server it loads.
 
 import { connect, type Socket } from 'node:net'
 import { OTHER, PING, PUSH, REPLY, type Dialect, type Greeting } from './dialects.js'
 import {
-  OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, closeFrame, countDigits, createFrameReader, frame, masked, writeHeader, writeMaskedInteger
+  OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, closeFrame, countDigits, createFrameReader, frame, masked,
+  writeHeader, writeMaskedInteger
 } from './frames.js'
 
 export interface Conversation extends Greeting {
   readonly dialect: Dialect
   /** Outputs received so far; the seq of the latest where the server numbers them. */
   seq: number
-  /** Called with the number of replies and of pushes that one read brought; replaced by each load. */
+  /**
+   * Called with the number of replies and of pushes that one read brought; replaced by each load.
+   */
   onReplies: (replies: number) => void
   onPushes: (pushes: number) => void
   /** Sends the next `count` commands in one write. */
@@ -21,7 +25,9 @@ export interface Conversation extends Greeting {
   nextReply(): Promise<string>
   /** Closes by the protocol, with 1000; resolves when the socket is gone. */
   close(): Promise<void>
-  /** Drops the socket without a close frame, as a failing network does; resolves when it is gone. */
+  /**
+   * Drops the socket without a close frame, as a failing network does; resolves when it is gone.
+   */
   drop(): Promise<void>
 }
 
@@ -148,7 +154,9 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
           head = Buffer.concat([head, bytes.subarray(0, length)])
           const end = head.indexOf(HEAD_END)
           if (end < 0) return
-          if (!head.toString('latin1', 0, 12).endsWith(' 101')) throw new Error(`the upgrade was refused: ${head.toString()}`)
+          if (!head.toString('latin1', 0, 12).endsWith(' 101')) {
+            throw new Error(`the upgrade was refused: ${head.toString()}`)
+          }
           bytes = head.subarray(end + HEAD_END.length)
           length = bytes.length
           head = undefined
@@ -181,8 +189,11 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
     function onControlFrame (opcode: number, bytes: Buffer, start: number, end: number): void {
       if (opcode === OPCODE_PING) socket.write(frame(OPCODE_PONG, masked(bytes.toString('latin1', start, end))))
       if (opcode !== OPCODE_CLOSE) return
-      if (!isClosing) fail(new Error(`the server closed the conversation with ${end - start < 2 ? 1005 : bytes.readUInt16BE(start)}`))
-      else socket.end()
+      if (!isClosing) {
+        fail(new Error(`the server closed the conversation with ${end - start < 2 ? 1005 : bytes.readUInt16BE(start)}`))
+      } else {
+        socket.end()
+      }
     }
 
     function onGreeting (text: string): void {

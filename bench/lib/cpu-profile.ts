@@ -1,4 +1,5 @@
-// Takes a V8 CPU profile of a server under load and sums the time that each function spent itself, without those it called.
+// Takes a V8 CPU profile of a server under load and sums the time that each function spent itself,
+// without those it called.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -58,8 +59,13 @@ function selfTimes (file: string, count: number): SelfTime[] {
 const TURNS = 4
 const LINES = 25
 
-/** Profiles some turns and tells the hottest functions; does nothing unless a folder for profiles was asked for. */
-export async function profileTurns (load: string, server: Server, turn: Turn, { profileDir, say }: Context): Promise<void> {
+/**
+ * Profiles some turns and tells the hottest functions; does nothing unless a folder for profiles
+ * was asked for.
+ */
+export async function profileTurns (
+  load: string, server: Server, turn: Turn, { profileDir, say }: Context
+): Promise<void> {
   if (profileDir === undefined) return
   const file = join(profileDir, `${load}-${server.kind.name}.cpuprofile`)
   await server.startProfile()

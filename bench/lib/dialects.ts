@@ -1,5 +1,6 @@
-// How each server is spoken to: its address, what happens until a conversation is open, the text of a command, and how the frames it
-// sends are told apart by a byte or two. The JSON servers (bare ws, fastify) get the very frames that Holdfast's full profile gets.
+// How each server is spoken to: its address, what happens until a conversation is open, the text of
+// a command, and how the frames it sends are told apart by a byte or two. The JSON servers (bare
+// ws, fastify) get the very frames that Holdfast's full profile gets.
 
 /** What a frame of the server is to the load generator. */
 export const OTHER = 0
@@ -7,7 +8,10 @@ export const REPLY = 1
 export const PUSH = 2
 export const PING = 3
 
-/** What the server told while the conversation was opened; empty strings where it tells no such thing. */
+/**
+ * What the server told while the conversation was opened; empty strings where it tells no such
+ * thing.
+ */
 export interface Greeting {
   sessionId: string
   resumeToken: string
@@ -25,14 +29,20 @@ export interface Dialect {
    * @returns true once it is open, false to wait for more, or a text that is to be sent back
    */
   greet(text: string, greeting: Greeting): boolean | string
-  /** The text of a command, cut at its numbers: id between the first two parts and, with `acks`, ack between the last two. */
+  /**
+   * The text of a command, cut at its numbers: id between the first two parts and, with `acks`, ack
+   * between the last two.
+   */
   command(greeting: Greeting, payload: string): readonly string[]
   kindOf(bytes: Buffer, start: number, end: number): number
   /** The payload of a reply as JSON text, for the check before the load. */
   payloadOf(text: string): string
   /** Answer to the server's `PING` text frame. */
   pong(seq: number): string
-  /** An acknowledgement alone, or the answer to a push that asks for one; undefined where there is none. */
+  /**
+   * An acknowledgement alone, or the answer to a push that asks for one; undefined where there is
+   * none.
+   */
   acknowledge(seq: number, pushed: string): string | undefined
 }
 
@@ -81,7 +91,10 @@ function ackFrame (seq: number): string {
   return `{"type":"ack","seq":${seq}}`
 }
 
-/** `holdfast.v1`: numbered commands, each carrying the ack of the outputs before it. Bare ws and fastify take the same frames. */
+/**
+ * `holdfast.v1`: numbered commands, each carrying the ack of the outputs before it. Bare ws and
+ * fastify take the same frames.
+ */
 export const full: Dialect = {
   path: '/ws',
   subprotocol: 'holdfast.v1',
@@ -99,11 +112,15 @@ export const basic: Dialect = {
   ...full,
   subprotocol: undefined,
   acks: false,
-  command: ({ sessionId }, payload) => [`{"sessionId":"${sessionId}","command":"echo","id":"`, `","payload":${payload}}`],
+  command: ({ sessionId }, payload) => [
+    `{"sessionId":"${sessionId}","command":"echo","id":"`, `","payload":${payload}}`
+  ],
   acknowledge: () => undefined
 }
 
-/** `holdfast.v1` without a single ack: the outbox of the session fills and then drops its oldest. */
+/**
+ * `holdfast.v1` without a single ack: the outbox of the session fills and then drops its oldest.
+ */
 export const mute: Dialect = {
   ...full,
   acks: false,
@@ -121,7 +138,10 @@ function skipDigits (text: string, from: number): number {
   return from
 }
 
-/** Engine.IO 4 and Socket.IO 5 packets over a WebSocket from the start: `42<id>["echo",…]` is answered `43<id>[…]`. */
+/**
+ * Engine.IO 4 and Socket.IO 5 packets over a WebSocket from the start: `42<id>["echo",…]` is
+ * answered `43<id>[…]`.
+ */
 export const socketIo: Dialect = {
   path: '/socket.io/?EIO=4&transport=websocket',
   subprotocol: undefined,

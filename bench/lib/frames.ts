@@ -1,6 +1,7 @@
-// WebSocket framing for the load generator: client frames are written masked into a buffer, server frames are found in the bytes of one read.
-// Only what a benchmark needs: no fragments, no extensions. The four bytes of the mask are equal, so that text can be masked once and
-// copied to any offset; the server unmasks it like any other mask.
+// WebSocket framing for the load generator: client frames are written masked into a buffer, server
+// frames are found in the bytes of one read. Only what a benchmark needs: no fragments, no
+// extensions. The four bytes of the mask are equal, so that text can be masked once and copied to
+// any offset; the server unmasks it like any other mask.
 
 const MASK = 0x5a
 const MASK_KEY = Buffer.alloc(4, MASK)

@@ -16,7 +16,11 @@ export function table (rows: readonly Row[], corner = 'server'): string {
     ...rows.map(row => [row.server, ...columns.map(column => cell(row.figures[column]))])
   ]
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map(line => line[column]!.length)))
-  const lines = cells.map(line => `| ${line.map((text, column) => column === 0 ? text.padEnd(widths[column]!) : text.padStart(widths[column]!)).join(' | ')} |`)
+  const lines = cells.map(
+    line =>
+      `| ${line.map((text, column) => column === 0 ? text.padEnd(widths[column]!) : text.padStart(widths[column]!))
+        .join(' | ')} |`
+  )
   lines.splice(1, 0, `| ${widths.map(width => '-'.repeat(width)).join(' | ')} |`)
   return lines.join('\n')
 }

@@ -1,4 +1,5 @@
-// The servers that are compared, each in a process of its own: how it is started, spoken to, asked for its CPU time and told to broadcast.
+// The servers that are compared, each in a process of its own: how it is started, spoken to, asked
+// for its CPU time and told to broadcast.
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -46,7 +47,9 @@ function script (path: string): string {
 
 const HOLDFAST = script('../../src/server.js')
 
-/** Limits that a load generator on one address would run into; everything else stays at its default. */
+/**
+ * Limits that a load generator on one address would run into; everything else stays at its default.
+ */
 const UNLIMITED = {
   LOG_LEVEL: 'warn',
   HOLDFAST_COMMANDS_PER_SECOND: '1000000',
@@ -88,7 +91,14 @@ function peer (name: string, file: string, dialect: Dialect, more: Partial<Serve
 }
 
 function holdfast (name: string, dialect: Dialect, env: Record<string, string> = {}): ServerKind {
-  return { name, script: HOLDFAST, dialect, canResume: dialect.subprotocol !== undefined, env: { ...UNLIMITED, ...env }, broadcast: broadcastOverRest }
+  return {
+    name,
+    script: HOLDFAST,
+    dialect,
+    canResume: dialect.subprotocol !== undefined,
+    env: { ...UNLIMITED, ...env },
+    broadcast: broadcastOverRest
+  }
 }
 
 export const KINDS: readonly ServerKind[] = [
@@ -146,7 +156,15 @@ export async function startServer (kind: ServerKind, env: Readonly<Record<string
   const store = directory === undefined ? {} : { HOLDFAST_DATA_DIR: directory }
   const child = fork(kind.script, [], {
     execArgv: ['--expose-gc', '--import', new URL('../probe.js', import.meta.url).href],
-    env: { PATH: process.env.PATH, NODE_ENV: 'production', HOST: '127.0.0.1', PORT: String(port), ...kind.env, ...store, ...env },
+    env: {
+      PATH: process.env.PATH,
+      NODE_ENV: 'production',
+      HOST: '127.0.0.1',
+      PORT: String(port),
+      ...kind.env,
+      ...store,
+      ...env
+    },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc']
   })
   pin(child.pid!, SERVER_CPU)

@@ -37,7 +37,9 @@ const BUCKETS_PER_E = 100
 const LOWEST_MS = 0.001
 const BUCKETS = 2100
 
-/** Logarithmic buckets of 1 % from 1 µs to 20 minutes: constant memory, some nanoseconds per value. */
+/**
+ * Logarithmic buckets of 1 % from 1 µs to 20 minutes: constant memory, some nanoseconds per value.
+ */
 export function createHistogram (): Histogram {
   const buckets = new Uint32Array(BUCKETS)
   let count = 0

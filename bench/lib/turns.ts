@@ -1,5 +1,6 @@
-// Paired turns: machines drift by tens of percent from minute to minute, so each short turn of a server follows one of the yardstick, and
-// what counts is the ratio within the pair. Reported are the median and the quartiles of the ratios.
+// Paired turns: machines drift by tens of percent from minute to minute, so each short turn of a
+// server follows one of the yardstick, and what counts is the ratio within the pair. Reported are
+// the median and the quartiles of the ratios.
 
 import type { Work } from '../load.js'
 import type { Server } from './servers.js'
@@ -7,7 +8,10 @@ import { median, quantile, spread } from './stats.js'
 
 export interface Measured {
   cpuUs: number
-  /** Shares of one core that the server and the generator used; a generator near 1 is the bottleneck itself. */
+  /**
+   * Shares of one core that the server and the generator used; a generator near 1 is the bottleneck
+   * itself.
+   */
   serverLoad: number
   generatorLoad: number
   perSecond: number
@@ -24,7 +28,10 @@ export interface Row {
   figures: Figures
 }
 
-/** Runs work against a server and charges each count with the CPU time that the server's process spent meanwhile. */
+/**
+ * Runs work against a server and charges each count with the CPU time that the server's process
+ * spent meanwhile.
+ */
 export async function measure (server: Server, work: () => Promise<Work>): Promise<Measured> {
   const before = await server.cpuUs()
   const generatorBefore = process.cpuUsage()
@@ -63,8 +70,8 @@ export async function pairedTurns (turns: number, yardstick: Turn, candidate: Tu
 }
 
 /**
- * `ratio` is the median of the ratios within pairs, `ratio q1` and `q3` their quartiles; `ratio lq` is the ratio of the lower quartiles of both,
- * which a disturbed turn moves least.
+ * `ratio` is the median of the ratios within pairs, `ratio q1` and `q3` their quartiles; `ratio lq`
+ * is the ratio of the lower quartiles of both, which a disturbed turn moves least.
  */
 export function summarise (measured: readonly Measured[], against: readonly Measured[]): Figures {
   const ratio = spread(measured.map(({ cpuUs }, i) => cpuUs / against[i]!.cpuUs))

@@ -8,4 +8,6 @@ import { interferenceLoads } from './interference.js'
 import { pushLoad } from './push.js'
 import { resumeLoads } from './resume.js'
 
-export const LOADS: readonly Load[] = [...echoLoads, pushLoad, connectLoad, ...idleLoads, ...resumeLoads, ...interferenceLoads]
+export const LOADS: readonly Load[] = [
+  ...echoLoads, pushLoad, connectLoad, ...idleLoads, ...resumeLoads, ...interferenceLoads
+]

@@ -1,5 +1,5 @@
-// What does a connection cost? From the TCP handshake to the first frame of the conversation, and its end by the protocol, on a server that has
-// served thousands before.
+// What does a connection cost? From the TCP handshake to the first frame of the conversation, and
+// its end by the protocol, on a server that has served thousands before.
 
 import type { Context, Load } from '../lib/context.js'
 import type { Conversation } from '../lib/conversation.js'
@@ -12,7 +12,10 @@ import { closeCrowd, openCrowd, untimed } from '../load.js'
 const CONNECTIONS = 5000
 const QUICK_CONNECTIONS = 300
 
-/** Connects and closes a crowd; the turn's figures are those of connecting, disconnects go to a list of their own. */
+/**
+ * Connects and closes a crowd; the turn's figures are those of connecting, disconnects go to a list
+ * of their own.
+ */
 function createTurn (server: Server, connections: number, disconnects: Measured[]): Turn {
   return async () => {
     let crowd: Conversation[] = []
@@ -28,7 +31,9 @@ function createTurn (server: Server, connections: number, disconnects: Measured[
   }
 }
 
-function figuresOf (connects: readonly Measured[], against: readonly Measured[], disconnects: readonly Measured[]): Row['figures'] {
+function figuresOf (
+  connects: readonly Measured[], against: readonly Measured[], disconnects: readonly Measured[]
+): Row['figures'] {
   const { 'p50 ms': _p50, 'p99 ms': _p99, ...figures } = summarise(connects, against)
   return { ...figures, 'disconnect us': median(disconnects.map(({ cpuUs }) => cpuUs)) }
 }
@@ -60,6 +65,10 @@ export const connectLoad: Load = {
   run,
   async prepare (kind, isQuick) {
     const server = await startServer(kind)
-    return { server, turn: createTurn(server, isQuick ? QUICK_CONNECTIONS : CONNECTIONS, []), finish: () => server.stop() }
+    return {
+      server,
+      turn: createTurn(server, isQuick ? QUICK_CONNECTIONS : CONNECTIONS, []),
+      finish: () => server.stop()
+    }
   }
 }

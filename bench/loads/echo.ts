@@ -1,5 +1,5 @@
-// What does a round trip cost? A fixed number of conversations, each with a fixed number of commands
-// outstanding, or all together at a steady pace.
+// What does a round trip cost? A fixed number of conversations, each with a fixed number of
+// commands outstanding, or all together at a steady pace.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { KIB_PAYLOAD, SMALL_PAYLOAD, type Context, type Load, type Ready } from '../lib/context.js'
@@ -35,7 +35,9 @@ const TURN_MS = 700
 const QUICK_TURN_MS = 200
 const WARM_UP_MS = 1500
 
-async function prepare (kind: ServerKind, { connections, loop, payload }: EchoOptions, isQuick: boolean): Promise<Ready> {
+async function prepare (
+  kind: ServerKind, { connections, loop, payload }: EchoOptions, isQuick: boolean
+): Promise<Ready> {
   const server = await startServer(kind)
   const crowd = await openCrowd(server, connections, { payload })
   await checkCrowd(crowd, payload)
@@ -72,16 +74,29 @@ function echo (name: string, question: string, options: EchoOptions): Load {
   return {
     name,
     question,
-    servers: ['fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute', 'holdfast-embedded', 'holdfast-embedded-disk'],
+    servers: [
+      'fastify', 'socketio', 'socketio-recovery', 'holdfast', 'holdfast-basic', 'holdfast-mute', 'holdfast-embedded',
+      'holdfast-embedded-disk'
+    ],
     run: context => runEcho(name, options, context),
     prepare: (kind, isQuick) => prepare(kind, options, isQuick)
   }
 }
 
 export const echoLoads: readonly Load[] = [
-  echo('echo50', '50 connections, 1 command outstanding', { connections: 50, loop: outstanding(1), payload: SMALL_PAYLOAD }),
-  echo('echo500', '500 connections, 1 command outstanding', { connections: 500, loop: outstanding(1), payload: SMALL_PAYLOAD }),
-  echo('pipe50x16', '50 connections, 16 commands outstanding', { connections: 50, loop: outstanding(16), payload: SMALL_PAYLOAD }),
-  echo('kb50', '50 connections, 1 command outstanding, 1 KiB of payload', { connections: 50, loop: outstanding(1), payload: KIB_PAYLOAD }),
-  echo('paced50', '50 connections, 2,000 commands/s in all', { connections: 50, loop: paced(2000), payload: SMALL_PAYLOAD })
+  echo('echo50', '50 connections, 1 command outstanding', {
+    connections: 50, loop: outstanding(1), payload: SMALL_PAYLOAD
+  }),
+  echo('echo500', '500 connections, 1 command outstanding', {
+    connections: 500, loop: outstanding(1), payload: SMALL_PAYLOAD
+  }),
+  echo('pipe50x16', '50 connections, 16 commands outstanding', {
+    connections: 50, loop: outstanding(16), payload: SMALL_PAYLOAD
+  }),
+  echo('kb50', '50 connections, 1 command outstanding, 1 KiB of payload', {
+    connections: 50, loop: outstanding(1), payload: KIB_PAYLOAD
+  }),
+  echo('paced50', '50 connections, 2,000 commands/s in all', {
+    connections: 50, loop: paced(2000), payload: SMALL_PAYLOAD
+  })
 ]

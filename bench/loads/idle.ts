@@ -1,4 +1,5 @@
-// What does a conversation cost that says nothing? Memory after garbage collection, and the CPU time of heartbeats.
+// What does a conversation cost that says nothing? Memory after garbage collection, and the CPU
+// time of heartbeats.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Context, Load } from '../lib/context.js'
@@ -31,7 +32,10 @@ function perConnection (of: Sample, empty: Sample, member: 'heapKib' | 'rssKib')
   return (of[member] - empty[member]) / (of.connections - empty.connections)
 }
 
-/** Per connection above the empty server, and as a slope between the first and the last step, which is free of what a process grows by warming up. */
+/**
+ * Per connection above the empty server, and as a slope between the first and the last step, which
+ * is free of what a process grows by warming up.
+ */
 function figuresOf (samples: readonly Sample[]): Figures {
   const [empty, first] = samples
   const last = samples.at(-1)
@@ -39,7 +43,9 @@ function figuresOf (samples: readonly Sample[]): Figures {
   const figures: Figures = { 'empty rss MiB': empty.rssKib / KIB }
   for (const each of samples.slice(1)) figures[`rss KiB at ${each.connections}`] = perConnection(each, empty, 'rssKib')
   figures['rss slope'] = perConnection(last, first, 'rssKib')
-  for (const each of samples.slice(1)) figures[`heap KiB at ${each.connections}`] = perConnection(each, empty, 'heapKib')
+  for (const each of samples.slice(1)) {
+    figures[`heap KiB at ${each.connections}`] = perConnection(each, empty, 'heapKib')
+  }
   figures['heap slope'] = perConnection(last, first, 'heapKib')
   return figures
 }
@@ -74,7 +80,9 @@ const HEARTBEATS_WATCHED = 3
 
 async function heartbeatsOf (kind: ServerKind, isQuick: boolean): Promise<Row> {
   const seconds = String(HEARTBEAT_SECONDS)
-  const server = await startServer(kind, kind.name.startsWith('holdfast') ? { HOLDFAST_HEARTBEAT_SECONDS: seconds } : { HEARTBEAT_SECONDS: seconds })
+  const server = await startServer(
+    kind, kind.name.startsWith('holdfast') ? { HOLDFAST_HEARTBEAT_SECONDS: seconds } : { HEARTBEAT_SECONDS: seconds }
+  )
   const connections = isQuick ? QUICK_STEPS.at(-1)! : STEPS.at(-1)!
   const crowd = await openCrowd(server, connections)
   await delay(HEARTBEAT_SECONDS * 1000)

@@ -1,6 +1,7 @@
-// Do others notice? 20 conversations send commands at a steady pace while the server broadcasts to 10,000 sessions, or while 10,000 clients
-// come back at once. A process of its own paces them and times them; it shares a core with the generator of the crowd, so the figures
-// contain some waiting for that core, the same for every server.
+// Do others notice? 20 conversations send commands at a steady pace while the server broadcasts to
+// 10,000 sessions, or while 10,000 clients come back at once. A process of its own paces them and
+// times them; it shares a core with the generator of the crowd, so the figures contain some waiting
+// for that core, the same for every server.
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -30,7 +31,9 @@ interface Pacer {
 }
 
 async function startPacer (server: Server): Promise<Pacer> {
-  const order: PacerOrder = { kind: server.kind.name, port: server.port, connections: PACED_CONNECTIONS, perSecond: PACED_PER_SECOND }
+  const order: PacerOrder = {
+    kind: server.kind.name, port: server.port, connections: PACED_CONNECTIONS, perSecond: PACED_PER_SECOND
+  }
   const child: ChildProcess = fork(fileURLToPath(new URL('../pacer.js', import.meta.url)), [JSON.stringify(order)])
   await once(child, 'message')
   return {
@@ -67,7 +70,10 @@ async function disturb (kind: ServerKind, isQuick: boolean, disturbance: Disturb
   await pacer.end()
   await dropCrowd(crowd)
   await server.stop()
-  return { server: kind.name, figures: { ...latencies('quiet', quiet), ...latencies('disturbed', disturbed), ...figures } }
+  return {
+    server: kind.name,
+    figures: { ...latencies('quiet', quiet), ...latencies('disturbed', disturbed), ...figures }
+  }
 }
 
 async function broadcasts (server: Server, crowd: Conversation[]): Promise<Figures> {
@@ -95,13 +101,24 @@ function interference (name: string, question: string, disturbance: Disturbance)
     servers: ['fastify', 'socketio', 'holdfast'],
     async run (context: Context) {
       const rows: Row[] = []
-      for (const kind of [context.yardstick, ...context.candidates]) rows.push(await disturb(kind, context.isQuick, disturbance))
+      for (const kind of [context.yardstick, ...context.candidates]) {
+        rows.push(await disturb(kind, context.isQuick, disturbance))
+      }
       return rows
     }
   }
 }
 
 export const interferenceLoads: readonly Load[] = [
-  interference('broadcast', `${PACED_PER_SECOND} commands/s of others while ${BROADCASTS} broadcasts go to 10,000 sessions`, broadcasts),
-  interference('storm', `${PACED_PER_SECOND} commands/s of others while 10,000 clients are dropped and come back, ${STORM_CONCURRENCY} at once`, storm)
+  interference(
+    'broadcast',
+    `${PACED_PER_SECOND} commands/s of others while ${BROADCASTS} broadcasts go to 10,000 sessions`,
+    broadcasts
+  ),
+  interference(
+    'storm',
+    `${PACED_PER_SECOND} commands/s of others while 10,000 clients are dropped and come back, ${STORM_CONCURRENCY} ` +
+      'at once',
+    storm
+  )
 ]

@@ -1,5 +1,5 @@
-// What does a delivery cost when one message goes to 5,000 sessions? Counted until the last client has it and, where there are
-// acknowledgements, until the server has dealt with them.
+// What does a delivery cost when one message goes to 5,000 sessions? Counted until the last client
+// has it and, where there are acknowledgements, until the server has dealt with them.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { SMALL_PAYLOAD, type Context, type Load, type Ready } from '../lib/context.js'
@@ -11,7 +11,10 @@ import { broadcastTo, dropCrowd, openCrowd } from '../load.js'
 const SESSIONS = 5000
 const QUICK_SESSIONS = 500
 const BROADCASTS = 10
-/** Acknowledgements leave after the delivery they answer; the server is given this long to read them. */
+/**
+ * Acknowledgements leave after the delivery they answer; the server is given this long to read
+ * them.
+ */
 const SETTLE_MS = 30
 
 async function prepare (kind: ServerKind, ackEvery: number, isQuick: boolean): Promise<Ready> {
@@ -31,7 +34,10 @@ async function prepare (kind: ServerKind, ackEvery: number, isQuick: boolean): P
   }
 }
 
-/** How often the clients of a server acknowledge: Socket.IO's whenever asked, Holdfast's by the choice of the client. */
+/**
+ * How often the clients of a server acknowledge: Socket.IO's whenever asked, Holdfast's by the
+ * choice of the client.
+ */
 function ackChoices ({ name, dialect }: ServerKind): readonly number[] {
   if (name === 'socketio-acks') return [1]
   return name.startsWith('holdfast') && dialect.acks ? [1, 10] : [0]
@@ -46,7 +52,10 @@ async function run (context: Context): Promise<Row[]> {
       const candidate = await prepare(kind, ackEvery, context.isQuick)
       const pairs = await pairedTurns(context.turns, yardstick.turn, candidate.turn)
       baseline.push(...pairs.yardstick)
-      rows.push({ server: `${kind.name}${ackEvery > 0 ? `, ack of every ${ackEvery}` : ''}`, figures: summarise(pairs.candidate, pairs.yardstick) })
+      rows.push({
+        server: `${kind.name}${ackEvery > 0 ? `, ack of every ${ackEvery}` : ''}`,
+        figures: summarise(pairs.candidate, pairs.yardstick)
+      })
       await profileTurns(pushLoad.name, candidate.server, candidate.turn, context)
       await candidate.finish()
     }

@@ -1,4 +1,5 @@
-// What does a resume cost, with nothing and with 100 outputs to replay? The yardstick is a fresh connection to the bare server.
+// What does a resume cost, with nothing and with 100 outputs to replay? The yardstick is a fresh
+// connection to the bare server.
 
 import { SMALL_PAYLOAD, type Context, type Load } from '../lib/context.js'
 import { openConversation, type Conversation } from '../lib/conversation.js'
@@ -12,8 +13,13 @@ const SESSIONS = 2000
 const QUICK_SESSIONS = 100
 const CONCURRENCY = 64
 
-/** Replaces each conversation of a dropped crowd by its resumption from `seq`; the latency is from the TCP handshake to the frame `live`. */
-export async function resumeCrowd (server: Server, crowd: Conversation[], seqOf: (dropped: Conversation) => number, concurrency = CONCURRENCY): Promise<Measured> {
+/**
+ * Replaces each conversation of a dropped crowd by its resumption from `seq`; the latency is from
+ * the TCP handshake to the frame `live`.
+ */
+export async function resumeCrowd (
+  server: Server, crowd: Conversation[], seqOf: (dropped: Conversation) => number, concurrency = CONCURRENCY
+): Promise<Measured> {
   return await measure(server, async () => {
     const latency = createHistogram()
     await forAll(crowd.length, concurrency, async index => {
@@ -58,7 +64,9 @@ async function runResume (outputs: number, context: Context): Promise<Row[]> {
     }
     const pairs = await pairedTurns(context.turns, connectTurn(yardstick, sessions), turn)
     const replayed = crowd.reduce((sum, { seq }) => sum + seq, 0)
-    if (replayed !== sessions * outputs) throw new Error(`${replayed} outputs were replayed instead of ${sessions * outputs}`)
+    if (replayed !== sessions * outputs) {
+      throw new Error(`${replayed} outputs were replayed instead of ${sessions * outputs}`)
+    }
     await profileTurns(`resume${outputs}`, server, turn, context)
     rows.push({ server: 'ws, connect', figures: summarise(pairs.yardstick, pairs.yardstick) })
     rows.push({ server: `${kind.name}, resume`, figures: summarise(pairs.candidate, pairs.yardstick) })

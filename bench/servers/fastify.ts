@@ -1,11 +1,14 @@
-// What the frameworks below Holdfast cost by themselves: Fastify and @fastify/websocket, otherwise the same server as ws.ts.
+// What the frameworks below Holdfast cost by themselves: Fastify and @fastify/websocket, otherwise
+// the same server as ws.ts.
 
 import { randomUUID } from 'node:crypto'
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'
 
 const app = Fastify()
-await app.register(websocket, { options: { handleProtocols: (protocols: Set<string>) => protocols.values().next().value ?? false } })
+await app.register(
+  websocket, { options: { handleProtocols: (protocols: Set<string>) => protocols.values().next().value ?? false } }
+)
 
 app.get('/ws', { websocket: true }, socket => {
   socket.on('message', data => {

@@ -1,4 +1,5 @@
-// Socket.IO over WebSocket only, acknowledged events. RECOVERY=1: connection state recovery. HEARTBEAT_SECONDS: its ping interval.
+// Socket.IO over WebSocket only, acknowledged events. RECOVERY=1: connection state recovery.
+// HEARTBEAT_SECONDS: its ping interval.
 
 import { Server } from 'socket.io'
 

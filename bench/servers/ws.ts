@@ -1,5 +1,5 @@
-// The yardstick: ws and JSON, nothing else. Parses each frame and answers it; a broadcast is stringified once.
-// HEARTBEAT_SECONDS: one timer pings all sockets, as the README of ws recommends.
+// The yardstick: ws and JSON, nothing else. Parses each frame and answers it; a broadcast is
+// stringified once. HEARTBEAT_SECONDS: one timer pings all sockets, as the README of ws recommends.
 
 import { randomUUID } from 'node:crypto'
 import { WebSocket, WebSocketServer } from 'ws'

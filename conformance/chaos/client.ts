@@ -1,6 +1,8 @@
-// One strict resuming client of the chaos run. It connects through its lane, sends its numbered commands a few at a time, acknowledges what it
-// handled, and after every break resumes with the newest token it has read and sends again what the server says it has not accepted.
-// It records what it sends and sees and judges nothing; checker.ts does. It gives up only when the whole run does.
+// One strict resuming client of the chaos run. It connects through its lane, sends its numbered
+// commands a few at a time, acknowledges what it handled, and after every break resumes with the
+// newest token it has read and sends again what the server says it has not accepted. It records
+// what it sends and sees and judges nothing; checker.ts does. It gives up only when the whole run
+// does.
 
 import type { ClientEvent } from '../checker.js'
 import type { ServerFrame, Span } from '../peer.js'
@@ -10,7 +12,10 @@ import { LATE_MS, type ClientPlan, type CoreFault } from './plan.js'
 
 /** Commands sent and not answered at a time. */
 const WINDOW = 4
-/** A connection on which nothing comes for this time is left, as a user would reload; a ping is due long before (P-43). */
+/**
+ * A connection on which nothing comes for this time is left, as a user would reload; a ping is due
+ * long before (P-43).
+ */
 /** Between two tries of a server that does not listen. */
 const RECONNECT_MS = 50
 const STUCK_MS = 40_000
@@ -78,7 +83,9 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
   async function connectOnce (broken: number): Promise<void> {
     const offered = lastSeq
     const protocols = ['holdfast.v1', ...(sessionId === undefined ? [] : [`resume.${sessionId}.${token}.${offered}`])]
-    const result = await upgrade(lane.url, { protocols, headers: parts.headers, timeoutMs: parts.timeoutMs }).catch(() => undefined)
+    const result = await upgrade(lane.url, { protocols, headers: parts.headers, timeoutMs: parts.timeoutMs }).catch(
+      () => undefined
+    )
     if (result?.link === undefined) {
       if (result === undefined) {
         // Nobody listens: it was killed, and comes back.
@@ -136,7 +143,9 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     }
     function sendCommand (id: number): void {
       const { delayMs, messages, fault } = plan.commands[id - 1]!
-      const marks = Array.from({ length: messages }, (_, n) => ({ event: 'along', payload: markOf(plan.client, id, n) }))
+      const marks = Array.from({ length: messages }, (_, n) => ({
+        event: 'along', payload: markOf(plan.client, id, n)
+      }))
       const payload = { tag: 'chaos', n: id, delayMs, ...ORDERS[fault], ...(messages === 0 ? {} : { messages: marks }) }
       events.push({ kind: 'sent', id, at: performance.now() })
       send({ command: parts.hasCore ? 'kit' : 'echo', id, payload })
@@ -181,7 +190,8 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
           lastSeq = Math.max(lastSeq, gap.to)
         }
         nextToSend = lastCommand + 1
-        // An answer may have been in a gap, of this resume or an earlier one: asking again tells, and executes nothing.
+        // An answer may have been in a gap, of this resume or an earlier one: asking again tells,
+        // and executes nothing.
         if (hadGap) for (let id = 1; id <= lastCommand; id++) if (!answered.has(id)) sendCommand(id)
       }
       token = String(facts['resumeToken'])
@@ -208,7 +218,8 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
       send({ type: 'end', ack: lastSeq })
     }
     function onRefusal (frame: ServerFrame): void {
-      waitUntil = performance.now() + (frame.retryAfterMs ?? (frame.code === 'RESULT_EXPIRED' || frame.code === 'COMMAND_GAP' ? 0 : 50))
+      waitUntil = performance.now() + (frame.retryAfterMs ??
+        (frame.code === 'RESULT_EXPIRED' || frame.code === 'COMMAND_GAP' ? 0 : 50))
       if (frame.id === 'final') {
         finalSent = false
         return
@@ -245,11 +256,14 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
   return {
     events,
     run,
-    state: () => `connection ${connections}, ${lane.broken} of ${plan.faults.length} broken, ${answered.size} of ${total} answered, ${link === undefined ? 'away' : 'open'}`,
+    state: () =>
+      `connection ${connections}, ${lane.broken} of ${plan.faults.length} broken, ${answered.size} of ${total} ` +
+        `answered, ${link === undefined ? 'away' : 'open'}`,
     get finalSeq () { return finalSeq },
     get sessionId () { return sessionId },
     get stuck () { return stuck },
-    unknownOutcomes: () => events.filter((event) => event.kind === 'output' && event.mark.endsWith(' OUTCOME_UNKNOWN')).length,
+    unknownOutcomes: () => events.filter((event) => event.kind === 'output' &&
+      event.mark.endsWith(' OUTCOME_UNKNOWN')).length,
     get refusedHandshakes () { return refusedHandshakes },
     stop () {
       stopped = true
@@ -259,14 +273,21 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
 }
 
 const ORDERS: Readonly<Record<CoreFault, object>> = {
-  none: {}, lost: { drop: true }, cut: { cut: true }, fails: { status: 500 }, late: { delayMs: LATE_MS }, busy: { busy: 1 }
+  none: {},
+  lost: { drop: true },
+  cut: { cut: true },
+  fails: { status: 500 },
+  late: { delayMs: LATE_MS },
+  busy: { busy: 1 }
 }
 
 /** Names an output that comes along with the answer to a command. */
 export const markOf = (client: number, id: number, n: number) => `along-${client}-${id}-${n}`
 
 function readMark (frame: ServerFrame): string {
-  if (frame.type !== 'message') return `${frame.type} ${String(frame.id)} ${frame.code ?? frame.payload?.n ?? frame.payload}`
+  if (frame.type !== 'message') {
+    return `${frame.type} ${String(frame.id)} ${frame.code ?? frame.payload?.n ?? frame.payload}`
+  }
   return String(frame.payload).slice(0, 60)
 }
 

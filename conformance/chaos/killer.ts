@@ -1,5 +1,5 @@
-// Kills the server every now and then while a chaos run goes on. How that is done, and how it comes back, is a command of the
-// one who runs it.
+// Kills the server every now and then while a chaos run goes on. How that is done, and how it comes
+// back, is a command of the one who runs it.
 
 import { spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'

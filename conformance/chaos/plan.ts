@@ -1,6 +1,7 @@
-// What a chaos run will do, drawn from its seed before it starts: which connections break how and where, which commands take how long and
-// send what along, which are sent twice. Equal numbers and an equal seed give an equal plan; the network and the server still decide
-// how the events interleave.
+// What a chaos run will do, drawn from its seed before it starts: which connections break how and
+// where, which commands take how long and send what along, which are sent twice. Equal numbers and
+// an equal seed give an equal plan; the network and the server still decide how the events
+// interleave.
 
 import type { ChaosOptions } from '../options.js'
 import type { Fault, FaultKind } from '../proxy.js'
@@ -32,7 +33,10 @@ export interface ClientPlan {
   readonly commands: readonly CommandPlan[]
   /** Outputs by the operator API: after how many answers. */
   readonly notes: readonly number[]
-  /** While detached before this connection, the operator sends more than an outbox holds; undefined for most clients. */
+  /**
+   * While detached before this connection, the operator sends more than an outbox holds; undefined
+   * for most clients.
+   */
   readonly floodBefore: number | undefined
   /** An ack goes with every nth frame. */
   readonly ackEvery: number
@@ -51,7 +55,9 @@ export function planChaos ({ clients, commands, cuts, seed, coreFaults }: ChaosO
       client,
       faults: Array.from({ length: connections }, () => planFaults(own)),
       commands: Array.from({ length: share(commands, clients, client) }, () => planCommand(own, faults)),
-      notes: Array.from({ length: Math.floor(share(commands, clients, client) / 10) }, () => own.between(0, Math.max(0, share(commands, clients, client) - 1))).sort((a, b) => a - b),
+      notes: Array.from({ length: Math.floor(share(commands, clients, client) / 10) }, () => own.between(
+        0, Math.max(0, share(commands, clients, client) - 1)
+      )).sort((a, b) => a - b),
       floodBefore: client % 50 === 7 && connections > 1 ? own.between(1, connections - 1) : undefined,
       ackEvery: own.between(1, 6)
     }

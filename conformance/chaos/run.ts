@@ -1,5 +1,6 @@
-// The chaos run: plans it, starts proxy, core and clients, lets operators write to the sessions meanwhile, and has every client's history
-// checked. The server runs elsewhere and knows nothing of it. Bounded in time: a client that is not done by then counts as not finished.
+// The chaos run: plans it, starts proxy, core and clients, lets operators write to the sessions
+// meanwhile, and has every client's history checked. The server runs elsewhere and knows nothing of
+// it. Bounded in time: a client that is not done by then counts as not finished.
 
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { createAdmin, type Admin } from '../admin.js'
@@ -37,14 +38,20 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
   const startedAt = performance.now()
   const delays = monitorEventLoopDelay({ resolution: 20 })
   delays.enable()
-  const core = options.core === undefined ? undefined : await startCore(options.core.host, options.core.port, options.timeoutMs, { forgetful: chaos.coreFaults })
-  const admin = options.admin === undefined ? undefined : createAdmin(options.admin, options.adminToken, options.timeoutMs)
+  const core = options.core === undefined
+    ? undefined
+    : await startCore(options.core.host, options.core.port, options.timeoutMs, { forgetful: chaos.coreFaults })
+  const admin = options.admin === undefined
+    ? undefined
+    : createAdmin(options.admin, options.adminToken, options.timeoutMs)
   const proxy = createProxy(new URL(options.url))
   const bySession = new Map<string, Player>()
   try {
     if (core !== undefined) countExecutions(core, bySession)
     const players = await Promise.all(planChaos(chaos).map((plan) => createPlayer(plan)))
-    const progress = options.verbose ? setInterval(() => process.stderr.write(`${showProgress(players)}\n`), 5000) : undefined
+    const progress = options.verbose
+      ? setInterval(() => process.stderr.write(`${showProgress(players)}\n`), 5000)
+      : undefined
     const limit = setTimeout(() => { for (const { client } of players) client.stop() }, chaos.limitSeconds * 1000)
     const killer = chaos.killCommand === undefined ? undefined : startKiller(chaos.killCommand, chaos.kills ?? 10)
     await Promise.all(players.map(({ client }) => client.run()))
@@ -58,7 +65,8 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
   }
 
   async function createPlayer (plan: ClientPlan): Promise<Player> {
-    // By breaks rather than by connections: one that ends for another reason leaves its faults to the next.
+    // By breaks rather than by connections: one that ends for another reason leaves its faults to
+    // the next.
     const lane: Lane = await proxy.lane(() => plan.faults[lane.broken] ?? [])
     const operator = createOperator(plan, admin)
     const player: Player = {
@@ -93,7 +101,9 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
 
 function showProgress (players: readonly Player[]): string {
   const done = players.filter(({ client }) => client.finalSeq !== undefined)
-  const open = players.filter((player) => !done.includes(player)).slice(0, 3).map(({ plan, client }) => `${plan.client} (${client.state()})`)
+  const open = players.filter((player) => !done.includes(player))
+    .slice(0, 3)
+    .map(({ plan, client }) => `${plan.client} (${client.state()})`)
   return `${done.length} of ${players.length} clients done${open.length === 0 ? '' : `; not yet: ${open.join(', ')}`}`
 }
 
@@ -105,7 +115,10 @@ function countExecutions (core: Core, bySession: ReadonlyMap<string, Player>): v
   })
 }
 
-/** Writes to one session from outside: notes after some answers, and once, for some, a flood while no connection is there. */
+/**
+ * Writes to one session from outside: notes after some answers, and once, for some, a flood while
+ * no connection is there.
+ */
 function createOperator (plan: ClientPlan, admin: Admin | undefined) {
   const produced: Player['produced'] = []
   const troubles: string[] = []
@@ -131,7 +144,10 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
     troubles,
     open (id: string) { sessionId = id },
     async beforeConnect (broken: number) {
-      if (admin === undefined || sessionId === undefined || flooded || plan.floodBefore === undefined || broken < plan.floodBefore) return
+      if (admin === undefined || sessionId === undefined || flooded || plan.floodBefore === undefined ||
+          broken < plan.floodBefore) {
+        return
+      }
       flooded = true
       for (let n = 0; n < FLOOD.outputs; n++) {
         const mark = `flood-${plan.client}-${n} `.padEnd(60, '.')
@@ -151,10 +167,18 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
 
 interface Run { tookMs: number, delayMs: number, kills: readonly Kill[] }
 
-function report (core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills }: Run): ChaosReport {
+function report (
+  core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills }: Run
+): ChaosReport {
   const counted = core !== undefined
   const verdict = addVerdicts(players.map(({ plan, client, produced, executions }) => checkHistory({
-    client: plan.client, commands: plan.commands.length, events: client.events, finalSeq: client.finalSeq, executions: counted ? executions : undefined, produced, serverDies: kills.length > 0
+    client: plan.client,
+    commands: plan.commands.length,
+    events: client.events,
+    finalSeq: client.finalSeq,
+    executions: counted ? executions : undefined,
+    produced,
+    serverDies: kills.length > 0
   })))
   const troubles = players.flatMap((player) => player.troubles)
   const sum = (of: (player: Player) => number) => players.reduce((total, player) => total + of(player), 0)
@@ -162,20 +186,30 @@ function report (core: Core | undefined, chaos: ChaosOptions, players: readonly 
   const executions = sum((player) => [...player.executions.values()].reduce((total, runs) => total + runs, 0))
   const stuck = sum(({ client }) => client.stuck)
   const problems = [...verdict.problems, ...troubles, ...players.flatMap((player) => checkUnknown(player, kills))]
-  if (kills.length < (chaos.kills ?? 0)) problems.push(`the server was killed ${kills.length} times, not ${chaos.kills}: give it more commands`)
+  if (kills.length < (chaos.kills ?? 0)) {
+    problems.push(`the server was killed ${kills.length} times, not ${chaos.kills}: give it more commands`)
+  }
   if (broken < chaos.cuts) problems.push(`only ${broken} of ${chaos.cuts} connections were broken`)
   if (stuck > 0) problems.push(`${stuck} connections went silent and had to be left`)
   const lines = [
-    `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit itself ${Math.round(delayMs)} ms`,
-    `commands ${chaos.commands}, executions ${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
-    `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
-    ...(kills.length > 0 ? [`server killed ${kills.length} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`] : []),
+    `chaos seed ${chaos.seed}: ${chaos.clients} clients, ${(tookMs / 1000).toFixed(1)} s, longest delay of the kit ` +
+      `itself ${Math.round(delayMs)} ms`,
+    `commands ${chaos.commands}, executions ` +
+      `${counted ? `${executions} (${core.repeats} asked for again by the server)` : 'not counted (needs --core)'}, ` +
+      `duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
+    `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, ` +
+      `outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
+    ...(kills.length > 0
+      ? [`server killed ${kills.length} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`]
+      : []),
     ...(chaos.coreFaults ? [`faults of the core: ${countFaults(players)}`] : []),
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,
     `lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}`,
     ...problems.slice(0, SHOWN_PROBLEMS).map((sentence) => `FAIL ${sentence}`),
     ...(problems.length > SHOWN_PROBLEMS ? [`and ${problems.length - SHOWN_PROBLEMS} more`] : []),
-    problems.length === 0 ? 'ok nothing lost, doubled or out of order, every gap exact' : `FAIL ${problems.length} problems; repeat with --seed ${chaos.seed}`
+    problems.length === 0
+      ? 'ok nothing lost, doubled or out of order, every gap exact'
+      : `FAIL ${problems.length} problems; repeat with --seed ${chaos.seed}`
   ]
   return { lines, verdict, exitCode: problems.length === 0 ? 0 : 1 }
 }
@@ -183,12 +217,16 @@ function report (core: Core | undefined, chaos: ChaosOptions, players: readonly 
 function countFaults (players: readonly Player[]): string {
   const counts = new Map<CoreFault, number>()
   for (const { plan } of players) for (const { fault } of plan.commands) counts.set(fault, (counts.get(fault) ?? 0) + 1)
-  return [...counts].filter(([fault]) => fault !== 'none').map(([fault, count]) => `${fault} ${count}`).sort().join(', ')
+  return [...counts].filter(([fault]) => fault !== 'none')
+    .map(([fault, count]) => `${fault} ${count}`)
+    .sort()
+    .join(', ')
 }
 
 /**
- * A command whose answer the core lost is OUTCOME_UNKNOWN. One that a kill came upon may be, and where nodes are killed, so that there
- * are several, one that ran for longer than the node waited that was to hand its session over. No other one is.
+ * A command whose answer the core lost is OUTCOME_UNKNOWN. One that a kill came upon may be, and
+ * where nodes are killed, so that there are several, one that ran for longer than the node waited
+ * that was to hand its session over. No other one is.
  */
 function checkUnknown ({ plan, client }: Player, kills: readonly Kill[]): string[] {
   const problems: string[] = []
@@ -202,7 +240,9 @@ function checkUnknown ({ plan, client }: Player, kills: readonly Kill[]): string
     const fault = plan.commands[id - 1]?.fault ?? 'none'
     const isUnknown = event.mark.endsWith(' OUTCOME_UNKNOWN')
     if (isUnknown && mayBeLost(sentAt.get(id) ?? 0, at)) continue
-    if (isUnknown === isAnswered(fault)) problems.push(`client ${plan.client}: command ${id} (${fault}) was answered ${event.mark}`)
+    if (isUnknown === isAnswered(fault)) {
+      problems.push(`client ${plan.client}: command ${id} (${fault}) was answered ${event.mark}`)
+    }
   }
   return problems
 }

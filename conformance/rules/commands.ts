@@ -1,5 +1,6 @@
-// P-10 to P-16 as far as echo goes, which every server answers: numbering, duplicates, refusals. What has to be slow, to fail or to be
-// counted is in core-commands.ts, where the kit executes the commands itself.
+// P-10 to P-16 as far as echo goes, which every server answers: numbering, duplicates, refusals.
+// What has to be slow, to fail or to be counted is in core-commands.ts, where the kit executes the
+// commands itself.
 
 import { BOTH, FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -13,7 +14,8 @@ async function echo (peer: Peer, id: number, payload: unknown = `command ${id}`)
 }
 
 function expectRefused (frame: ServerFrame, code: string, id: number | string, what: string): void {
-  const refused = frame.type === 'error' && frame.code === code && frame.seq === undefined && frame.id === id && typeof frame.payload === 'string'
+  const refused = frame.type === 'error' && frame.code === code && frame.seq === undefined && frame.id === id &&
+    typeof frame.payload === 'string'
   expect(refused, `an unsequenced error ${code} with id ${id} for ${what}`, frame)
 }
 
@@ -27,22 +29,32 @@ export const commandChecks: readonly Check[] = [
     const answers = peer.frames.filter(({ id }) => typeof id === 'number')
     expectEqual(answers.map(({ id }) => id).sort(), ids, 'the ids answered')
     for (const { type, id, seq, payload } of answers) {
-      expect(type === 'result' && seq !== undefined && payload?.n === id, 'a sequenced result with the payload of its command', { type, id, seq, payload })
+      expect(
+        type === 'result' && seq !== undefined && payload?.n === id,
+        'a sequenced result with the payload of its command',
+        { type, id, seq, payload }
+      )
     }
   }),
   check('P-11', 'takes 1, 2, 3 and no other start', BOTH, async (scope) => {
     const peer = await scope.connect()
     peer.command('echo', 'early', 2)
     expectRefused(await peer.answer(2), 'COMMAND_GAP', 2, 'a first command with id 2')
-    for (const id of [1, 2, 3]) expectEqual((await echo(peer, id)).payload, `command ${id}`, `the answer to command ${id}`)
+    for (const id of [1, 2, 3]) {
+      expectEqual((await echo(peer, id)).payload, `command ${id}`, `the answer to command ${id}`)
+    }
   }),
   check('P-11', 'knows ids up to 2^53-1', BOTH, async (scope) => {
     const peer = await scope.connect()
     peer.command('echo', 'far', Number.MAX_SAFE_INTEGER)
-    expectRefused(await peer.answer(Number.MAX_SAFE_INTEGER), 'COMMAND_GAP', Number.MAX_SAFE_INTEGER, 'id 2^53-1 as the first')
+    expectRefused(
+      await peer.answer(Number.MAX_SAFE_INTEGER), 'COMMAND_GAP', Number.MAX_SAFE_INTEGER, 'id 2^53-1 as the first'
+    )
   }),
   check('P-11', 'numbers each session on its own', BOTH, async (scope) => {
-    for (const peer of [await scope.connect(), await scope.connect()]) expectEqual((await echo(peer, 1)).type, 'result', 'the answer to command 1')
+    for (const peer of [await scope.connect(), await scope.connect()]) {
+      expectEqual((await echo(peer, 1)).type, 'result', 'the answer to command 1')
+    }
   }),
   check('P-12', 'sends the held answer of a duplicate again, with its old seq', FULL, async (scope) => {
     const peer = await scope.connect()
@@ -69,7 +81,9 @@ export const commandChecks: readonly Check[] = [
     expectRefused(await peer.answer(1), 'RESULT_EXPIRED', 1, 'a repeat after the ack of its answer')
     expectEqual((await echo(peer, 2)).seq, first.seq! + 1, 'the seq of the next answer')
   }),
-  check('P-12', 'answers a duplicate RESULT_EXPIRED in the basic profile, which holds nothing', ['basic'], async (scope) => {
+  check('P-12', 'answers a duplicate RESULT_EXPIRED in the basic profile, which holds nothing', [
+    'basic'
+  ], async (scope) => {
     const peer = await scope.connect()
     await echo(peer, 1)
     peer.command('echo', 'again', 1)
@@ -129,14 +143,17 @@ export const commandChecks: readonly Check[] = [
     const peer = await scope.connect()
     peer.command('echo', 'anonymous')
     const answer = await peer.take('an answer')
-    expect(answer.type === 'result' && answer.seq === 1 && !('id' in answer), 'a result with seq 1 and without id', answer)
+    expect(
+      answer.type === 'result' && answer.seq === 1 && !('id' in answer), 'a result with seq 1 and without id', answer
+    )
   }),
   check('P-15', 'answers an unknown command, which counts as accepted', BOTH, async (scope) => {
     const peer = await scope.connect()
     for (const [n, name] of ['no-such-command', '__proto__', 'constructor', 'toString'].entries()) {
       peer.command(name, 1, n + 1)
       const answer = await peer.answer(n + 1)
-      const accepted = answer.type === 'error' && answer.code === 'UNKNOWN_COMMAND' && answer.seq === n + 1 && typeof answer.payload === 'string'
+      const accepted = answer.type === 'error' && answer.code === 'UNKNOWN_COMMAND' && answer.seq === n + 1 &&
+        typeof answer.payload === 'string'
       expect(accepted, `a sequenced error UNKNOWN_COMMAND for ${name}`, answer)
     }
     expectEqual((await echo(peer, 5)).type, 'result', 'then, the answer to command 5')
@@ -146,7 +163,11 @@ export const commandChecks: readonly Check[] = [
     const peer = await scope.connect()
     peer.command('context.set', 'no object', 1)
     const answer = await peer.answer(1)
-    expect(answer.type === 'error' && answer.code === 'INVALID_PAYLOAD' && answer.seq === 1, 'a sequenced error INVALID_PAYLOAD', answer)
+    expect(
+      answer.type === 'error' && answer.code === 'INVALID_PAYLOAD' && answer.seq === 1,
+      'a sequenced error INVALID_PAYLOAD',
+      answer
+    )
     expectEqual((await echo(peer, 2)).type, 'result', 'then, the answer to command 2')
   }),
   check('P-16', 'accepts a command refused for a gap once its turn comes', BOTH, async (scope) => {

@@ -1,5 +1,5 @@
-// P-10 and P-12 to P-19 where the kit executes the commands itself, as the server's core: it can hold an answer, fail on purpose, and count
-// how often a command really ran.
+// P-10 and P-12 to P-19 where the kit executes the commands itself, as the server's core: it can
+// hold an answer, fail on purpose, and count how often a command really ran.
 
 import { BOTH, FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -27,7 +27,9 @@ export const coreChecks: readonly Check[] = [
     await peer.fence()
     expectEqual(core.byTag(tag).length, 0, 'executions of a refused and of a malformed command')
   }),
-  check('P-12', 'executes a duplicate never: running, answered, acknowledged, with other content', FULL, async (scope) => {
+  check('P-12', 'executes a duplicate never: running, answered, acknowledged, with other content', FULL, async (
+    scope
+  ) => {
     const { core } = scope
     const peer = await scope.connect()
     const tag = hold(scope, peer, 1)
@@ -61,7 +63,9 @@ export const coreChecks: readonly Check[] = [
     expectEqual((await peer.answer(1)).code, 'RESULT_EXPIRED', 'for a repeat after the answer, the code')
     expectEqual(core.byTag(tag).length, 1, 'executions of command 1')
   }),
-  check('P-12', 'answers a command once that was running over two resumes and sent again on each', FULL, async (scope) => {
+  check('P-12', 'answers a command once that was running over two resumes and sent again on each', FULL, async (
+    scope
+  ) => {
     const { core } = scope
     const first = await scope.connect()
     const tag = hold(scope, first, 1)
@@ -95,11 +99,14 @@ export const coreChecks: readonly Check[] = [
     for (const [n, status] of [400, 404, 409, 422].entries()) {
       peer.command('kit', { status, body: { code: 'OUT_OF_STOCK', message: 'Nothing is left.' } }, n + 1)
       const answer = await peer.answer(n + 1)
-      const right = answer.type === 'error' && answer.code === 'OUT_OF_STOCK' && answer.payload === 'Nothing is left.' && answer.seq === n + 1
+      const right = answer.type === 'error' && answer.code === 'OUT_OF_STOCK' &&
+        answer.payload === 'Nothing is left.' && answer.seq === n + 1
       expect(right, `for HTTP ${status} of the core, a sequenced error OUT_OF_STOCK with its sentence`, answer)
     }
   }),
-  check('P-15', 'answers OUTCOME_UNKNOWN if the core fails when it has the command, and does not repeat it', BOTH, async (scope) => {
+  check('P-15', 'answers OUTCOME_UNKNOWN if the core fails when it has the command, once', BOTH, async (
+    scope
+  ) => {
     const { core } = scope
     const peer = await scope.connect()
     const orders = [{ status: 500, body: {} }, { status: 503, body: 'busy' }, { status: 302 }, { drop: true }]
@@ -117,11 +124,16 @@ export const coreChecks: readonly Check[] = [
   check('P-15', 'takes any 2xx of a core for its answer', BOTH, async (scope) => {
     void scope.core
     const peer = await scope.connect()
-    const orders = [[200, { payload: 1 }, 1], [201, { payload: 1 }, 1], [202, {}, null], [202, undefined, null], [204, undefined, null]]
+    const orders = [
+      [200, { payload: 1 }, 1], [201, { payload: 1 }, 1], [202, {}, null], [202, undefined, null],
+      [204, undefined, null]
+    ]
     for (const [n, [status, body, payload]] of orders.entries()) {
       peer.command('kit', { status, body }, n + 1)
       const answer = await peer.answer(n + 1)
-      expectEqual([answer.type, answer.payload], ['result', payload], `for ${String(status)} with ${JSON.stringify(body)}`)
+      expectEqual(
+        [answer.type, answer.payload], ['result', payload], `for ${String(status)} with ${JSON.stringify(body)}`
+      )
     }
   }),
   check('P-15', 'repeats a command that the core turned away, and runs it once', BOTH, async (scope) => {
@@ -134,7 +146,9 @@ export const coreChecks: readonly Check[] = [
   }),
   check('P-16', 'accepts a command refused TOO_MANY_IN_FLIGHT when it is sent again', BOTH, async (scope) => {
     const { core, facts } = scope
-    if (facts.maxInFlight > Math.min(500, facts.commandsPerSecond * 10)) notTested('maxInFlight ≤ 500 and ≤ 10 × commandsPerSecond')
+    if (facts.maxInFlight > Math.min(500, facts.commandsPerSecond * 10)) {
+      notTested('maxInFlight ≤ 500 and ≤ 10 × commandsPerSecond')
+    }
     const peer = await scope.connect()
     const gate = scope.tag()
     for (let id = 1; id <= facts.maxInFlight; id++) {
@@ -178,7 +192,11 @@ export const coreChecks: readonly Check[] = [
     await core.started(before)
     // An echo as a fence would be held back itself.
     await pause(200)
-    expectEqual([core.byTag(tag).length, core.byTag(after).length], [0, 0], 'executions of the serial command and of the next while an earlier one runs')
+    expectEqual(
+      [core.byTag(tag).length, core.byTag(after).length],
+      [0, 0],
+      'executions of the serial command and of the next while an earlier one runs'
+    )
     core.open(before)
     await core.started(tag)
     expectEqual(core.byTag(after).length, 0, 'executions of the command after it while the serial one runs')
@@ -195,7 +213,11 @@ export const coreChecks: readonly Check[] = [
     const tag = hold(scope, peer, 1)
     await core.started(tag)
     const answer = await peer.until(({ id }) => id === 1, 'COMMAND_TIMEOUT', limitMs + scope.options.timeoutMs)
-    expect(answer.type === 'error' && answer.code === 'COMMAND_TIMEOUT' && answer.seq !== undefined, 'a sequenced error COMMAND_TIMEOUT', answer)
+    expect(
+      answer.type === 'error' && answer.code === 'COMMAND_TIMEOUT' && answer.seq !== undefined,
+      'a sequenced error COMMAND_TIMEOUT',
+      answer
+    )
     core.open(tag)
     await pause(100)
     expectEqual((await peer.fence()).filter(({ id }) => id === 1), [], 'answers to command 1 after its timeout')
@@ -216,6 +238,8 @@ export const coreChecks: readonly Check[] = [
     core.open(after)
     await again.answer(2)
     const answers = again.frames.filter(({ id }) => id !== undefined)
-    expectEqual(answers.map(({ id, seq }) => [id, seq]), [[1, 1], [2, 2]], 'ids and seqs of the answers on the new connection')
+    expectEqual(
+      answers.map(({ id, seq }) => [id, seq]), [[1, 1], [2, 2]], 'ids and seqs of the answers on the new connection'
+    )
   })
 ]

@@ -1,5 +1,5 @@
-// P-37 to P-42, P-49, P-53 and P-54: which end of a connection terminates, which detaches, what gives
-// way, and what the server says before it closes.
+// P-37 to P-42, P-49, P-53 and P-54: which end of a connection terminates, which detaches, what
+// gives way, and what the server says before it closes.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
 import { Failure, expect, expectEqual, notTested } from '../expect.js'
@@ -59,9 +59,16 @@ function expectRetryAfter (scope: Scope, headers: HttpAnswer['headers']): void {
 
 /** P-53d: the same refusal, for who cannot read a status. */
 async function expectToldGoodbye (scope: Scope, code: number, user?: string): Promise<void> {
-  const peer = await scope.connect({ protocols: ['holdfast.v1', 'refuse.goodbye'], ...(user === undefined ? {} : { user }) })
+  const peer = await scope.connect({
+    protocols: ['holdfast.v1', 'refuse.goodbye'],
+    ...(user === undefined ? {} : { user })
+  })
   const end = await peer.closed()
-  expectEqual([end.code, peer.opening.type, end.goodbye?.payload?.reason], [code, 'goodbye', REASONS[code]], 'with refuse.goodbye, close code, first frame and reason')
+  expectEqual(
+    [end.code, peer.opening.type, end.goodbye?.payload?.reason],
+    [code, 'goodbye', REASONS[code]],
+    'with refuse.goodbye, close code, first frame and reason'
+  )
   expect(end.goodbye?.payload?.retryAfterMs > 0, 'retryAfterMs in goodbye', end.goodbye)
 }
 
@@ -71,7 +78,9 @@ export const endingChecks: readonly Check[] = [
     for (const [what, drop] of Object.entries({ ...DROPS, ...ENDS })) {
       const peer = await working(scope)
       drop(peer)
-      await expectTerminated(scope, peer).catch((error: Error) => { throw new Failure(`after ${what}: ${error.message}`) })
+      await expectTerminated(scope, peer).catch((error: Error) => {
+        throw new Failure(`after ${what}: ${error.message}`)
+      })
     }
   }),
   check('P-38', 'terminates at 1000 and at a close without status', FULL, async (scope) => {
@@ -107,7 +116,8 @@ export const endingChecks: readonly Check[] = [
   check('P-40', 'ends an idle session with 4300, whatever heartbeats, acks and refusals come', BOTH, async (scope) => {
     const { idleTimeoutMs } = scope.facts
     if (idleTimeoutMs > 5000) notTested('idleTimeoutMs ≤ 5000')
-    // Before its last activity: whatever delays its answer on a busy machine does not make the end look early.
+    // Before its last activity: whatever delays its answer on a busy machine does not make the end
+    // look early.
     const startedAt = performance.now()
     const peer = await working(scope)
     const noise = setInterval(() => {
@@ -156,7 +166,9 @@ export const endingChecks: readonly Check[] = [
     if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
     const peer = await working(scope)
     peer.link.destroy()
-    expectEqual((await admin.message(peer.sessionId, 'late', 1)).status, 202, 'status of a message to a detached session')
+    expectEqual(
+      (await admin.message(peer.sessionId, 'late', 1)).status, 202, 'status of a message to a detached session'
+    )
     expectEqual((await admin.terminate(peer.sessionId)).status, 204, 'status of DELETE')
     await expectRefused(scope, peer, 'ended_by_operator', 1)
   }),
@@ -193,7 +205,9 @@ export const endingChecks: readonly Check[] = [
     expectRetryAfter(scope, headers)
     await expectToldGoodbye(scope, 4429, user)
   }, { slow: true }),
-  check('P-54', 'ends the longest detached session of a full server, and refuses once all are attached', FULL, async (scope) => {
+  check('P-54', 'ends the longest detached session of a full server, and refuses once all are attached', FULL, async (
+    scope
+  ) => {
     if (scope.facts.resumeWindowMs < 60_000) notTested('resumeWindowMs ≥ 60000')
     const attached = await scope.connect()
     const first = await working(scope)

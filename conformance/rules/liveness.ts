@@ -1,5 +1,6 @@
-// P-43, P-45 to P-48, P-52 and P-53: heartbeats, limits, and the ends that the server decides on. What
-// takes longer than a few seconds is tested only on a server that is configured to be quick about it.
+// P-43, P-45 to P-48, P-52 and P-53: heartbeats, limits, and the ends that the server decides on.
+// What takes longer than a few seconds is tested only on a server that is configured to be quick
+// about it.
 
 import { exec } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -19,7 +20,9 @@ const SLACK_MS = 1500
 export const livenessChecks: readonly Check[] = [
   check('P-43', 'sends ping at least every heartbeatMs', FULL, async (scope) => {
     const { heartbeatMs, idleTimeoutMs } = scope.facts
-    if (heartbeatMs > 5000 || idleTimeoutMs < 3 * heartbeatMs) notTested('heartbeatMs ≤ 5000 and idleTimeoutMs ≥ 3 × heartbeatMs')
+    if (heartbeatMs > 5000 || idleTimeoutMs < 3 * heartbeatMs) {
+      notTested('heartbeatMs ≤ 5000 and idleTimeoutMs ≥ 3 × heartbeatMs')
+    }
     const peer = await scope.connect()
     const answering = setInterval(() => peer.ack(0), Math.max(100, heartbeatMs / 2))
     try {
@@ -37,10 +40,16 @@ export const livenessChecks: readonly Check[] = [
   }, { slow: true }),
   check('P-43', 'sends a WebSocket ping at least every heartbeatMs', BASIC, async (scope) => {
     const { heartbeatMs, idleTimeoutMs } = scope.facts
-    if (heartbeatMs > 5000 || idleTimeoutMs < 3 * heartbeatMs) notTested('heartbeatMs ≤ 5000 and idleTimeoutMs ≥ 3 × heartbeatMs')
+    if (heartbeatMs > 5000 || idleTimeoutMs < 3 * heartbeatMs) {
+      notTested('heartbeatMs ≤ 5000 and idleTimeoutMs ≥ 3 × heartbeatMs')
+    }
     const peer = await scope.connect()
     await pause(2.5 * heartbeatMs + SLACK_MS)
-    expect(peer.wirePings.length >= 2, `two WebSocket pings within ${Math.round(2.5 * heartbeatMs + SLACK_MS)} ms`, `${peer.wirePings.length}`)
+    expect(
+      peer.wirePings.length >= 2,
+      `two WebSocket pings within ${Math.round(2.5 * heartbeatMs + SLACK_MS)} ms`,
+      `${peer.wirePings.length}`
+    )
     expectEqual(peer.frames.filter(({ type }) => type === 'ping').length, 0, 'ping frames in the basic profile')
   }, { slow: true }),
   check('P-43', 'drops a silent peer with 4103 after heartbeatMs + 10 s', BOTH, async (scope) => {
@@ -59,7 +68,9 @@ export const livenessChecks: readonly Check[] = [
     const limitMs = expectQuick(scope)
     const peer = await scope.connect()
     peer.link.answerPings(false)
-    const frame = encodeFrame(OPCODE.text, Buffer.from(JSON.stringify({ sessionId: peer.sessionId, command: 'echo', id: 'slow' })))
+    const frame = encodeFrame(
+      OPCODE.text, Buffer.from(JSON.stringify({ sessionId: peer.sessionId, command: 'echo', id: 'slow' }))
+    )
     const stepMs = scope.facts.heartbeatMs + SILENCE_GRACE_MS / 3
     let at = 0
     for (let passedMs = 0; passedMs < limitMs + SLACK_MS; passedMs += stepMs) {
@@ -81,7 +92,9 @@ export const livenessChecks: readonly Check[] = [
     }
     await peer.fence()
   }, { slow: true }),
-  check('P-43', 'sends WebSocket pings behind output that is not acknowledged, and within a large one', FULL, async (scope) => {
+  check('P-43', 'sends WebSocket pings behind output that is not acknowledged, and within a large one', FULL, async (
+    scope
+  ) => {
     const peer = await scope.connect()
     await scope.fill(peer, 20, 4000)
     await pause(50)
@@ -91,7 +104,11 @@ export const livenessChecks: readonly Check[] = [
     await scope.fill(peer, 1, bytes)
     await pause(50)
     const least = Math.floor(bytes / 16_384)
-    expect(peer.wirePings.length - behindSmall >= least, `${least} WebSocket pings or more with one output of ${bytes} bytes`, peer.wirePings.length - behindSmall)
+    expect(
+      peer.wirePings.length - behindSmall >= least,
+      `${least} WebSocket pings or more with one output of ${bytes} bytes`,
+      peer.wirePings.length - behindSmall
+    )
   }),
   check('P-43', 'asks a client that is sent much and says nothing', FULL, async (scope) => {
     const { admin } = scope
@@ -116,7 +133,11 @@ export const livenessChecks: readonly Check[] = [
     }
     for (let n = 0; n < 500; n++) peer.send({ type: 'ping', ...named })
     const between = await peer.fence()
-    expect(between.every(({ type }) => type === 'pong') && between.length >= 1 && between.length <= 500, '1 to 500 pongs for 500 pings in a row', between.slice(0, 5))
+    expect(
+      between.every(({ type }) => type === 'pong') && between.length >= 1 && between.length <= 500,
+      '1 to 500 pongs for 500 pings in a row',
+      between.slice(0, 5)
+    )
   }),
   check('P-45', 'answers ten malformed frames and closes the eleventh with 4400', BOTH, async (scope) => {
     const peer = await scope.connect()
@@ -144,22 +165,27 @@ export const livenessChecks: readonly Check[] = [
   check('P-46', 'refuses too many commands RATE_LIMITED and says when to go on', BOTH, async (scope) => {
     const peer = await scope.connect()
     const { refusal } = await provokeRateLimit(scope, peer)
-    const whole = refusal.type === 'error' && refusal.seq === undefined && typeof refusal.id === 'number' && typeof refusal.retryAfterMs === 'number'
+    const whole = refusal.type === 'error' && refusal.seq === undefined && typeof refusal.id === 'number' &&
+      typeof refusal.retryAfterMs === 'number'
     expect(whole, 'an unsequenced error RATE_LIMITED with id and retryAfterMs', refusal)
   }),
   check('P-46', 'closes a client that goes on regardless with 4102', BOTH, async (scope) => {
     const { commandsPerSecond } = scope.facts
     if (commandsPerSecond > 2000) notTested('commandsPerSecond ≤ 2000')
     const peer = await scope.connect()
-    // Encoded once: the flood has to outrun the refill of the limit, which accepts a command now and then.
-    const frame = encodeFrame(OPCODE.text, Buffer.from(JSON.stringify({ sessionId: peer.sessionId, command: 'echo', id: 'f' })))
+    // Encoded once: the flood has to outrun the refill of the limit, which accepts a command now
+    // and then.
+    const frame = encodeFrame(
+      OPCODE.text, Buffer.from(JSON.stringify({ sessionId: peer.sessionId, command: 'echo', id: 'f' }))
+    )
     const flood = Buffer.concat(Array.from({ length: 2000 }, () => frame))
     const deadline = performance.now() + 6000
     while (peer.isOpen && performance.now() < deadline) {
       if (peer.link.pendingBytes() < 4 * flood.length) peer.link.sendBytes(flood)
       await pause(5)
     }
-    // A core that is slower than the limit keeps the flood at maxInFlight, where it is refused for another reason.
+    // A core that is slower than the limit keeps the flood at maxInFlight, where it is refused for
+    // another reason.
     if (peer.isOpen && scope.hasCore) notTested('a run without --core, since the core is slower than the rate limit')
     const end = await peer.closed('a flood closed with 4102', 3000)
     expectEqual([end.code, end.goodbye?.payload?.reason], [4102, 'rate_limited'], 'close code and reason')
@@ -177,7 +203,9 @@ export const livenessChecks: readonly Check[] = [
     const startedAt = performance.now()
     await promisify(exec)(command)
     const stoodMs = performance.now() - startedAt
-    if (stoodMs < heartbeatMs + SILENCE_GRACE_MS) notTested(`a standstill longer than ${heartbeatMs + SILENCE_GRACE_MS} ms`)
+    if (stoodMs < heartbeatMs + SILENCE_GRACE_MS) {
+      notTested(`a standstill longer than ${heartbeatMs + SILENCE_GRACE_MS} ms`)
+    }
     await pause(2 * heartbeatMs)
     for (const peer of peers) {
       await peer.fence()
@@ -192,14 +220,22 @@ export const livenessChecks: readonly Check[] = [
     expectEqual([end.code, end.goodbye?.payload?.reason], [4202, 'credentials_expired'], 'close code and reason')
     if (scope.facts.resumeWindowMs > 0) await expectDetached(scope, peer)
   }, { slow: true }),
-  check('P-48', 'refuses upgrades, refuses commands, answers the running ones and closes with 4200', FULL, drains, { last: true })
+  check(
+    'P-48',
+    'refuses upgrades, refuses commands, answers the running ones and closes with 4200',
+    FULL,
+    drains,
+    { last: true }
+  )
 ]
 
 /** The time after which a silent peer is dropped, where that is soon enough to be waited for. */
 function expectQuick (scope: Scope): number {
   const { heartbeatMs, idleTimeoutMs } = scope.facts
   const limitMs = heartbeatMs + SILENCE_GRACE_MS
-  if (heartbeatMs > 5000 || idleTimeoutMs < limitMs + 5000) notTested('heartbeatMs ≤ 5000 and idleTimeoutMs 15000 above it')
+  if (heartbeatMs > 5000 || idleTimeoutMs < limitMs + 5000) {
+    notTested('heartbeatMs ≤ 5000 and idleTimeoutMs 15000 above it')
+  }
   return limitMs
 }
 
@@ -227,7 +263,9 @@ async function drains (scope: Scope): Promise<void> {
   if (scope.hasCore && first!.isOpen) {
     first!.command('echo', 'too late', 2)
     const refusal = await first!.until(({ id, type }) => id === 2 || type === 'goodbye', 'DRAINING or goodbye')
-    if (refusal.type !== 'goodbye') expectEqual([refusal.code, refusal.seq], ['DRAINING', undefined], 'for a new command, code and seq')
+    if (refusal.type !== 'goodbye') {
+      expectEqual([refusal.code, refusal.seq], ['DRAINING', undefined], 'for a new command, code and seq')
+    }
     scope.core.open(tag)
   }
   for (const peer of peers) {
@@ -235,6 +273,10 @@ async function drains (scope: Scope): Promise<void> {
     expectEqual([end.code, end.goodbye?.payload?.reason], [4200, 'draining'], 'close code and reason')
   }
   if (scope.hasCore && first!.frames.some(({ code }) => code === 'DRAINING')) {
-    expect(first!.frames.some(({ id, seq }) => id === 1 && seq !== undefined), 'the answer of the command that was running', first!.frames.slice(-3))
+    expect(
+      first!.frames.some(({ id, seq }) => id === 1 && seq !== undefined),
+      'the answer of the command that was running',
+      first!.frames.slice(-3)
+    )
   }
 }

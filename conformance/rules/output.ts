@@ -1,4 +1,5 @@
-// P-20 to P-24 and P-50: numbering, acknowledgement, what is held for whom, and how large an output may be.
+// P-20 to P-24 and P-50: numbering, acknowledgement, what is held for whom, and how large an output
+// may be.
 
 import { BASIC, BOTH, FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -36,7 +37,9 @@ export const outputChecks: readonly Check[] = [
     const plain = await scope.connect()
     const most = plain.facts['limits'].maxOutputBytes
     expect(Number.isSafeInteger(most) && most >= 1024, 'limits.maxOutputBytes of 1024 or more', most)
-    for (const [wish, told] of [['4096', Math.min(4096, most)], ['10', 1024], ['99999999999', most], ['many', most]] as const) {
+    for (const [wish, told] of [
+      ['4096', Math.min(4096, most)], ['10', 1024], ['99999999999', most], ['many', most]
+    ] as const) {
       const peer = await scope.connect({ protocols: ['holdfast.v1', `output.${wish}`] })
       expectEqual(peer.facts['limits'].maxOutputBytes, told, `for output.${wish}, limits.maxOutputBytes`)
     }
@@ -44,7 +47,8 @@ export const outputChecks: readonly Check[] = [
   check('P-50', 'answers RESULT_TOO_LARGE, judged by the text that is sent', FULL, async (scope) => {
     const peer = await scope.connect({ protocols: ['holdfast.v1', 'output.2000'] })
     const empty = Buffer.byteLength(JSON.stringify({ seq: 1, type: 'result', id: 'a', payload: '' }))
-    // Two bytes each, and an escape that doubles: what counts is neither characters nor the length in memory.
+    // Two bytes each, and an escape that doubles: what counts is neither characters nor the length
+    // in memory.
     const room = 2000 - empty
     for (const fits of ['x'.repeat(room), 'é'.repeat(Math.floor(room / 2)), '"'.repeat(Math.floor(room / 2))]) {
       peer.command('echo', fits, 'a')
@@ -53,7 +57,9 @@ export const outputChecks: readonly Check[] = [
     for (const large of ['x'.repeat(room + 1), 'é'.repeat(room / 2 + 1), '"'.repeat(room / 2 + 1)]) {
       peer.command('echo', large, 'a')
       const { type, code, seq } = await peer.answer('a')
-      expectEqual([type, code, seq !== undefined], ['error', 'RESULT_TOO_LARGE', true], 'for a result that is larger, the answer')
+      expectEqual(
+        [type, code, seq !== undefined], ['error', 'RESULT_TOO_LARGE', true], 'for a result that is larger, the answer'
+      )
     }
   }),
   check('P-50', 'replaces what is held and larger than a resuming client takes', FULL, async (scope) => {
@@ -63,7 +69,9 @@ export const outputChecks: readonly Check[] = [
       await peer.answer(n + 1)
     }
     peer.link.destroy()
-    const again = await scope.resumed(peer, 0, { protocols: ['holdfast.v1', `resume.${peer.sessionId}.${peer.token}.0`, 'output.2000'] })
+    const again = await scope.resumed(
+      peer, 0, { protocols: ['holdfast.v1', `resume.${peer.sessionId}.${peer.token}.0`, 'output.2000'] }
+    )
     const replayed = await takeReplay(again)
     expectEqual(replayed.map(({ id, code }) => [id, code]), [
       [1, undefined], [2, 'RESULT_TOO_LARGE'], [3, undefined], [4, 'RESULT_TOO_LARGE'], [5, undefined]
@@ -78,7 +86,9 @@ export const outputChecks: readonly Check[] = [
     const frame = await peer.take('the small message')
     expectEqual([frame.seq, frame.event], [1, 'kit.small'], 'seq and event of the first output')
   }),
-  check('P-50', 'puts a gap in the place of a message to a user that one of his sessions does not take', FULL, async (scope) => {
+  check('P-50', 'puts a gap in the place of a message to a user that one of his sessions does not take', FULL, async (
+    scope
+  ) => {
     const { admin } = scope
     // The one user of a run without tokens has the sessions of all other checks.
     if (!scope.signsTokens) notTested('--jwt-secret')
@@ -90,7 +100,9 @@ export const outputChecks: readonly Check[] = [
       expectEqual(status, 202, 'HTTP status of a message to a user')
     }
     const [gap, after] = [await small.take('a gap'), await small.take('the small message')]
-    expectEqual([gap.type, gap.seq, typeof gap.payload?.reason], ['gap', 1, 'string'], 'type, seq and payload.reason of the gap')
+    expectEqual(
+      [gap.type, gap.seq, typeof gap.payload?.reason], ['gap', 1, 'string'], 'type, seq and payload.reason of the gap'
+    )
     expectEqual([after.event, after.seq], ['kit.small', 2], 'event and seq of the next message')
     for (const [n, event] of ['kit.large', 'kit.small'].entries()) {
       const frame = await large.take('a message')
@@ -113,7 +125,11 @@ export const outputChecks: readonly Check[] = [
       const { status, body } = await scope.admin.message(peer.sessionId, 'note', { n: 1 })
       expect(status === 202, 'HTTP 202 for a message', `HTTP ${status}`)
       const message = await peer.until(({ type }) => type === 'message', 'the message')
-      expectEqual([message.seq, message.event, message.payload], [body.seq, 'note', { n: 1 }], 'seq, event and payload of the message')
+      expectEqual(
+        [message.seq, message.event, message.payload],
+        [body.seq, 'note', { n: 1 }],
+        'seq, event and payload of the message'
+      )
     }
     await outputs(peer, 3)
     const seqs = peer.frames.filter(({ seq }) => seq !== undefined).map(({ seq }) => seq)
@@ -140,19 +156,29 @@ export const outputChecks: readonly Check[] = [
     const messages = peer.frames.filter(({ type }) => type === 'message')
     expectEqual(peer.frames.flatMap(({ seq }) => seq ?? []), span(1, 41), 'the seqs')
     for (const [n, seq] of told.entries()) {
-      expectEqual(messages.find((message) => message.seq === seq)?.payload, n + 1, `the payload of the message that was given seq ${seq}`)
+      expectEqual(
+        messages.find((message) => message.seq === seq)?.payload,
+        n + 1,
+        `the payload of the message that was given seq ${seq}`
+      )
     }
   }),
   check('P-21', 'takes an ack frame and forgets the outputs up to it, not above', FULL, async (scope) => {
     const peer = await threeAnswers(scope)
     peer.ack(2)
-    expectEqual([await isHeld(peer, 1), await isHeld(peer, 2), await isHeld(peer, 3)], [false, false, true], 'after ack 2, answers 1, 2, 3 held')
+    expectEqual(
+      [await isHeld(peer, 1), await isHeld(peer, 2), await isHeld(peer, 3)],
+      [false, false, true],
+      'after ack 2, answers 1, 2, 3 held'
+    )
   }),
   check('P-21', 'takes an ack on a command', FULL, async (scope) => {
     const peer = await threeAnswers(scope)
     peer.command('echo', 4, 4, { ack: 1 })
     await peer.answer(4)
-    expectEqual([await isHeld(peer, 1), await isHeld(peer, 2)], [false, true], 'after a command with ack 1, answers 1, 2 held')
+    expectEqual(
+      [await isHeld(peer, 1), await isHeld(peer, 2)], [false, true], 'after a command with ack 1, answers 1, 2 held'
+    )
   }),
   check('P-21', 'is not moved by a lower ack or a repeated one', FULL, async (scope) => {
     const peer = await threeAnswers(scope)
@@ -172,7 +198,10 @@ export const outputChecks: readonly Check[] = [
     expectEqual(replayed[0]?.seq, 3, 'after ack 2, the first output replayed')
   }),
   check('P-22', 'closes an ack of the future with 4400 and keeps the session', FULL, async (scope) => {
-    for (const send of [(peer: Peer) => peer.ack(4), (peer: Peer) => peer.command('echo', 1, 'x', { ack: Number.MAX_SAFE_INTEGER })]) {
+    for (const send of [
+      (peer: Peer) => peer.ack(4),
+      (peer: Peer) => peer.command('echo', 1, 'x', { ack: Number.MAX_SAFE_INTEGER })
+    ]) {
       const peer = await threeAnswers(scope)
       send(peer)
       const error = await peer.until(({ type }) => type === 'error', 'error BAD_ACK')
@@ -205,7 +234,9 @@ export const outputChecks: readonly Check[] = [
     }
     const again = await scope.resumed(peer, 3)
     const replayed = await takeReplay(again)
-    expectEqual(replayed.map(({ seq, payload }) => [seq, payload]), [[4, 4], [5, 5], [6, 6]], 'seqs and payloads replayed')
+    expectEqual(
+      replayed.map(({ seq, payload }) => [seq, payload]), [[4, 4], [5, 5], [6, 6]], 'seqs and payloads replayed'
+    )
   }),
   check('P-24', 'ignores acks in the basic profile', BASIC, async (scope) => {
     const peer = await scope.connect()
@@ -218,7 +249,9 @@ export const outputChecks: readonly Check[] = [
     const { admin } = scope
     const peer = await scope.connect()
     await outputs(peer, 5)
-    const held = await scope.eventually('a view of the session', async () => (await admin.session(peer.sessionId)).body ?? undefined)
+    const held = await scope.eventually('a view of the session', async () => (await admin.session(
+      peer.sessionId
+    )).body ?? undefined)
     if (held.outboxMessages === undefined) notTested('outboxMessages in GET /sessions/:id')
     expectEqual(held.outboxMessages, 0, 'outboxMessages')
   })

@@ -1,5 +1,7 @@
-// P-25, P-26, P-32, P-44 and P-51: what happens once an outbox is full, a socket does not drain, or a
-// client does not take an output. Real sockets, since the question is what the kernel's buffers and the server's make of it together. The check does not know how large the outbox is; it fills until it overflows.
+// P-25, P-26, P-32, P-44 and P-51: what happens once an outbox is full, a socket does not drain, or
+// a client does not take an output. Real sockets, since the question is what the kernel's buffers
+// and the server's make of it together. The check does not know how large the outbox is; it fills
+// until it overflows.
 
 import { FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -13,8 +15,13 @@ const LARGE_BYTES = 20_000
 
 const large = (scope: Scope) => Math.min(60_000, scope.facts.maxMessageBytes - 500)
 
-/** Fills the outbox of a session that never acks until a resume reports a gap; gives that connection and what it got. */
-async function overflown (scope: Scope): Promise<{ peer: Peer, replayed: ServerFrame[], highestSeq: number, sent: ServerFrame[] }> {
+/**
+ * Fills the outbox of a session that never acks until a resume reports a gap; gives that connection
+ * and what it got.
+ */
+async function overflown (
+  scope: Scope
+): Promise<{ peer: Peer, replayed: ServerFrame[], highestSeq: number, sent: ServerFrame[] }> {
   let peer = await scope.connect()
   const sent: ServerFrame[] = []
   let highestSeq = 0
@@ -38,10 +45,16 @@ function expectExact (peer: Peer, lastSeq: number, highestSeq: number, replayed:
   const { gap, replay } = peer.facts
   const lost = gap === null ? [] : span(gap.from, gap.to)
   const got = replayed.map(({ seq }) => seq)
-  expectEqual([...lost, ...got], span(lastSeq + 1, highestSeq), `gap ${JSON.stringify(gap)} and replay ${JSON.stringify(replay)} together`)
+  expectEqual(
+    [...lost, ...got],
+    span(lastSeq + 1, highestSeq),
+    `gap ${JSON.stringify(gap)} and replay ${JSON.stringify(replay)} together`
+  )
 }
 
-/** Reads nothing while the server has more to say than kernel and outbox can hold; then reads on. */
+/**
+ * Reads nothing while the server has more to say than kernel and outbox can hold; then reads on.
+ */
 async function deaf (scope: Scope): Promise<Peer> {
   const peer = await scope.connect()
   peer.command('echo', 'first', 1)
@@ -59,7 +72,9 @@ async function deaf (scope: Scope): Promise<Peer> {
 
 async function detachedFor (scope: Scope, peer: Peer, limitMs: number): Promise<void> {
   const deadline = performance.now() + limitMs
-  while (performance.now() < deadline && (await scope.admin.session(peer.sessionId)).body?.state !== 'detached') await pause(100)
+  while (performance.now() < deadline && (await scope.admin.session(peer.sessionId)).body?.state !== 'detached') {
+    await pause(100)
+  }
 }
 
 export const overflowChecks: readonly Check[] = [
@@ -78,7 +93,11 @@ export const overflowChecks: readonly Check[] = [
         await peer.closed(`the answer to a close with ${code}`)
         peer = await scope.resumed(peer, 1)
         const expected = attempt < 2 ? [null, { from: 2, to: 3 }] : [{ from: 2, to: 2 }, { from: 3, to: 3 }]
-        expectEqual([peer.facts['gap'], peer.facts['replay']], expected, `after ${attempt + 1} closes with ${code}, gap and replay`)
+        expectEqual(
+          [peer.facts['gap'], peer.facts['replay']],
+          expected,
+          `after ${attempt + 1} closes with ${code}, gap and replay`
+        )
         await takeReplay(peer)
       }
       peer.command('echo', 'again', 2)
@@ -103,7 +122,11 @@ export const overflowChecks: readonly Check[] = [
         else await pause(100)
         peer = await scope.resumed(peer, 0)
         const expected = n < ends.length - 1 ? [null, { from: 1, to: 2 }] : [{ from: 1, to: 1 }, { from: 2, to: 2 }]
-        expectEqual([peer.facts['gap'], peer.facts['replay']], expected, `after the ends ${ends.slice(0, n + 1).join(', ')}, gap and replay`)
+        expectEqual(
+          [peer.facts['gap'], peer.facts['replay']],
+          expected,
+          `after the ends ${ends.slice(0, n + 1).join(', ')}, gap and replay`
+        )
         await takeReplay(peer)
       }
     }
@@ -124,7 +147,9 @@ export const overflowChecks: readonly Check[] = [
     const { peer, replayed, highestSeq, sent } = await overflown(scope)
     expect(replayed.length > 0, 'a ring of the latest outputs', peer.opening)
     expectEqual(replayed.at(-1)?.seq, highestSeq, 'the last output replayed')
-    for (const frame of replayed) expectEqual(frame, sent.find(({ seq }) => seq === frame.seq), `output ${frame.seq} as it was sent first`)
+    for (const frame of replayed) {
+      expectEqual(frame, sent.find(({ seq }) => seq === frame.seq), `output ${frame.seq} as it was sent first`)
+    }
     peer.command('echo', 'on', 2)
     expectEqual((await peer.answer(2)).seq, highestSeq + 1, 'the seq of the next answer')
   }, { slow: true }),
@@ -145,14 +170,18 @@ export const overflowChecks: readonly Check[] = [
     }
     notTested('an outbox of fewer than 6000 messages')
   }, { slow: true }),
-  check('P-26', 'keeps a connection that reads when answers bring more small outputs at once than the outbox holds', FULL, async (scope) => {
+  check('P-26', 'keeps a connection that reads when answers bring more outputs than the outbox holds', FULL, async (
+    scope
+  ) => {
     const { core } = scope
     const peer = await scope.connect()
     const gate = scope.tag()
     for (const id of [1, 2, 3]) peer.command('kit', { tag: gate, gate, produce: { count: 700, bytes: 1 } }, id)
     await core.started(gate, 3)
     core.open(gate)
-    for (let n = 0; n < 3; n++) expectEqual((await peer.until(({ id }) => id !== undefined, 'an answer')).type, 'result', 'the answer')
+    for (let n = 0; n < 3; n++) {
+      expectEqual((await peer.until(({ id }) => id !== undefined, 'an answer')).type, 'result', 'the answer')
+    }
     await peer.fence()
     expectEqual(peer.frames.flatMap(({ seq }) => seq ?? []), span(1, 2104), 'the seqs received')
   }),
@@ -193,7 +222,11 @@ export const overflowChecks: readonly Check[] = [
     let highestSeq = 3
     for (let n = 0; n < 40; n++) {
       const { status, body } = await admin.message(peer.sessionId, 'away', 'x'.repeat(60_000))
-      expect(status === 202 && body.seq === highestSeq + 1, `HTTP 202 with seq ${highestSeq + 1}`, `HTTP ${status} ${JSON.stringify(body)}`)
+      expect(
+        status === 202 && body.seq === highestSeq + 1,
+        `HTTP 202 with seq ${highestSeq + 1}`,
+        `HTTP ${status} ${JSON.stringify(body)}`
+      )
       highestSeq++
     }
     const again = await scope.resumed(peer, 3)
@@ -202,7 +235,8 @@ export const overflowChecks: readonly Check[] = [
   check('P-26', 'closes a client that never reads with 4101, then reports the gap exactly', FULL, async (scope) => {
     const peer = await deaf(scope)
     const end = await peer.closed('a client that never reads closed with 4101', 4 * scope.options.timeoutMs)
-    // A socket that stays full until the server gives up on it cannot carry the close frame; then there is none at all.
+    // A socket that stays full until the server gives up on it cannot carry the close frame; then
+    // there is none at all.
     expect(end.code === 4101 || end.code === 1006, 'close code 4101', end.code)
     if (end.code === 4101) expectEqual(end.goodbye?.payload?.reason, 'slow_consumer', 'the reason in goodbye')
     const outputs = peer.frames.filter(({ seq }) => seq !== undefined)
@@ -212,7 +246,9 @@ export const overflowChecks: readonly Check[] = [
     again.command('echo', 'end', 'end')
     const { seq } = await again.answer('end')
     expectExact(again, peer.highestSeq, replayed.at(-1)?.seq ?? again.facts['gap']?.to ?? peer.highestSeq, replayed)
-    expectEqual(seq, (replayed.at(-1)?.seq ?? again.facts['gap']?.to ?? peer.highestSeq) + 1, 'the seq of the first new output')
+    expectEqual(
+      seq, (replayed.at(-1)?.seq ?? again.facts['gap']?.to ?? peer.highestSeq) + 1, 'the seq of the first new output'
+    )
   }, { slow: true }),
   check('P-44', 'gives a client that reads late everything in order', FULL, async (scope) => {
     const peer = await scope.connect()

@@ -1,4 +1,5 @@
-// P-33, P-34 and P-36: resumes that are refused, what is told to whom, and how long a detached session is kept.
+// P-33, P-34 and P-36: resumes that are refused, what is told to whom, and how long a detached
+// session is kept.
 
 import { randomBytes } from 'node:crypto'
 import { FULL, check, type Check } from '../check.js'
@@ -41,7 +42,9 @@ async function expectTold (scope: Scope, peer: Peer, reason: string): Promise<vo
 export const refusedResumeChecks: readonly Check[] = [
   check('P-33', 'goes on with a new session after a refused resume', FULL, async (scope) => {
     if (scope.facts.resumeWindowMs === 0) notTested('resumeWindowMs above 0')
-    const peer = await expectUnknown(scope, `nobody.${randomBytes(32).toString('base64url')}.0`, 'a session that never was')
+    const peer = await expectUnknown(
+      scope, `nobody.${randomBytes(32).toString('base64url')}.0`, 'a session that never was'
+    )
     peer.command('echo', 'new', 1)
     expectEqual((await peer.answer(1)).seq, 1, 'in the new session, the seq of the first answer')
     peer.link.destroy()
@@ -77,7 +80,9 @@ export const refusedResumeChecks: readonly Check[] = [
   check('P-33', 'answers malformed entries: unknown', FULL, async (scope) => {
     const { sessionId, token } = await detached(scope)
     const entries = ['', '.', '..', '...', sessionId, `${sessionId}.${token}`, `${sessionId}.${token}.`, `.${token}.2`]
-    const lastSeqs = ['-1', '1.5', '1e0', '0x1', 'abc', 'NaN', 'null', '+1', '2.2', '9007199254740992', '99999999999999999999999']
+    const lastSeqs = [
+      '-1', '1.5', '1e0', '0x1', 'abc', 'NaN', 'null', '+1', '2.2', '9007199254740992', '99999999999999999999999'
+    ]
     for (const resume of [...entries, ...lastSeqs.map((lastSeq) => `${sessionId}.${token}.${lastSeq}`)]) {
       await expectUnknown(scope, resume, `the entry resume.${resume.replace(token, '<token>')}`)
     }
@@ -110,7 +115,11 @@ export const refusedResumeChecks: readonly Check[] = [
   }),
   check('P-34', 'does not end a session for a lastSeq of the future without its token', FULL, async (scope) => {
     const peer = await detached(scope)
-    await expectUnknown(scope, `${peer.sessionId}.${randomBytes(32).toString('base64url')}.3`, 'a wrong token with a lastSeq of the future')
+    await expectUnknown(
+      scope,
+      `${peer.sessionId}.${randomBytes(32).toString('base64url')}.3`,
+      'a wrong token with a lastSeq of the future'
+    )
     await scope.resumed(peer, 2)
   }),
   check('P-36', 'issues no token and terminates at every close with a window of 0', FULL, async (scope) => {
@@ -138,7 +147,9 @@ export const refusedResumeChecks: readonly Check[] = [
   check('P-36', 'keeps a session whose client never sent a frame for 30 s at most', FULL, async (scope) => {
     const { resumeWindowMs, idleTimeoutMs } = scope.facts
     if (scope.options.patient !== true) notTested('--patient')
-    if (Math.min(resumeWindowMs, idleTimeoutMs) < UNKNOWN_MS + 10_000) notTested('resumeWindowMs and idleTimeoutMs ≥ 40000')
+    if (Math.min(resumeWindowMs, idleTimeoutMs) < UNKNOWN_MS + 10_000) {
+      notTested('resumeWindowMs and idleTimeoutMs ≥ 40000')
+    }
     const silent = await scope.connect()
     const known = await detached(scope)
     silent.link.destroy()

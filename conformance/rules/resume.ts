@@ -47,10 +47,16 @@ export const resumeChecks: readonly Check[] = [
     const peer = await session(scope, 1)
     peer.link.destroy()
     const again = await scope.resumed(peer, 1)
-    for (const name of ['sessionId', 'userId', 'protocol', 'idleTimeoutMs', 'heartbeatMs', 'limits', 'resumeWindowMs']) {
+    for (const name of [
+      'sessionId', 'userId', 'protocol', 'idleTimeoutMs', 'heartbeatMs', 'limits', 'resumeWindowMs'
+    ]) {
       expectEqual(again.facts[name], peer.facts[name], name)
     }
-    expect(typeof again.facts['resumeToken'] === 'string' && again.token !== peer.token, 'a new resumeToken', again.facts['resumeToken'])
+    expect(
+      typeof again.facts['resumeToken'] === 'string' && again.token !== peer.token,
+      'a new resumeToken',
+      again.facts['resumeToken']
+    )
   }),
   check('P-28', 'kills the old token with the first frame on the new connection', FULL, async (scope) => {
     const peer = await session(scope, 1)
@@ -126,7 +132,11 @@ export const resumeChecks: readonly Check[] = [
     expectEqual(again.facts['replay'], { from: 2, to: 5 }, 'replay')
     await takeReplay(again)
     expectEqual((await again.answer(6)).seq, 6, 'the seq of the new answer')
-    expectEqual(again.frames.map(({ type, seq }) => seq ?? type).filter((what) => what !== 'ping'), ['session_resumed', 2, 3, 4, 5, 'live', 6], 'the frames')
+    expectEqual(
+      again.frames.map(({ type, seq }) => seq ?? type).filter((what) => what !== 'ping'),
+      ['session_resumed', 2, 3, 4, 5, 'live', 6],
+      'the frames'
+    )
     const replayed = again.frames.filter(({ seq }) => seq !== undefined && seq < 6)
     expectEqual(replayed, peer.frames.filter(({ seq }) => seq !== undefined && seq > 1), 'the outputs replayed')
   }),

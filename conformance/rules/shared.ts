@@ -36,11 +36,18 @@ export function expectPrevious (peer: Peer, sessionId: string, reason: string): 
 /** Takes the frames of a replay; they have to be the outputs `from`..`to` in order, then `live`. */
 export async function takeReplay (peer: Peer): Promise<ServerFrame[]> {
   const replayed: ServerFrame[] = []
-  for (let frame = await peer.take('the replay'); frame.type !== 'live'; frame = await peer.take('the replay or live')) replayed.push(frame)
+  for (let frame = await peer.take(
+    'the replay'
+  ); frame.type !== 'live'; frame = await peer.take('the replay or live')) {
+    replayed.push(frame)
+  }
   const { replay } = peer.facts
   const seqs = replayed.map(({ seq }) => seq)
-  if (replay === null) expectEqual(seqs, [], 'with replay null, the outputs before live')
-  else expectEqual(seqs, span(replay.from, replay.to), `with replay ${replay.from}..${replay.to}, the outputs before live`)
+  if (replay === null) {
+    expectEqual(seqs, [], 'with replay null, the outputs before live')
+  } else {
+    expectEqual(seqs, span(replay.from, replay.to), `with replay ${replay.from}..${replay.to}, the outputs before live`)
+  }
   return replayed
 }
 
@@ -48,13 +55,17 @@ export function span (from: number, to: number): number[] {
   return Array.from({ length: Math.max(0, to - from + 1) }, (_, n) => from + n)
 }
 
-/** Numbered echoes in bursts until one is refused for rate; gives the refusal and the id that is due next. */
+/**
+ * Numbered echoes in bursts until one is refused for rate; gives the refusal and the id that is due
+ * next.
+ */
 export async function provokeRateLimit (scope: Scope, peer: Peer): Promise<{ refusal: ServerFrame, next: number }> {
   const { commandsPerSecond, maxInFlight } = scope.facts
   if (commandsPerSecond > 2000) notTested('commandsPerSecond ≤ 2000')
   let refusal: ServerFrame | undefined
   let next = 1
-  // Bursts, since one at a time would never empty a bucket that refills meanwhile; small ones, so that maxInFlight is not met first.
+  // Bursts, since one at a time would never empty a bucket that refills meanwhile; small ones, so
+  // that maxInFlight is not met first.
   const deadline = performance.now() + scope.options.timeoutMs
   while (refusal === undefined && performance.now() < deadline) {
     const burst = span(next, next + Math.min(10, maxInFlight) - 1)

@@ -1,4 +1,5 @@
-// P-35 and the races around it: two connections that want one session, many that do, and a session that ends while it is being resumed.
+// P-35 and the races around it: two connections that want one session, many that do, and a session
+// that ends while it is being resumed.
 
 import { FULL, check, type Check } from '../check.js'
 import { expect, expectEqual, notTested } from '../expect.js'
@@ -61,9 +62,15 @@ export const takeoverChecks: readonly Check[] = [
     const winners = storm.filter(({ opening }) => opening.type === 'session_resumed')
     expect(winners.length >= 1, 'at least one session_resumed', storm[0]?.opening)
     for (const { opening, sessionId } of storm) {
-      if (opening.type !== 'session_resumed') expect(sessionId !== first.sessionId, 'a new session for each refused resume', opening)
+      if (opening.type !== 'session_resumed') {
+        expect(sessionId !== first.sessionId, 'a new session for each refused resume', opening)
+      }
     }
-    await scope.eventually('one of the resumed connections left', async () => winners.filter(({ isOpen }) => isOpen).length <= 1 ? true : undefined)
+    await scope.eventually('one of the resumed connections left', async () => winners.filter(({
+      isOpen
+    }) => isOpen).length <= 1
+      ? true
+      : undefined)
     const live = winners.filter(({ isOpen }) => isOpen)
     expectEqual(live.length, 1, 'the number of connections left')
     for (const lost of winners) if (!lost.isOpen) expectReplaced(await lost.closed())
@@ -112,9 +119,15 @@ export const takeoverChecks: readonly Check[] = [
       expectEqual(ended.status, 204, 'status of DELETE')
       if (again.opening.type === 'session_resumed') {
         // Resumed first, then ended: it has to be told so.
-        expectEqual((await again.closed('the resumed connection closed with 4001')).code, 4001, 'the close code of the resumed connection')
+        expectEqual(
+          (await again.closed('the resumed connection closed with 4001')).code,
+          4001,
+          'the close code of the resumed connection'
+        )
       } else {
-        expectEqual(again.facts['previous']?.reason, 'ended_by_operator', 'previous.reason of the resume that came too late')
+        expectEqual(
+          again.facts['previous']?.reason, 'ended_by_operator', 'previous.reason of the resume that came too late'
+        )
       }
       const later = await scope.resume(again.opening.type === 'session_resumed' ? again : first, 1)
       expectEqual(later.opening.type, 'session_created', 'for a resume after both, the first frame')
@@ -128,7 +141,8 @@ export const takeoverChecks: readonly Check[] = [
       const end = await first.closed('the first connection closed')
       expect(end.code === 4000 || end.code === 4003, 'close code 4000 or 4003', end.code)
       if (again.opening.type === 'session_resumed') {
-        // The takeover came first, so the end frame was that of a connection which had lost the session.
+        // The takeover came first, so the end frame was that of a connection which had lost the
+        // session.
         expectEqual(end.code, 4003, 'with the session resumed, the close code of the older connection')
         await again.fence()
       } else {

@@ -1,4 +1,5 @@
-// Talks to server.ts with its types: `npx tsx examples/minimal/client.ts`. Cut the network meanwhile, and it goes on where it was.
+// Talks to server.ts with its types: `npx tsx examples/minimal/client.ts`. Cut the network
+// meanwhile, and it goes on where it was.
 
 import { WebSocket } from 'ws'
 import { connect, type CommandError } from '../../src/client/client.js'

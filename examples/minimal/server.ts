@@ -1,4 +1,5 @@
-// One typed command in a Holdfast server: `npx tsx examples/minimal/server.ts`. In a project of your own, import from 'holdfast'.
+// One typed command in a Holdfast server: `npx tsx examples/minimal/server.ts`. In a project of
+// your own, import from 'holdfast'.
 
 import { Type } from 'typebox'
 import { buildApp, commandError, configWith, defineCommand } from '../../src/index.js'

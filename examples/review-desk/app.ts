@@ -1,7 +1,9 @@
-// A Fastify application as any other, with the Holdfast plugins in it: sessions, commands, sockets, and the operators' REST. Drafts go out as events to every
-// session, decisions come in as commands; the page is two routes and a stylesheet. Who the reviewers are is left to `authenticate`.
+// A Fastify application as any other, with the Holdfast plugins in it: sessions, commands, sockets,
+// and the operators' REST. Drafts go out as events to every session, decisions come in as commands;
+// the page is two routes and a stylesheet. Who the reviewers are is left to `authenticate`.
 //
-// The order: sessions → dispatcher → socket route, which comes before everything that can refuse a request → what is the application's own.
+// The order: sessions → dispatcher → socket route, which comes before everything that can refuse a
+// request → what is the application's own.
 
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import dispatcher from '../../plugins/dispatcher.js'
@@ -29,10 +31,13 @@ export interface ReviewDeskOptions {
 const REVIEWER = 'human_reviewer_1'
 
 /** A reviewer is away for a break, not for a night, and decides no faster than a human. */
-const DESK_LIMITS: Partial<Config> = { resumeWindowSeconds: 15 * 60, commandsPerSecond: 20, maxInFlight: 16, maxMessageBytes: 16_384, heartbeatSeconds: 15 }
+const DESK_LIMITS: Partial<Config> = {
+  resumeWindowSeconds: 15 * 60, commandsPerSecond: 20, maxInFlight: 16, maxMessageBytes: 16_384, heartbeatSeconds: 15
+}
 
 /** Scripts, styles and sockets of this origin, and nothing else; data: is for the icon. */
-const PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 /** The application, loaded and not listening. */
 export async function createReviewDesk (options: ReviewDeskOptions): Promise<FastifyInstance> {
@@ -41,7 +46,10 @@ export async function createReviewDesk (options: ReviewDeskOptions): Promise<Fas
   const app = Fastify({ logger: options.logger ?? false })
 
   // Everybody is this one user until there is authentication, so that no quota is theirs.
-  await app.register(sessionManager, { limits: limits.sessions, ...(options.authenticate === undefined ? { unlimitedUserId: REVIEWER } : {}) })
+  await app.register(sessionManager, {
+    limits: limits.sessions,
+    ...(options.authenticate === undefined ? { unlimitedUserId: REVIEWER } : {})
+  })
   await app.register(dispatcher, { limits: limits.commands, builtinCommands: false })
   await app.register(websocketGateway, {
     authenticate: options.authenticate ?? placeholderAuthenticator(REVIEWER),
@@ -59,7 +67,12 @@ export async function createReviewDesk (options: ReviewDeskOptions): Promise<Fas
 
   for (const [url, { type, body }] of Object.entries(page)) {
     app.get(url, async (_request, reply) => reply
-      .headers({ 'content-security-policy': PAGE_POLICY, 'x-content-type-options': 'nosniff', 'referrer-policy': 'no-referrer', 'cache-control': 'no-cache' })
+      .headers({
+        'content-security-policy': PAGE_POLICY,
+        'x-content-type-options': 'nosniff',
+        'referrer-policy': 'no-referrer',
+        'cache-control': 'no-cache'
+      })
       .type(type)
       .send(body))
   }

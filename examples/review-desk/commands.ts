@@ -1,5 +1,6 @@
-// What reviewers may ask of the platform and what it tells them: the one place where both are written down. The server checks payloads and results by these schemas,
-// and the page takes its types from here: `connect<Commands, typeof events>(url)`.
+// What reviewers may ask of the platform and what it tells them: the one place where both are
+// written down. The server checks payloads and results by these schemas, and the page takes its
+// types from here: `connect<Commands, typeof events>(url)`.
 
 import { Type, type Static } from 'typebox'
 import { defineCommand, type CommandContext } from '../../src/io/dispatcher/command.js'
@@ -62,6 +63,10 @@ export function createCommands (platform: Platform) {
 
 export type Commands = ReturnType<typeof createCommands>
 
-function orderOf ({ payload, session, id }: CommandContext<{ draft: number }>): Pick<Order, 'draft' | 'reviewer' | 'sessionId' | 'command'> {
-  return { draft: payload.draft, reviewer: session.userId, sessionId: session.id, command: typeof id === 'number' ? id : null }
+function orderOf ({
+  payload, session, id
+}: CommandContext<{ draft: number }>): Pick<Order, 'draft' | 'reviewer' | 'sessionId' | 'command'> {
+  return {
+    draft: payload.draft, reviewer: session.userId, sessionId: session.id, command: typeof id === 'number' ? id : null
+  }
 }

@@ -1,8 +1,10 @@
-// A stand-in for the AI platform behind the desk: drafts that wait for a human, and the record of what was decided. It lives in memory and knows neither
-// sockets nor sessions, so it outlives a restart of the server in front of it, as a real platform does.
+// A stand-in for the AI platform behind the desk: drafts that wait for a human, and the record of
+// what was decided. It lives in memory and knows neither sockets nor sessions, so it outlives a
+// restart of the server in front of it, as a real platform does.
 //
-// Kept true: a draft is decided once; whoever comes second is told ALREADY_DECIDED. `calls` lists every execution, also those, with the number of
-// its command, so that it can be proved that nothing ran twice. `feed` adds one draft; when to feed is decided by the caller.
+// Kept true: a draft is decided once; whoever comes second is told ALREADY_DECIDED. `calls` lists
+// every execution, also those, with the number of its command, so that it can be proved that
+// nothing ran twice. `feed` adds one draft; when to feed is decided by the caller.
 
 import { commandError } from '../../src/io/errors.js'
 import type { Decision, Desk, Draft, Verdict } from './commands.js'
@@ -51,7 +53,9 @@ export interface Platform {
 /** Decisions that `view` tells of. */
 const RECENT = 50
 
-export function createPlatform ({ work = async () => {}, maxWaiting = 40, now = Date.now }: PlatformOptions = {}): Platform {
+export function createPlatform ({
+  work = async () => {}, maxWaiting = 40, now = Date.now
+}: PlatformOptions = {}): Platform {
   const waiting = new Map<number, Draft>()
   const decided = new Map<number, Decision>()
   const calls: Order[] = []
@@ -75,7 +79,11 @@ export function createPlatform ({ work = async () => {}, maxWaiting = 40, now = 
       return draft
     },
 
-    view: () => ({ waiting: [...waiting.values()], decided: [...decided.values()].slice(-RECENT), total: decided.size }),
+    view: () => ({
+      waiting: [...waiting.values()],
+      decided: [...decided.values()].slice(-RECENT),
+      total: decided.size
+    }),
 
     async decide (order) {
       calls.push(order)

@@ -1,5 +1,6 @@
-// Starts the desk: `npx tsx examples/review-desk/server.ts`. PORT is where it listens (3000), FEED_MS how often a draft comes (6000, 0: never), WORK_MS how long the
-// platform takes for a decision (250).
+// Starts the desk: `npx tsx examples/review-desk/server.ts`. PORT is where it listens (3000),
+// FEED_MS how often a draft comes (6000, 0: never), WORK_MS how long the platform takes for a
+// decision (250).
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { createReviewDesk } from './app.js'
@@ -12,7 +13,11 @@ const DRAIN_MS = 5000
 const platform = createPlatform({ work: () => delay(Number(WORK_MS)) })
 for (let i = 0; i < 5; i++) platform.feed()
 
-const app = await createReviewDesk({ platform, page: await buildPage(), logger: { level: process.env['LOG_LEVEL'] ?? 'warn' } })
+const app = await createReviewDesk({
+  platform,
+  page: await buildPage(),
+  logger: { level: process.env['LOG_LEVEL'] ?? 'warn' }
+})
 await app.listen({ host: '127.0.0.1', port: Number(PORT) })
 const feeding = Number(FEED_MS) === 0 ? undefined : setInterval(() => platform.feed(), Number(FEED_MS))
 

@@ -1,5 +1,6 @@
-// What the process costs, under the names that dashboards for Node.js expect. prom-client's own collection is not used: it starts an event loop histogram and an
-// observer of the garbage collector that cannot be stopped, and what starts here stops here.
+// What the process costs, under the names that dashboards for Node.js expect. prom-client's own
+// collection is not used: it starts an event loop histogram and an observer of the garbage
+// collector that cannot be stopped, and what starts here stops here.
 
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { Counter, Gauge, type Registry } from 'prom-client'
@@ -10,7 +11,9 @@ const LAG_RESOLUTION_MS = 10
 const LAG_QUANTILES = [0.5, 0.9, 0.99] as const
 
 /** Registers the metrics of the process; returns what stops their collection. */
-export function collectProcessMetrics (registry: Registry, { readLostLogLines }: { readLostLogLines: () => number }): () => void {
+export function collectProcessMetrics (
+  registry: Registry, { readLostLogLines }: { readLostLogLines: () => number }
+): () => void {
   const registers = [registry]
   const lag = monitorEventLoopDelay({ resolution: LAG_RESOLUTION_MS })
   lag.enable()
@@ -35,7 +38,11 @@ export function collectProcessMetrics (registry: Registry, { readLostLogLines }:
       lostLogLines.inc(readLostLogLines())
     }
   })
-  const started = new Gauge({ name: 'process_start_time_seconds', help: 'Start of the process, in seconds since 1970-01-01 UTC.', registers })
+  const started = new Gauge({
+    name: 'process_start_time_seconds',
+    help: 'Start of the process, in seconds since 1970-01-01 UTC.',
+    registers
+  })
   started.set(Math.round(performance.timeOrigin / 1000))
 
   const resident = new Gauge({
@@ -52,7 +59,11 @@ export function collectProcessMetrics (registry: Registry, { readLostLogLines }:
   })
   const heapSize = new Gauge({ name: 'nodejs_heap_size_total_bytes', help: 'Heap that V8 has reserved.', registers })
   const heapInUse = new Gauge({ name: 'nodejs_heap_size_used_bytes', help: 'Heap in use.', registers })
-  const externalBytes = new Gauge({ name: 'nodejs_external_memory_bytes', help: 'Memory outside of the heap that is bound to objects in it.', registers })
+  const externalBytes = new Gauge({
+    name: 'nodejs_external_memory_bytes',
+    help: 'Memory outside of the heap that is bound to objects in it.',
+    registers
+  })
 
   const lagSeconds = new Gauge({
     name: 'nodejs_eventloop_lag_seconds',
@@ -75,7 +86,9 @@ export function collectProcessMetrics (registry: Registry, { readLostLogLines }:
       utilizationBefore = now
     }
   })
-  const version = new Gauge({ name: 'nodejs_version_info', help: 'Version of Node.js; always 1.', labelNames: ['version'], registers })
+  const version = new Gauge({
+    name: 'nodejs_version_info', help: 'Version of Node.js; always 1.', labelNames: ['version'], registers
+  })
   version.set({ version: process.version }, 1)
 
   return () => { lag.disable() }

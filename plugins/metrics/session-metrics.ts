@@ -1,6 +1,8 @@
-// What the session server does, as metrics. Everything is read from the plain counters of the session manager, the dispatcher and the gateway when somebody
-// scrapes; the hot path never calls a metrics library. Labels are words of the tables in src/io and names that the platform gave
-// its commands: never a session id, a user id, or anything a client made up, so their number is bounded.
+// What the session server does, as metrics. Everything is read from the plain counters of the
+// session manager, the dispatcher and the gateway when somebody scrapes; the hot path never calls a
+// metrics library. Labels are words of the tables in src/io and names that the platform gave its
+// commands: never a session id, a user id, or anything a client made up, so their number is
+// bounded.
 
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client'
 import type { Dispatcher } from '../../src/io/dispatcher/dispatcher.js'
@@ -58,30 +60,67 @@ const ROWS: Row[] = [
       return [{ labels: { state: 'active' }, value: active }, { labels: { state: 'detached' }, value: detached }]
     }
   },
-  { name: 'holdfast_sessions_created_total', type: 'counter', help: 'Sessions created.', read: ({ manager }) => plain(manager.totals.created) },
+  {
+    name: 'holdfast_sessions_created_total',
+    type: 'counter',
+    help: 'Sessions created.',
+    read: ({ manager }) => plain(manager.totals.created)
+  },
   {
     name: 'holdfast_sessions_ended_total',
     type: 'counter',
     help: 'Sessions ended, by reason.',
     labelNames: ['reason'],
-    read: ({ manager }) => Object.entries(manager.totals.ended).map(([reason, value]) => ({ labels: { reason }, value }))
+    read: ({ manager }) => Object.entries(manager.totals.ended).map(([reason, value]) => ({
+      labels: { reason },
+      value
+    }))
   },
-  { name: 'holdfast_sessions_attached_total', type: 'counter', help: 'Connections that joined a session.', read: ({ manager }) => plain(manager.totals.attached) },
-  { name: 'holdfast_sessions_detached_total', type: 'counter', help: 'Connections that left a session.', read: ({ manager }) => plain(manager.totals.detached) },
+  {
+    name: 'holdfast_sessions_attached_total',
+    type: 'counter',
+    help: 'Connections that joined a session.',
+    read: ({ manager }) => plain(manager.totals.attached)
+  },
+  {
+    name: 'holdfast_sessions_detached_total',
+    type: 'counter',
+    help: 'Connections that left a session.',
+    read: ({ manager }) => plain(manager.totals.detached)
+  },
   {
     name: 'holdfast_resumes_total',
     type: 'counter',
     help: 'Resumes asked for: ok, or refused with a new session instead (P-33).',
     labelNames: ['outcome'],
-    read: ({ manager: { totals } }) => [{ labels: { outcome: 'ok' }, value: totals.resumed }, { labels: { outcome: 'refused' }, value: totals.resumeRefused }]
+    read: ({ manager: { totals } }) => [
+      { labels: { outcome: 'ok' }, value: totals.resumed },
+      { labels: { outcome: 'refused' }, value: totals.resumeRefused }
+    ]
   },
-  { name: 'holdfast_outbox_bytes', type: 'gauge', help: 'Outputs held until acknowledged, over all sessions.', read: ({ manager }) => plain(manager.countSessions().outboxBytes) },
-  { name: 'holdfast_outputs_total', type: 'counter', help: 'Outputs given a seq.', read: ({ manager }) => plain(manager.totals.outputs) },
-  { name: 'holdfast_outputs_dropped_total', type: 'counter', help: 'Outputs dropped unacknowledged because an outbox was full (P-25).', read: ({ manager }) => plain(manager.totals.outputsDropped) },
+  {
+    name: 'holdfast_outbox_bytes',
+    type: 'gauge',
+    help: 'Outputs held until acknowledged, over all sessions.',
+    read: ({ manager }) => plain(manager.countSessions().outboxBytes)
+  },
+  {
+    name: 'holdfast_outputs_total',
+    type: 'counter',
+    help: 'Outputs given a seq.',
+    read: ({ manager }) => plain(manager.totals.outputs)
+  },
+  {
+    name: 'holdfast_outputs_dropped_total',
+    type: 'counter',
+    help: 'Outputs dropped unacknowledged because an outbox was full (P-25).',
+    read: ({ manager }) => plain(manager.totals.outputsDropped)
+  },
   {
     name: 'holdfast_commands_total',
     type: 'counter',
-    help: 'Commands answered, by name and outcome. Names that nobody registered are counted as (unknown), those of an HTTP core as (core).',
+    help: 'Commands answered, by name and outcome. Names that nobody registered are counted as (unknown), those of ' +
+      'an HTTP core as (core).',
     labelNames: ['command', 'outcome'],
     * read ({ dispatcher }) {
       for (const { name: command, outcomes } of dispatcher.stats) {
@@ -96,9 +135,24 @@ const ROWS: Row[] = [
     labelNames: ['code'],
     read: ({ dispatcher }) => Object.entries(dispatcher.refusals).map(([code, value]) => ({ labels: { code }, value }))
   },
-  { name: 'holdfast_commands_duplicate_total', type: 'counter', help: 'Commands recognised as repeats and not executed again (P-12).', read: ({ dispatcher }) => plain(dispatcher.duplicates) },
-  { name: 'holdfast_commands_in_flight', type: 'gauge', help: 'Commands accepted and not yet answered.', read: ({ dispatcher }) => plain(dispatcher.inFlight) },
-  { name: 'holdfast_connections', type: 'gauge', help: 'Open connections.', read: ({ gateway }) => plain(gateway.connections) },
+  {
+    name: 'holdfast_commands_duplicate_total',
+    type: 'counter',
+    help: 'Commands recognised as repeats and not executed again (P-12).',
+    read: ({ dispatcher }) => plain(dispatcher.duplicates)
+  },
+  {
+    name: 'holdfast_commands_in_flight',
+    type: 'gauge',
+    help: 'Commands accepted and not yet answered.',
+    read: ({ dispatcher }) => plain(dispatcher.inFlight)
+  },
+  {
+    name: 'holdfast_connections',
+    type: 'gauge',
+    help: 'Open connections.',
+    read: ({ gateway }) => plain(gateway.connections)
+  },
   {
     name: 'holdfast_connections_closed_total',
     type: 'counter',
@@ -119,7 +173,10 @@ const ROWS: Row[] = [
     labelNames: ['outcome'],
     read: ({ keySet }) => keySet === undefined
       ? []
-      : [{ labels: { outcome: 'ok' }, value: keySet.fetches }, { labels: { outcome: 'failed' }, value: keySet.failures }]
+      : [
+          { labels: { outcome: 'ok' }, value: keySet.fetches },
+          { labels: { outcome: 'failed' }, value: keySet.failures }
+        ]
   },
   {
     name: 'holdfast_store_available',
@@ -132,7 +189,10 @@ const ROWS: Row[] = [
     type: 'counter',
     help: 'Batches given to the session store, by its answer; none for the memory store.',
     labelNames: ['outcome'],
-    read: ({ committer }) => Object.entries(committer.commits).map(([outcome, value]) => ({ labels: { outcome }, value }))
+    read: ({ committer }) => Object.entries(committer.commits).map(([outcome, value]) => ({
+      labels: { outcome },
+      value
+    }))
   },
   {
     name: 'holdfast_store_backlog',
@@ -153,7 +213,10 @@ const ROWS: Row[] = [
     labelNames: ['outcome'],
     read: ({ journal }) => journal === undefined
       ? []
-      : [{ labels: { outcome: 'ok' }, value: journal.groups }, { labels: { outcome: 'failed' }, value: journal.failures }]
+      : [
+          { labels: { outcome: 'ok' }, value: journal.groups },
+          { labels: { outcome: 'failed' }, value: journal.failures }
+        ]
   },
   {
     name: 'holdfast_store_write_seconds_total',
@@ -161,7 +224,12 @@ const ROWS: Row[] = [
     help: 'Time that those writes took.',
     read: ({ journal }) => journal === undefined ? [] : plain(journal.writeSeconds)
   },
-  { name: 'holdfast_bad_frames_total', type: 'counter', help: 'Malformed frames (P-6).', read: ({ gateway }) => plain(gateway.badFrames) }
+  {
+    name: 'holdfast_bad_frames_total',
+    type: 'counter',
+    help: 'Malformed frames (P-6).',
+    read: ({ gateway }) => plain(gateway.badFrames)
+  }
 ]
 
 const DURATION_NAME = 'holdfast_command_duration_seconds'
@@ -170,7 +238,10 @@ export function collectSessionMetrics (registry: Registry, sources: MetricSource
   for (const { name, type, help, labelNames = [], read } of ROWS) {
     const options = { name, help, labelNames, registers: [registry] }
     if (type === 'gauge') {
-      const gauge: Gauge = new Gauge({ ...options, collect () { for (const { labels, value } of read(sources)) gauge.set(labels, value) } })
+      const gauge: Gauge = new Gauge({
+        ...options,
+        collect () { for (const { labels, value } of read(sources)) gauge.set(labels, value) }
+      })
     } else {
       const counter: Counter = new Counter({
         ...options,
@@ -185,23 +256,38 @@ export function collectSessionMetrics (registry: Registry, sources: MetricSource
   registry.registerMetric(durationHistogram(sources.dispatcher) as unknown as Metric)
 }
 
-/** A histogram of counts that are there already. prom-client's own can only observe one value after the other; the registry asks no more than this of a metric. */
+/**
+ * A histogram of counts that are there already. prom-client's own can only observe one value after
+ * the other; the registry asks no more than this of a metric.
+ */
 function durationHistogram (dispatcher: Dispatcher) {
   const help = 'Time from taking a command in to its answer, by name.'
   return {
     name: DURATION_NAME,
     help,
     reset () {},
-    get: async () => ({ name: DURATION_NAME, help, type: 'histogram', aggregator: 'sum', values: dispatcher.stats.flatMap(durationSamples) })
+    get: async () => ({
+      name: DURATION_NAME,
+      help,
+      type: 'histogram',
+      aggregator: 'sum',
+      values: dispatcher.stats.flatMap(durationSamples)
+    })
   }
 }
 
-function durationSamples ({ name: command, durations, durationSumMs }: CommandStats): Array<Sample & { metricName: string }> {
+function durationSamples ({
+  name: command, durations, durationSumMs
+}: CommandStats): Array<Sample & { metricName: string }> {
   let count = 0
   const samples = durations.map((inBucket, i) => {
     count += inBucket
     const bound = DURATION_BOUNDS_MS[i]
-    return { metricName: `${DURATION_NAME}_bucket`, labels: { command, le: bound === undefined ? '+Inf' : bound / 1000 }, value: count }
+    return {
+      metricName: `${DURATION_NAME}_bucket`,
+      labels: { command, le: bound === undefined ? '+Inf' : bound / 1000 },
+      value: count
+    }
   })
   return [
     ...samples,

@@ -1,7 +1,8 @@
 // Which of two forms of one answer a client wants (RFC 9110, section 12.5.1).
 
 /**
- * Whether a client asks for a page rather than for JSON. Browsers name text/html; programs say that anything will do, or nothing, and want what a program can read.
+ * Whether a client asks for a page rather than for JSON. Browsers name text/html; programs say that
+ * anything will do, or nothing, and want what a program can read.
  */
 export function wantsHtml (accept: string | undefined): boolean {
   const ranges = (accept ?? '').toLowerCase().split(',').map(range => range.split(';').map(part => part.trim()))

@@ -1,5 +1,6 @@
-// What the route plugins of the REST API have in common: a scope that lets only operators in, checks requests strictly and has one form of error. All of it
-// stays inside the scope it is called for; nothing reaches the host application.
+// What the route plugins of the REST API have in common: a scope that lets only operators in,
+// checks requests strictly and has one form of error. All of it stays inside the scope it is called
+// for; nothing reaches the host application.
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import { createHash } from 'node:crypto'
@@ -17,7 +18,10 @@ import { strictValidatorCompiler } from './validation.js'
 /** Room for the event's name and the braces around a payload as large as an output may be. */
 const ENVELOPE_BYTES = 4096
 
-/** Makes an encapsulated scope one of the REST API, before its routes are declared; returns it typed by its schemas. */
+/**
+ * Makes an encapsulated scope one of the REST API, before its routes are declared; returns it typed
+ * by its schemas.
+ */
 export function prepareRestScope (scope: FastifyInstance) {
   scope.setValidatorCompiler(strictValidatorCompiler)
   scope.setErrorHandler(answerError)

@@ -1,6 +1,7 @@
-// The shapes of the REST API, once: what the routes of plugins/*-api.ts take and answer, and how a view of the domain becomes JSON. Schemas with an $id are
-// components of the OpenAPI document; they are used in answers only, since the request validator resolves no references.
-// Times are ISO 8601 texts here and milliseconds everywhere else. No shape has room for a token.
+// The shapes of the REST API, once: what the routes of plugins/*-api.ts take and answer, and how a
+// view of the domain becomes JSON. Schemas with an $id are components of the OpenAPI document; they
+// are used in answers only, since the request validator resolves no references. Times are ISO 8601
+// texts here and milliseconds everywhere else. No shape has room for a token.
 
 import type { FastifyInstance } from 'fastify'
 import { Type, type Static, type TSchema } from 'typebox'
@@ -9,7 +10,10 @@ import { MAX_USER_ID, userIdProblem } from '../../src/io/names/ids.js'
 import type { EndReason, JsonValue, Millis, SessionView, UserId } from '../../src/io/types.js'
 import { errorBody } from './error-answer.js'
 
-/** `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document leaves it out. */
+/**
+ * `$id`s start with it so that they cannot meet those of a host application; the OpenAPI document
+ * leaves it out.
+ */
 export const SCHEMA_PREFIX = 'holdfast.'
 export const MAX_PAGE = 500
 export const DEFAULT_PAGE = 50
@@ -18,13 +22,17 @@ const MAX_NOTE_CHARACTERS = 256
 const Time = (description: string) => Type.String({ format: 'date-time', description })
 const Count = (description: string) => Type.Integer({ minimum: 0, description })
 
-/** A choice of words. The type is said too, since the page at /docs shows choices without one as "any". */
+/**
+ * A choice of words. The type is said too, since the page at /docs shows choices without one as
+ * "any".
+ */
 export function Words<const W extends string[]> (words: [...W], description?: string) {
   return Type.Enum(words, { type: 'string', ...(description === undefined ? {} : { description }) })
 }
 
 export const EndReasonSchema = Words([
-  'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'quota', 'overloaded', 'state_lost', 'shutdown'
+  'idle', 'resume_window', 'ended_by_client', 'ended_by_operator', 'disconnected', 'quota', 'overloaded', 'state_lost',
+  'shutdown'
 ] satisfies EndReason[])
 
 export const SessionSchema = Type.Object({
@@ -36,7 +44,8 @@ export const SessionSchema = Type.Object({
   lastActivityAt: Time('Last accepted command or dispatched output (P-40). Reading it here changes nothing.'),
   detachedAt: Type.Union([Time('When its connection left.'), Type.Null()]),
   labels: Type.Object({}, {
-    additionalProperties: true, description: 'What the credentials of the latest handshake say of the user, such as roles.'
+    additionalProperties: true,
+    description: 'What the credentials of the latest handshake say of the user, such as roles.'
   }),
   context: Type.Object({}, { additionalProperties: true, description: 'What the platform keeps with the session.' }),
   revision: Count('Lifecycle events of this session so far.'),
@@ -66,11 +75,15 @@ const SessionRef = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`)
 
 export type SessionJson = Static<typeof SessionSchema>
 
-export const SessionAnswer = Type.Unsafe<SessionJson>(Type.Ref(`${SCHEMA_PREFIX}Session#`, { description: 'The session.' }))
+export const SessionAnswer = Type.Unsafe<SessionJson>(Type.Ref(
+  `${SCHEMA_PREFIX}Session#`, { description: 'The session.' }
+))
 export const DoneAnswer = Type.Null({ description: 'Succeeded; no content.' })
 export const PageAnswer = Type.Object({
   data: Type.Array(SessionRef),
-  nextCursor: Type.Union([Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' })
+  nextCursor: Type.Union(
+    [Type.String(), Type.Null()], { description: 'Null on the last page. A page may be short and still have one.' }
+  )
 }, { description: 'A page of sessions.' })
 export const StatsAnswer = Type.Object({
   active: Count('Sessions with a connection.'),
@@ -79,7 +92,11 @@ export const StatsAnswer = Type.Object({
   outboxBytes: Count('Outputs held, over all sessions.'),
   totals: Type.Object({
     created: Count('Sessions created.'),
-    ended: Type.Object(Object.fromEntries(EndReasonSchema.enum.map(reason => [reason, Count('')])) as Record<EndReason, ReturnType<typeof Count>>),
+    ended: Type.Object(
+      Object.fromEntries(EndReasonSchema.enum.map(reason => [
+        reason, Count('')
+      ])) as Record<EndReason, ReturnType<typeof Count>>
+    ),
     attached: Count('Connections that joined a session.'),
     detached: Count('Connections that left one.'),
     resumed: Count('Resumes granted.'),
@@ -91,9 +108,19 @@ export const StatsAnswer = Type.Object({
 
 export const SessionParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: MAX_USER_ID }) })
 export const UserParams = Type.Object({ userId: Type.String({ minLength: 1, maxLength: MAX_USER_ID }) })
-export const Note = Type.Optional(Type.String({ minLength: 1, maxLength: MAX_NOTE_CHARACTERS, description: 'Why, for the log and for the 410 that follows.' }))
-export const PageLimit = Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.` }))
-export const PageCursor = Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'nextCursor of the page before, with the same filters and sort.' }))
+export const Note = Type.Optional(Type.String({
+  minLength: 1,
+  maxLength: MAX_NOTE_CHARACTERS,
+  description: 'Why, for the log and for the 410 that follows.'
+}))
+export const PageLimit = Type.Optional(Type.Integer({
+  minimum: 1, maximum: MAX_PAGE, description: `Default ${DEFAULT_PAGE}.`
+}))
+export const PageCursor = Type.Optional(Type.String({
+  minLength: 1,
+  maxLength: 256,
+  description: 'nextCursor of the page before, with the same filters and sort.'
+}))
 export const IdQuery = Type.String({ minLength: 1, maxLength: MAX_USER_ID })
 export const NoQuery = Type.Object({}, { additionalProperties: false })
 
@@ -143,7 +170,10 @@ export function errorAnswers<S extends ErrorStatus = never> (...statuses: S[]): 
   return answers as ErrorAnswers<S>
 }
 
-/** Describes the answer with one of these codes, each by an example of its own; without those every page shows the same made-up one. */
+/**
+ * Describes the answer with one of these codes, each by an example of its own; without those every
+ * page shows the same made-up one.
+ */
 export function errorAnswer (codes: readonly ErrorCode[]) {
   const isEnd = codes.includes('SESSION_ENDED')
   const examples = codes.map(code => {
@@ -151,7 +181,10 @@ export function errorAnswer (codes: readonly ErrorCode[]) {
     return [code, { value: errorBody(new HoldfastError(code, details === undefined ? {} : { details })) }]
   })
   const schema = Type.Ref(`${SCHEMA_PREFIX}${isEnd ? 'EndedError' : 'Error'}#`)
-  return { description: codes.join(', '), content: { 'application/json': { schema, examples: Object.fromEntries(examples) } } }
+  return {
+    description: codes.join(', '),
+    content: { 'application/json': { schema, examples: Object.fromEntries(examples) } }
+  }
 }
 
 /** Makes the components known to a scope. */
@@ -184,16 +217,23 @@ export function toIso (at: Millis): string {
   return new Date(at).toISOString()
 }
 
-/** @throws INVALID_REQUEST  for a text that nobody's id can be; an empty list would look like a user without sessions */
+/**
+ * @throws INVALID_REQUEST  for a text that nobody's id can be; an empty list would look like a user
+ * without sessions
+ */
 export function readUserId (part: 'path' | 'query', userId: string): UserId {
   const problem = userIdProblem(userId)
-  if (problem !== undefined) throw new HoldfastError('INVALID_REQUEST', { message: `The ${part} is not valid: /userId ${problem}.` })
+  if (problem !== undefined) {
+    throw new HoldfastError('INVALID_REQUEST', { message: `The ${part} is not valid: /userId ${problem}.` })
+  }
   return userId
 }
 
 /** @throws INVALID_REQUEST  for what has the form of a time and is none, such as a leap second */
 export function readTime (name: string, text: string): Millis {
   const at = Date.parse(text)
-  if (Number.isNaN(at)) throw new HoldfastError('INVALID_REQUEST', { message: `The query is not valid: /${name} is not a time.` })
+  if (Number.isNaN(at)) {
+    throw new HoldfastError('INVALID_REQUEST', { message: `The query is not valid: /${name} is not a time.` })
+  }
   return at
 }

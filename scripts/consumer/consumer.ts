@@ -1,8 +1,11 @@
-// A stranger's project, type-checked against the packed package by scripts/check-package.js. Nothing here runs.
+// A stranger's project, type-checked against the packed package by scripts/check-package.js.
+// Nothing here runs.
 
 import Fastify from 'fastify'
 import { Type } from 'typebox'
-import { CLOSE, ERRORS, buildApp, commandError, configWith, createHttpCore, defineCommand, type Authenticate, type PlatformCore } from 'holdfast'
+import {
+  CLOSE, ERRORS, buildApp, commandError, configWith, createHttpCore, defineCommand, type Authenticate, type PlatformCore
+} from 'holdfast'
 import { connect } from 'holdfast/client'
 import dispatcher from 'holdfast/plugins/dispatcher'
 import sessionManager from 'holdfast/plugins/session-manager'
@@ -38,4 +41,6 @@ host.dispatcher.command('count', { result: Type.Integer() }, () => host.sessionM
 host.dispatcher.command('wrong', { result: Type.Integer() }, () => 'one')
 const isDraining: boolean = host.gateway.draining
 
-export const used: [number, boolean, PlatformCore | undefined, ...unknown[]] = [approved, isDraining, undefined, createHttpCore, websocketOptions, CLOSE, ERRORS]
+export const used: [number, boolean, PlatformCore | undefined, ...unknown[]] = [
+  approved, isDraining, undefined, createHttpCore, websocketOptions, CLOSE, ERRORS
+]

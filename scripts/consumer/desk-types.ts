@@ -1,4 +1,5 @@
-// The types that follow from the host example of the README, which scripts/check-package.js puts beside this file.
+// The types that follow from the host example of the README, which scripts/check-package.js puts
+// beside this file.
 
 import { connect } from 'holdfast/client'
 import type { commands } from './desk.js'

@@ -14,6 +14,9 @@ for (const name of PUBLIC) {
   else await import(name)
 }
 for (const name of PRIVATE) {
-  const taken = await import(name).then(() => true, error => { if (error.code !== 'ERR_PACKAGE_PATH_NOT_EXPORTED') throw error })
+  const taken = await import(name).then(
+    () => true,
+    error => { if (error.code !== 'ERR_PACKAGE_PATH_NOT_EXPORTED') throw error }
+  )
   if (taken) throw new Error(`${name} can be imported`)
 }

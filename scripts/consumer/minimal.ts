@@ -1,4 +1,5 @@
-// A project that imports nothing but the package: what its plugins add to Fastify has to be known from that alone.
+// A project that imports nothing but the package: what its plugins add to Fastify has to be known
+// from that alone.
 
 import { buildApp, configWith } from 'holdfast'
 

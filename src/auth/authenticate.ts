@@ -1,6 +1,8 @@
-// Who is on the other end of a handshake. The gateway takes the token out of the handshake (P-3), asks an Authenticate function before the
-// upgrade (P-4) and again at each resume (P-29), and passes what it returns through checkPrincipal. This file holds the types, the check and
-// the placeholder; src/auth/jwt.ts is the real one, and an application may hand in its own. What a user may do is not decided here.
+// Who is on the other end of a handshake. The gateway takes the token out of the handshake (P-3),
+// asks an Authenticate function before the upgrade (P-4) and again at each resume (P-29), and
+// passes what it returns through checkPrincipal. This file holds the types, the check and the
+// placeholder; src/auth/jwt.ts is the real one, and an application may hand in its own. What a user
+// may do is not decided here.
 
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
@@ -10,7 +12,10 @@ import { readLabels } from '../io/session/context.js'
 import type { JsonObject, MaybePromise, Millis, UserId } from '../io/types.js'
 
 export interface AuthRequest {
-  /** The credential of P-3: from the Authorization header, else from the `auth.` subprotocol entry; undefined if there is none. */
+  /**
+   * The credential of P-3: from the Authorization header, else from the `auth.` subprotocol entry;
+   * undefined if there is none.
+   */
   token: string | undefined
   /** As Node.js read them; may hold the token as well. */
   headers: IncomingHttpHeaders
@@ -26,9 +31,15 @@ export interface AuthRequest {
 }
 
 export interface Principal {
-  /** What src/io/names/ids.ts lets pass: 1–128 characters that can be seen, and no path segment of dots. */
+  /**
+   * What src/io/names/ids.ts lets pass: 1–128 characters that can be seen, and no path segment of
+   * dots.
+   */
   userId: UserId
-  /** When the credential ends, in milliseconds since 1970-01-01 UTC; the connection is closed with 4202 then (P-47). Absent: never. */
+  /**
+   * When the credential ends, in milliseconds since 1970-01-01 UTC; the connection is closed with
+   * 4202 then (P-47). Absent: never.
+   */
   expiresAt?: Millis | undefined
   /**
    * What else the credentials say, such as `{ roles: ['reviewer'] }`: read by command handlers, by
@@ -53,7 +64,10 @@ export type Refusal = null | undefined | false
  */
 export type Authenticate = (request: AuthRequest) => MaybePromise<Principal | Refusal>
 
-/** Takes everyone for one and the same user; for trying things out until authentication is configured. */
+/**
+ * Takes everyone for one and the same user; for trying things out until authentication is
+ * configured.
+ */
 export function placeholderAuthenticator (userId: UserId = 'human_reviewer_1'): Authenticate {
   const principal = checkPrincipal({ userId })
   return () => principal
@@ -71,11 +85,14 @@ export function readRefusal (error: unknown, token?: string): HoldfastError | un
   // `app.jwt.verify(undefined)` asserts that there is a token.
   const isMissing = token === undefined && code === 'ERR_ASSERTION'
   const isRefusal = isMissing || statusCode === 401 || statusCode === 400 ||
-    (typeof code === 'string' && TOKEN_REFUSED.test(code)) || (typeof name === 'string' && JSONWEBTOKEN_REFUSED.has(name))
+    (typeof code === 'string' && TOKEN_REFUSED.test(code)) ||
+    (typeof name === 'string' && JSONWEBTOKEN_REFUSED.has(name))
   return isRefusal ? new HoldfastError('UNAUTHENTICATED', { cause: error }) : undefined
 }
 
-/** fast-jwt (`app.jwt.verify`) and jose; without those of their codes that blame a key or an option. */
+/**
+ * fast-jwt (`app.jwt.verify`) and jose; without those of their codes that blame a key or an option.
+ */
 const TOKEN_REFUSED = new RegExp('^(' +
   'FAST_JWT_(INVALID_(TYPE|ALGORITHM|CLAIM_TYPE|CLAIM_VALUE|SIGNATURE|PAYLOAD)|MALFORMED|INACTIVE|EXPIRED|' +
   'MISSING_(REQUIRED_CLAIM|SIGNATURE))|' +
@@ -84,10 +101,12 @@ const TOKEN_REFUSED = new RegExp('^(' +
 const JSONWEBTOKEN_REFUSED = new Set(['JsonWebTokenError', 'TokenExpiredError', 'NotBeforeError'])
 
 /**
- * The principal, if it is one. Every answer of an Authenticate function goes through here, since an application may bring its own.
+ * The principal, if it is one. Every answer of an Authenticate function goes through here, since an
+ * application may bring its own.
  *
- * @throws UNAUTHENTICATED  for nobody, and for a user id that cannot be; the cause names what is wrong.
- *                          TypeError for labels that are not JSON: a mistake of the application
+ * @throws UNAUTHENTICATED  for nobody, and for a user id that cannot be; the cause names what is
+ *                          wrong. TypeError for labels that are not JSON: a mistake of the
+ *                          application
  */
 export function checkPrincipal (principal: Principal | Refusal): Principal {
   if (principal === null || principal === undefined || principal === false) {
@@ -97,7 +116,9 @@ export function checkPrincipal (principal: Principal | Refusal): Principal {
   const problem = userIdProblem(userId)
   if (problem !== undefined) throw new HoldfastError('UNAUTHENTICATED', { cause: new TypeError(`userId ${problem}`) })
   if (expiresAt !== undefined && !Number.isFinite(expiresAt)) {
-    throw new HoldfastError('UNAUTHENTICATED', { cause: new TypeError('expiresAt is not a finite number of milliseconds') })
+    throw new HoldfastError(
+      'UNAUTHENTICATED', { cause: new TypeError('expiresAt is not a finite number of milliseconds') }
+    )
   }
   if (labels === undefined) return principal
   return { userId, expiresAt, labels: readLabels(labels), context }

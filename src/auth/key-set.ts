@@ -1,16 +1,19 @@
-// The public keys of a token issuer (RFC 7517), fetched from a URL and kept. jose fetches, parses, imports and chooses
-// keys. Decided here is when to fetch, and what it means that a fetch failed or that a key is not there. jose's own rule
-// is that keys beyond their age are not used: an outage of the key server would be an outage of every handshake.
+// The public keys of a token issuer (RFC 7517), fetched from a URL and kept. jose fetches, parses,
+// imports and chooses keys. Decided here is when to fetch, and what it means that a fetch failed or
+// that a key is not there. jose's own rule is that keys beyond their age are not used: an outage of
+// the key server would be an outage of every handshake.
 //
 //   keys younger than maxAge              used
 //   older                                 fetched anew; while that fails used on, up to maxStale
 //   older than maxStale, or none yet      AUTH_UNAVAILABLE, with a time to come back
-//   a token names a key that is missing   fetched anew, once per cooldown; only if a set that was fetched after the
-//                                         token came lacks the key is the token refused, until then AUTH_UNAVAILABLE
+//   a token names a key that is missing   fetched anew, once per cooldown; only if a set that was
+//                                         fetched after the token came lacks the key is the token
+//                                         refused, until then AUTH_UNAVAILABLE
 //
-// Invariants: one fetch at a time, however many wait for it. After a failed one the next begins after a pause that doubles,
-// so that an outage costs the key server a few requests a minute. While fetches are known to fail, nobody waits for one
-// whom the keys at hand can serve. A set without keys counts as a failure: it would refuse everybody.
+// Invariants: one fetch at a time, however many wait for it. After a failed one the next begins
+// after a pause that doubles, so that an outage costs the key server a few requests a minute. While
+// fetches are known to fail, nobody waits for one whom the keys at hand can serve. A set without
+// keys counts as a failure: it would refuse everybody.
 
 import { createRemoteJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import { HoldfastError } from '../io/errors.js'
@@ -40,7 +43,8 @@ export interface KeySet {
    * The key for a token.
    *
    * @throws AUTH_UNAVAILABLE  it cannot be known now which key that is
-   * @throws errors of jose    the token names a key that the issuer does not have, or none that can be told apart
+   * @throws errors of jose    the token names a key that the issuer does not have, or none that can
+   *                           be told apart
    */
   readonly keyOf: JWTVerifyGetKey
   readonly stats: KeySetStats
@@ -79,8 +83,11 @@ export function createKeySet ({ url, maxAgeMs, maxStaleMs, cooldownMs, timeoutMs
   async function attempt (): Promise<void> {
     const startedAt = attemptedAt = now()
     try {
-      // A new set each time, which never fetches by itself; the keys at hand serve until it is there.
-      const fresh = createRemoteJWKSet(url, { timeoutDuration: timeoutMs, cooldownDuration: Infinity, cacheMaxAge: Infinity })
+      // A new set each time, which never fetches by itself; the keys at hand serve until it is
+      // there.
+      const fresh = createRemoteJWKSet(url, {
+        timeoutDuration: timeoutMs, cooldownDuration: Infinity, cacheMaxAge: Infinity
+      })
       await fresh.reload()
       if (fresh.jwks()?.keys.length === 0) throw new errors.JWKSInvalid('The key set has no keys')
       keys = fresh
@@ -103,8 +110,11 @@ export function createKeySet ({ url, maxAgeMs, maxStaleMs, cooldownMs, timeoutMs
     if (now() - warnedAt < WARN_EVERY_MS) return
     warnedAt = now()
     const fields = { err: error, url: url.origin, failures: failuresInARow }
-    if (isUsable()) log?.warn({ ...fields, ageSeconds: Math.round(age() / 1000) }, 'key set not fetched, older keys are used')
-    else log?.error(fields, 'key set not fetched, tokens cannot be checked')
+    if (isUsable()) {
+      log?.warn({ ...fields, ageSeconds: Math.round(age() / 1000) }, 'key set not fetched, older keys are used')
+    } else {
+      log?.error(fields, 'key set not fetched, tokens cannot be checked')
+    }
   }
 
   /** How long no fetch may begin after one that failed; 0 if one may now. */

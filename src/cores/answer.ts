@@ -45,15 +45,19 @@ export function readAnswer (body: Uint8Array): CoreAnswer {
   const { payload, context, messages } = value as Static<typeof AnswerSchema>
   const answer: CoreAnswer = {
     payload: payload === undefined ? null : payload as JsonValue,
-    messages: (messages ?? []).map(message => ({ event: message.event, payload: (message.payload ?? null) as JsonValue }))
+    messages: (messages ?? []).map(message => ({
+      event: message.event,
+      payload: (message.payload ?? null) as JsonValue
+    }))
   }
   if (context !== undefined) answer.context = context as JsonObject
   return answer
 }
 
 /**
- * The core's own error in the body of a 4xx: its code and its sentence, cut after 512 characters, or a constant one if it gave none.
- * Undefined if the body holds no code of the form that may be shown to a client, as with the error page of a proxy.
+ * The core's own error in the body of a 4xx: its code and its sentence, cut after 512 characters,
+ * or a constant one if it gave none. Undefined if the body holds no code of the form that may be
+ * shown to a client, as with the error page of a proxy.
  */
 export function readRefusal (body: Uint8Array): Error | undefined {
   let value: unknown
@@ -65,7 +69,9 @@ export function readRefusal (body: Uint8Array): Error | undefined {
   if (typeof value !== 'object' || value === null) return undefined
   const { code, message } = value as { code?: unknown, message?: unknown }
   if (typeof code !== 'string' || !COMMAND_ERROR_CODE.test(code)) return undefined
-  const sentence = typeof message === 'string' && message !== '' ? message.slice(0, MAX_SENTENCE) : 'The Platform Core refused the command.'
+  const sentence = typeof message === 'string' && message !== ''
+    ? message.slice(0, MAX_SENTENCE)
+    : 'The Platform Core refused the command.'
   return commandError(code, sentence)
 }
 
@@ -76,5 +82,7 @@ function parseBody (body: Uint8Array): unknown {
 
 function faultOf (value: unknown): string {
   const fault = answerValidator.Errors(value)[0]
-  return fault === undefined ? 'the body has the wrong shape' : `${fault.instancePath === '' ? 'the body' : fault.instancePath} ${fault.message}`
+  return fault === undefined
+    ? 'the body has the wrong shape'
+    : `${fault.instancePath === '' ? 'the body' : fault.instancePath} ${fault.message}`
 }

@@ -1,4 +1,5 @@
-// When to try again, and the waiting. Kept apart so that commands and lifecycle events wait alike and tests can hold the time in their hands.
+// When to try again, and the waiting. Kept apart so that commands and lifecycle events wait alike
+// and tests can hold the time in their hands.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Millis } from '../io/types.js'

@@ -21,7 +21,10 @@ import { createWebhookSender } from './webhook.js'
 export interface HttpCoreOptions {
   /** Where commands and events are POSTed: http or https, without credentials and fragment. */
   url: string
-  /** Signs every request: `whsec_<base64>`, or the key itself as text; 24 bytes at least. Without it nothing is signed. */
+  /**
+   * Signs every request: `whsec_<base64>`, or the key itself as text; 24 bytes at least. Without it
+   * nothing is signed.
+   */
   secret?: string | undefined
   /**
    * Most time the core has to answer one attempt; a command's own limit cuts it short. 1 to
@@ -33,7 +36,10 @@ export interface HttpCoreOptions {
    * again. Default false: only those that the dispatcher knows as idempotent.
    */
   idempotent?: boolean
-  /** Events the core is told of: `session.created`, `session.attached`, `session.detached`, `session.ended`. */
+  /**
+   * Events the core is told of: `session.created`, `session.attached`, `session.detached`,
+   * `session.ended`.
+   */
   lifecycleEvents: readonly string[]
   /** Most bytes of one answer; more is RESULT_TOO_LARGE. */
   maxAnswerBytes: number
@@ -56,9 +62,15 @@ const EVENT_TYPES: Readonly<Record<string, LifecycleEventType>> = {
   'session.ended': 'ended'
 }
 
-/** Deliveries of events at the same time, on connections of their own: events and commands do not hold each other up. */
+/**
+ * Deliveries of events at the same time, on connections of their own: events and commands do not
+ * hold each other up.
+ */
 const EVENT_CONCURRENCY = 8
-/** A failing core fails every command; of lines that say the same, one in this time is a warning and the rest are debug. */
+/**
+ * A failing core fails every command; of lines that say the same, one in this time is a warning and
+ * the rest are debug.
+ */
 const WARN_EVERY_MS = 10_000
 
 /**
@@ -142,7 +154,8 @@ export function createHttpCore (options: HttpCoreOptions): PlatformCore {
       if (outcome.kind === 'unknown') unknown ??= outcome.known
       const repeats = outcome.kind === 'not_executed' || (mayRepeat && outcome.again)
       const pauseMs = Math.max(backoffMs(attempt, timing.random), outcome.retryAfterMs ?? 0)
-      // Waiting for an attempt that would have no time left helps nobody: the client hears of it now.
+      // Waiting for an attempt that would have no time left helps nobody: the client hears of it
+      // now.
       if (!repeats || clock.now() + pauseMs >= deadline) {
         warn({ ...about, ...outcome.why }, unknown === undefined ? 'core unavailable' : 'core outcome unknown')
         throw failure(unknown, outcome.cause, outcome.retryAfterMs)
@@ -207,7 +220,10 @@ function readEventTypes (names: readonly string[]): Set<LifecycleEventType> {
   for (const name of names) {
     const type = Object.hasOwn(EVENT_TYPES, name) ? EVENT_TYPES[name] : undefined
     if (type === undefined) {
-      throw new HoldfastError('CONFIG_INVALID', { message: `No such lifecycle event: ${name}. There are ${Object.keys(EVENT_TYPES).join(', ')}.` })
+      throw new HoldfastError(
+        'CONFIG_INVALID',
+        { message: `No such lifecycle event: ${name}. There are ${Object.keys(EVENT_TYPES).join(', ')}.` }
+      )
     }
     types.add(type)
   }

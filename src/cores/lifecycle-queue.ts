@@ -29,7 +29,10 @@ export interface LifecycleQueueOptions {
 export interface LifecycleQueue {
   /** Queues an event. Never throws; drops the event if the queue is full or closed. */
   push(event: LifecycleEvent): void
-  /** Delivers for up to `ms` what is queued, then gives up on the rest. Returns how many events were given up. */
+  /**
+   * Delivers for up to `ms` what is queued, then gives up on the rest. Returns how many events were
+   * given up.
+   */
   flush(ms: Millis): Promise<number>
 }
 

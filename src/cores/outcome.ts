@@ -4,8 +4,8 @@
 //   answered      the core's answer; it ran
 //   refused       the core answered, and nothing will change that: its own error, or an answer that
 //                 cannot be used
-//   not_executed  it surely did not run: no connection was made (refused, no such name, TLS), or the core
-//                 said 429 or 503 with Retry-After
+//   not_executed  it surely did not run: no connection was made (refused, no such name, TLS), or
+//                 the core said 429 or 503 with Retry-After
 //   unknown       it may have run: everything else
 //
 // docs/core.md, "Answers", is this file in words. What follows from an outcome is decided in

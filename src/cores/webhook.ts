@@ -14,7 +14,10 @@ import type { Clock, Millis } from '../io/types.js'
 export interface WebhookSenderOptions {
   /** http or https, without credentials and fragment. */
   url: string
-  /** `whsec_<base64>` or the key itself as text; 24 bytes at least. Without it requests are not signed. */
+  /**
+   * `whsec_<base64>` or the key itself as text; 24 bytes at least. Without it requests are not
+   * signed.
+   */
   secret?: string | undefined
   /** Most concurrent requests; what exceeds them waits, inside its own limit. */
   connections: number
@@ -24,7 +27,10 @@ export interface WebhookSenderOptions {
 }
 
 export interface WebhookPost {
-  /** The `webhook-id`: the same in every attempt of one delivery, which makes it the idempotency key. */
+  /**
+   * The `webhook-id`: the same in every attempt of one delivery, which makes it the idempotency
+   * key.
+   */
   id: string
   body: string
   /** Most time to wait for a connection, a free one of the pool or a new one; above 0. */
@@ -70,7 +76,10 @@ const MAX_RETRY_AFTER_MS = 600_000
 const CONNECT_TIMEOUT_MS = 5_000
 const MIN_SECRET_BYTES = 24
 
-/** @throws CONFIG_INVALID  a URL that is not http(s), or carries credentials or a fragment; a secret that is malformed or too short */
+/**
+ * @throws CONFIG_INVALID  a URL that is not http(s), or carries credentials or a fragment; a secret
+ * that is malformed or too short
+ */
 export function createWebhookSender (options: WebhookSenderOptions): WebhookSender {
   const { connections, maxAnswerBytes, clock } = options
   const url = readUrl(options.url)
@@ -79,9 +88,11 @@ export function createWebhookSender (options: WebhookSenderOptions): WebhookSend
   const pool = new Pool(url.origin, {
     connections,
     pipelining: 1,
-    // Not longer than common servers keep an idle connection open: a request on a connection that is being closed fails.
+    // Not longer than common servers keep an idle connection open: a request on a connection that
+    // is being closed fails.
     keepAliveTimeout: 4_000,
-    // Browsers' trick for dual-stack hosts; without it one dead address family takes the whole connect timeout.
+    // Browsers' trick for dual-stack hosts; without it one dead address family takes the whole
+    // connect timeout.
     autoSelectFamily: true,
     connect: { timeout: CONNECT_TIMEOUT_MS }
   })
@@ -164,7 +175,10 @@ export function createWebhookSender (options: WebhookSenderOptions): WebhookSend
   }
 }
 
-/** `v1,<base64 of HMAC-SHA256(key, id.timestamp.body)>`, the signature header of Standard Webhooks 1.0. */
+/**
+ * `v1,<base64 of HMAC-SHA256(key, id.timestamp.body)>`, the signature header of Standard Webhooks
+ * 1.0.
+ */
 export function sign (key: Uint8Array, id: string, timestamp: string, body: string): string {
   return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64')}`
 }
@@ -172,16 +186,22 @@ export function sign (key: Uint8Array, id: string, timestamp: string, body: stri
 /**
  * The key in a secret: the decoded bytes after `whsec_`, else the text's UTF-8 bytes.
  *
- * @throws CONFIG_INVALID  no base64 after the prefix, or fewer than 24 bytes; the sentence does not quote the secret
+ * @throws CONFIG_INVALID  no base64 after the prefix, or fewer than 24 bytes; the sentence does not
+ *                         quote the secret
  */
 export function readSecret (secret: string): Uint8Array {
   const encoded = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : undefined
   if (encoded !== undefined && !/^[A-Za-z0-9+/]+={0,2}$/.test(encoded)) {
-    throw new HoldfastError('CONFIG_INVALID', { message: 'The secret of the Platform Core is not base64 after whsec_.' })
+    throw new HoldfastError(
+      'CONFIG_INVALID', { message: 'The secret of the Platform Core is not base64 after whsec_.' }
+    )
   }
   const key = encoded === undefined ? Buffer.from(secret, 'utf8') : Buffer.from(encoded, 'base64')
   if (key.length < MIN_SECRET_BYTES) {
-    throw new HoldfastError('CONFIG_INVALID', { message: `The secret of the Platform Core has ${key.length} bytes; at least ${MIN_SECRET_BYTES} are needed.` })
+    throw new HoldfastError(
+      'CONFIG_INVALID',
+      { message: `The secret of the Platform Core has ${key.length} bytes; at least ${MIN_SECRET_BYTES} are needed.` }
+    )
   }
   return key
 }
@@ -192,7 +212,13 @@ function readUrl (text: string): URL {
     throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the Platform Core is not an http or https URL.' })
   }
   if (url.username !== '' || url.password !== '' || url.hash !== '') {
-    throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the Platform Core carries credentials or a fragment; requests are authenticated by their signature.' })
+    throw new HoldfastError(
+      'CONFIG_INVALID',
+      {
+        message: 'The URL of the Platform Core carries credentials or a fragment; requests are authenticated by ' +
+          'their signature.'
+      }
+    )
   }
   return url
 }

@@ -1,27 +1,31 @@
-// Which numbers of a JSON text a double carries (P-6). Only asked about those that have many digits or an exponent.
+// Which numbers of a JSON text a double carries (P-6). Only asked about those that have many digits
+// or an exponent.
 
 /** Every double is told from its neighbours by so many significant digits. */
 const MAX_FRACTION_DIGITS = 17
 /**
- * How far a double may lie from the text that stands for it, in hundredths of that text's last digit. Half a unit is the nearest double. The rest is for
- * printers that miss the nearest 17th digit by a hair (Grisu2 in common C++ libraries, Java before 19); their text names the double all the same.
+ * How far a double may lie from the text that stands for it, in hundredths of that text's last
+ * digit. Half a unit is the nearest double. The rest is for printers that miss the nearest 17th
+ * digit by a hair (Grisu2 in common C++ libraries, Java before 19); their text names the double all
+ * the same.
  */
 const MAX_ROUNDING_PERCENT = 52n
 /** A literal of so many characters has no more digits than every double keeps. */
 export const SAFE_LITERAL_LENGTH = 15
 
 /**
- * Whether a number, carried as a double, is still the one that was written. An integer has to keep its value. A fraction, or what has an exponent, is taken for the
- * text of a double, so it has to name one: 0.1, 1e23, 0.30000000000000004 and C's 0.10000000000000001 do; 1e400, 1e-400, 0.12345678901234567890 and
- * 999999999999999.99 do not.
+ * Whether a number, carried as a double, is still the one that was written. An integer has to keep
+ * its value. A fraction, or what has an exponent, is taken for the text of a double, so it has to
+ * name one: 0.1, 1e23, 0.30000000000000004 and C's 0.10000000000000001 do; 1e400, 1e-400,
+ * 0.12345678901234567890 and 999999999999999.99 do not.
  */
 export function isKept (literal: string): boolean {
   const value = Number(literal)
   const printed = String(value)
   if (printed === literal) return true
   if (!Number.isFinite(value)) return false
-  // The usual other spellings, without the cost of taking digits apart: up to 15 digits, however they
-  // are written, name one double far from either end of the range; and C's %.17g.
+  // The usual other spellings, without the cost of taking digits apart: up to 15 digits, however
+  // they are written, name one double far from either end of the range; and C's %.17g.
   if (isFarFromEnds(value) && mantissaLength(literal) <= SAFE_LITERAL_LENGTH) return true
   if (literal.includes('.') && value.toPrecision(MAX_FRACTION_DIGITS) === literal) return true
   const wanted = readDecimal(literal)
@@ -48,7 +52,9 @@ function mantissaLength (literal: string): number {
   return end === -1 ? literal.length : end
 }
 
-/** `digits` × 10^`exponent`, without a zero at either end; zero is '' and 0. The sign is left out. */
+/**
+ * `digits` × 10^`exponent`, without a zero at either end; zero is '' and 0. The sign is left out.
+ */
 function readDecimal (literal: string): { digits: string, exponent: number } {
   const [mantissa = '', power = '0'] = (literal.startsWith('-') ? literal.slice(1) : literal).toLowerCase().split('e')
   const [whole = '', fraction = ''] = mantissa.split('.')

@@ -1,11 +1,14 @@
-// JSON text that came from outside to a value, and values of the platform to JSON text. What cannot be carried as it is, is refused here by name (P-6),
-// since JavaScript would change it without a word: `JSON.parse` rounds 7238572949283749923, reads 1e400 as Infinity and keeps the last of two equal keys;
-// `JSON.stringify` prints NaN and Infinity as null.
+// JSON text that came from outside to a value, and values of the platform to JSON text. What cannot
+// be carried as it is, is refused here by name (P-6), since JavaScript would change it without a
+// word: `JSON.parse` rounds 7238572949283749923, reads 1e400 as Infinity and keeps the last of two
+// equal keys; `JSON.stringify` prints NaN and Infinity as null.
 //
-// Order: `parseJson` for every text of a client, a core or an operator; `printJson` for every value of a handler. Neither copies what it returns.
+// Order: `parseJson` for every text of a client, a core or an operator; `printJson` for every value
+// of a handler. Neither copies what it returns.
 //
-// Carrying the source text instead was measured: finding its slice costs the same single pass over the text. It was refused because handlers,
-// contexts and the typed client hold numbers as doubles, so the change would only happen one step further on.
+// Carrying the source text instead was measured: finding its slice costs the same single pass over
+// the text. It was refused because handlers, contexts and the typed client hold numbers as doubles,
+// so the change would only happen one step further on.
 
 import { scan as refusePrototypeKeys } from 'secure-json-parse'
 import { SAFE_LITERAL_LENGTH, isKept } from './json-number.js'
@@ -19,13 +22,17 @@ export const MAX_JSON_BYTES = 1_048_576
 /** Arrays and objects inside one another, in what a peer sends (P-6). */
 export const MAX_DEPTH = 32
 /**
- * Members, arrays and objects of one text, in what a peer sends (P-6). Plain elements of arrays are not counted: a
- * mebibyte of them is cheap. What takes time is to make objects whose keys were never seen together.
+ * Members, arrays and objects of one text, in what a peer sends (P-6). Plain elements of arrays are
+ * not counted: a mebibyte of them is cheap. What takes time is to make objects whose keys were
+ * never seen together.
  */
 export const MAX_MEMBERS = 32_768
 const MAX_PATH_CHARACTERS = 120
 
-/** What is wrong with a text. The message is a sentence without its full stop; it names a member and quotes no value. */
+/**
+ * What is wrong with a text. The message is a sentence without its full stop; it names a member and
+ * quotes no value.
+ */
 export class JsonError extends Error {
   override readonly name = 'JsonError'
   /** JSON Pointer (RFC 6901) of the member at fault; empty for the whole. */
@@ -40,15 +47,18 @@ export class JsonError extends Error {
 /**
  * The value of a JSON text (RFC 8259). A byte order mark in front is skipped.
  *
- * The value is exactly what the text says, but for the order of members and the sign of -0; a fraction or a number with an exponent arrives as the double that
- * its digits, 17 at most, stand for.
+ * The value is exactly what the text says, but for the order of members and the sign of -0; a
+ * fraction or a number with an exponent arrives as the double that its digits, 17 at most, stand
+ * for.
  *
  * @param bytes the same text in UTF-8, where the caller has it
- * @throws JsonError  no JSON; nested deeper than 32; too many members; a key that JavaScript programs trip over; a key
- *                    twice in one object; a number that would change
+ * @throws JsonError  no JSON; nested deeper than 32; too many members; a key that JavaScript
+ *                    programs trip over; a key twice in one object; a number that would change
  */
 export function parseJson (text: string, bytes: Buffer = Buffer.from(text)): unknown {
-  return text.charCodeAt(0) === BYTE_ORDER_MARK ? parseUnmarked(text.slice(1), bytes.subarray(MARK_BYTES)) : parseUnmarked(text, bytes)
+  return text.charCodeAt(0) === BYTE_ORDER_MARK
+    ? parseUnmarked(text.slice(1), bytes.subarray(MARK_BYTES))
+    : parseUnmarked(text, bytes)
 }
 
 function parseUnmarked (text: string, bytes: Buffer): unknown {
@@ -106,8 +116,9 @@ function countMembers (value: object): number {
 }
 
 /**
- * Whether a value has more members, arrays and objects than `most`. It looks at no more of it than that, and no deeper than
- * a peer can reach, so a cycle is left to the printer. A `toJSON` is not asked.
+ * Whether a value has more members, arrays and objects than `most`. It looks at no more of it than
+ * that, and no deeper than a peer can reach, so a cycle is left to the printer. A `toJSON` is not
+ * asked.
  */
 export function hasMoreMembers (value: unknown, most: number): boolean {
   return countUpTo(value, most, MAX_DEPTH) > most
@@ -137,7 +148,9 @@ const BACKSLASH = 0x5C
 const CLOSE_ARRAY = 0x5D
 const OPEN_OBJECT = 0x7B
 const CLOSE_OBJECT = 0x7D
-/** Longer strings are searched for their end, which costs as much as looking at so many characters. */
+/**
+ * Longer strings are searched for their end, which costs as much as looking at so many characters.
+ */
 const SHORT_STRING = 16
 
 // What a scan suspects.
@@ -148,14 +161,18 @@ const MAYBE_FORBIDDEN = 8
 
 /** What the latest scan counted: members of all objects, and arrays and objects. */
 const found = { members: 0, containers: 0 }
-/** For each open array and object around the one that is scanned: a bit for each key so far, by `traitOf`. */
+/**
+ * For each open array and object around the one that is scanned: a bit for each key so far, by
+ * `traitOf`.
+ */
 const outerKeys = new Int32Array(MAX_DEPTH + 1)
 
 /**
- * Looks once at a text, and tells what may be wrong with it. Nothing has to be valid; of a text that is, nothing wrong is
- * missed. A deep text is not scanned to its end.
+ * Looks once at a text, and tells what may be wrong with it. Nothing has to be valid; of a text
+ * that is, nothing wrong is missed. A deep text is not scanned to its end.
  *
- * On bytes, which cost half of what characters cost. Every byte of a character beyond ASCII is above all that matter here.
+ * On bytes, which cost half of what characters cost. Every byte of a character beyond ASCII is
+ * above all that matter here.
  *
  * @param bytes the same text, in UTF-8
  */
@@ -218,7 +235,10 @@ function scan (text: string, bytes: Buffer): number {
 /** Of `__proto__` and of `prototype`, without which a `constructor` is harmless. */
 const FORBIDDEN_LENGTH = 9
 
-/** Equal keys have the same; most others another one. The shift that it is for takes the lowest five bits. */
+/**
+ * Equal keys have the same; most others another one. The shift that it is for takes the lowest five
+ * bits.
+ */
 function traitOf (bytes: Buffer, start: number, end: number): number {
   return (bytes[start] as number) * 31 + (bytes[end - 1] as number) * 7 + end - start
 }
@@ -263,11 +283,15 @@ function isOfMantissa (character: number): boolean {
 
 const CHANGED_NUMBER = 'is a number that would be changed on its way; send it as a string'
 
-/** Where the first number is that would change, or the first key that is there twice. Only asked about a text that has one. */
+/**
+ * Where the first number is that would change, or the first key that is there twice. Only asked
+ * about a text that has one.
+ */
 function faultOf (json: string): JsonError {
   interface Level { readonly keys: Set<string> | null, key: string | number }
   const levels: Level[] = []
-  const path = (): string => levels.map(({ key }) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+  const path = (): string => levels.map(({ key }) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`)
+    .join('')
   const numbers = /[\d.eE+-]+/y
   let isKey = false
   for (let at = 0; at < json.length; at++) {
@@ -302,9 +326,11 @@ function faultOf (json: string): JsonError {
 }
 
 /**
- * A value as JSON text. undefined is null where a value has to stand and is left out as a member; what has a `toJSON` is what that returns.
+ * A value as JSON text. undefined is null where a value has to stand and is left out as a member;
+ * what has a `toJSON` is what that returns.
  *
- * @throws TypeError  for what JSON cannot carry: NaN, Infinity, an invalid Date, a BigInt, a function, a cycle. The message names the member.
+ * @throws TypeError  for what JSON cannot carry: NaN, Infinity, an invalid Date, a BigInt, a
+ *                    function, a cycle. The message names the member.
  */
 export function printJson (value: unknown): string {
   if (value === undefined) return 'null'
@@ -322,7 +348,10 @@ export function printJson (value: unknown): string {
   return text
 }
 
-/** Whether JSON can carry a value. Walks it as `JSON.stringify` does, and builds no path: nearly every value can be printed. */
+/**
+ * Whether JSON can carry a value. Walks it as `JSON.stringify` does, and builds no path: nearly
+ * every value can be printed.
+ */
 function isPrintable (given: unknown, key: string): boolean {
   const value = toPlain(given, key)
   if (typeof value === 'number') return Number.isFinite(value)
@@ -343,7 +372,9 @@ function isPrintable (given: unknown, key: string): boolean {
 }
 
 function isSuspect (member: unknown): boolean {
-  return typeof member === 'number' ? !Number.isFinite(member) : (typeof member === 'object' && member !== null) || typeof member === 'bigint'
+  return typeof member === 'number'
+    ? !Number.isFinite(member)
+    : (typeof member === 'object' && member !== null) || typeof member === 'bigint'
 }
 
 /** Walks a value as `JSON.stringify` does. @throws TypeError */
@@ -354,7 +385,9 @@ function refuseUnprintable (given: unknown, key: string, path: string): void {
   if (value === null && given instanceof Date) throw unprintable(path, 'is an invalid Date')
   if (typeof value !== 'object' || value === null) return
   for (const [name, member] of Object.entries(value)) {
-    if (typeof member === 'object' || typeof member === 'number' || typeof member === 'bigint') refuseUnprintable(member, name, `${path}/${name}`)
+    if (typeof member === 'object' || typeof member === 'number' || typeof member === 'bigint') {
+      refuseUnprintable(member, name, `${path}/${name}`)
+    }
   }
 }
 
@@ -366,5 +399,7 @@ function toPlain (value: unknown, key: string): unknown {
 }
 
 function unprintable (path: string, problem: string): TypeError {
-  return new TypeError(`${path === '' ? 'the value' : path.slice(0, MAX_PATH_CHARACTERS)} ${problem}, which JSON cannot carry`)
+  return new TypeError(
+    `${path === '' ? 'the value' : path.slice(0, MAX_PATH_CHARACTERS)} ${problem}, which JSON cannot carry`
+  )
 }

@@ -1,5 +1,6 @@
 // The vocabulary of the domain, types only. Each word is defined in docs/protocol.md, section 1.
-// Times are milliseconds. `Clock.now` is monotonic and decides everything; `Clock.wall` is only ever shown to people.
+// Times are milliseconds. `Clock.now` is monotonic and decides everything; `Clock.wall` is only
+// ever shown to people.
 
 export type Millis = number
 /** 1-based number of an output in its session; 0 means "none yet". */
@@ -25,7 +26,11 @@ export type JsonCompatible<T> =
 export type Sendable<T> =
   JsonValue extends T ? AnyJson : T extends object ? { readonly [K in keyof T]: Sendable<T[K]> } : T
 /** Where nothing is known of the payload: objects and arrays of any type, but not functions. */
-export type AnyJson = JsonValue | { readonly [key: string]: AnyJson | undefined } | readonly AnyJson[] | (object & { readonly call?: never })
+export type AnyJson =
+  | JsonValue
+  | { readonly [key: string]: AnyJson | undefined }
+  | readonly AnyJson[]
+  | (object & { readonly call?: never })
 
 /** What JSON makes of a value on its way to the other side: a Date is a string there. */
 export type Jsonify<T> =
@@ -44,17 +49,25 @@ type NamedBy<K, V> = K extends symbol ? never
   : [Exclude<V, undefined | symbol | ((...args: never[]) => unknown)>] extends [never] ? never : K
 type Flat<T> = { [K in keyof T]: T[K] }
 
-/** A value that is there already, or a promise of it. Local stores answer at once; nothing is awaited for them. */
+/**
+ * A value that is there already, or a promise of it. Local stores answer at once; nothing is
+ * awaited for them.
+ */
 export type MaybePromise<T> = T | Promise<T>
 
 export interface Clock {
-  /** Monotonic milliseconds from an arbitrary start; never set back, unmoved by changes of the system's clock. */
+  /**
+   * Monotonic milliseconds from an arbitrary start; never set back, unmoved by changes of the
+   * system's clock.
+   */
   now(): Millis
   /** Milliseconds since 1970-01-01 UTC, for display only. */
   wall(): Millis
 }
 
-/** The slice of pino that the domain uses: the object first, a constant lower-case message second. */
+/**
+ * The slice of pino that the domain uses: the object first, a constant lower-case message second.
+ */
 export interface Log {
   debug(fields: object, message: string): void
   info(fields: object, message: string): void
@@ -62,7 +75,10 @@ export interface Log {
   error(fields: object, message: string): void
 }
 
-/** A session as the founding note describes it. A snapshot: it does not change after it was handed out. */
+/**
+ * A session as the founding note describes it. A snapshot: it does not change after it was handed
+ * out.
+ */
 export interface Session {
   readonly id: SessionId
   readonly userId: UserId
@@ -82,10 +98,16 @@ export interface InboundMessage {
 /** `basic`: the founding note. `full`: the subprotocol `holdfast.v1` (P-2). */
 export type Profile = 'basic' | 'full'
 
-/** `active`: a connection is attached. `detached`: kept for a resume. `ended`: only its tombstone is left. */
+/**
+ * `active`: a connection is attached. `detached`: kept for a resume. `ended`: only its tombstone is
+ * left.
+ */
 export type SessionState = 'active' | 'detached' | 'ended'
 
-/** Why a session ended; told to operators, counted in metrics and, to a holder of the token, in `previous.reason` (P-33). */
+/**
+ * Why a session ended; told to operators, counted in metrics and, to a holder of the token, in
+ * `previous.reason` (P-33).
+ */
 export type EndReason =
   | 'idle'
   | 'resume_window'
@@ -103,7 +125,10 @@ export interface SessionView extends Session {
   readonly labels: JsonObject
   readonly state: SessionState
   readonly profile: Profile
-  /** Number of lifecycle events of this session so far; a consumer drops an event with a lower number than it has seen. */
+  /**
+   * Number of lifecycle events of this session so far; a consumer drops an event with a lower
+   * number than it has seen.
+   */
   readonly revision: number
   /** Highest seq given. */
   readonly lastSeq: Seq
@@ -147,13 +172,14 @@ export interface LifecycleEvent {
 export type Target = { sessionId: SessionId } | { userId: UserId } | { all: true }
 
 /**
- * UTF-8 bytes, one per character (Web IDL's term; Node calls the encoding latin1). ASCII text is its own ByteString.
+ * UTF-8 bytes, one per character (Web IDL's term; Node calls the encoding latin1). ASCII text is
+ * its own ByteString.
  */
 export type ByteString = string
 
 /**
- * One output. `tail` is its JSON text without the leading `{"seq":<n>`, so a broadcast to many sessions shares one Output and only the number
- * differs.
+ * One output. `tail` is its JSON text without the leading `{"seq":<n>`, so a broadcast to many
+ * sessions shares one Output and only the number differs.
  */
 export interface Output {
   readonly tail: ByteString

@@ -1,6 +1,6 @@
 // Three servers over one Redis, behind a balancer that knows nothing of sessions: what happens to
-// clients when nodes stop, die and freeze, and when Redis does. Without a Redis server it is skipped
-// and says so; with REQUIRE_REDIS=1 it fails instead.
+// clients when nodes stop, die and freeze, and when Redis does. Without a Redis server it is
+// skipped and says so; with REQUIRE_REDIS=1 it fails instead.
 
 import { once } from 'node:events'
 import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
@@ -52,7 +52,12 @@ async function startBalancer (t: Test, ports: Iterable<number>): Promise<Balance
   return { url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}/ws`, ports: live }
 }
 
-interface Fleet { readonly redis: RedisServer, readonly balancer: Balancer, nodes: ServerProcess[], startNode(): Promise<ServerProcess> }
+interface Fleet {
+  readonly redis: RedisServer
+  readonly balancer: Balancer
+  nodes: ServerProcess[]
+  startNode(): Promise<ServerProcess>
+}
 
 async function startFleet (t: Test, count = 3): Promise<Fleet> {
   const redis = await startRedis(t)
@@ -94,7 +99,9 @@ function startPushing (users: readonly User[], via: () => ServerProcess): { stop
     while (!control.stopped) {
       const payload = pushed + 1
       const { url } = via()
-      const statuses = await Promise.all(users.map(({ id }) => post(`${url}/sessions/${id}/messages`, { event: 'tick', payload })))
+      const statuses = await Promise.all(users.map(({ id }) => post(
+        `${url}/sessions/${id}/messages`, { event: 'tick', payload }
+      )))
       if (statuses.some(status => status !== 202)) throw new Error(`a push was answered ${statuses.join()}`)
       pushed++
       await delay(PUSHES_EVERY_MS)
@@ -114,7 +121,11 @@ async function checkAll (t: Test, users: readonly User[], pushed: number, mayBeU
   const expected = Array.from({ length: pushed }, (_, i) => i + 1)
   await eventually('everything has arrived', () => users.every(({ heard }) => heard.length >= pushed))
   await Promise.all(users.map(user => user.stop()))
-  t.strictSame(users.filter(({ session, id }) => session.state !== 'live' || session.sessionId !== id).length, 0, 'the same session')
+  t.strictSame(
+    users.filter(({ session, id }) => session.state !== 'live' || session.sessionId !== id).length,
+    0,
+    'the same session'
+  )
   t.ok(users.every(({ heard }) => heard.join() === expected.join()), 'nothing lost, doubled or out of order')
   t.strictSame(users.flatMap(({ wrong }) => wrong), [])
   const unexpected = users.flatMap(({ errors }) => errors).filter(code => !mayBeUnknown || code !== 'OUTCOME_UNKNOWN')
@@ -133,7 +144,10 @@ t.test('a node is killed under load: its clients are live in their sessions else
   const pushed = await pushing.stop()
   await checkAll(t, users, pushed, true)
   const waits = outages(users, killedAt)
-  t.comment(`outage after kill -9, of ${users.length} clients: p95 ${p95(waits)} ms, longest ${Math.round(waits.at(-1) as number)} ms`)
+  t.comment(
+    `outage after kill -9, of ${users.length} clients: p95 ${p95(waits)} ms, longest ` +
+      `${Math.round(waits.at(-1) as number)} ms`
+  )
   t.ok(p95(waits) < 2000, `p95 of the outage is ${p95(waits)} ms`)
 })
 
@@ -168,7 +182,7 @@ t.test('an operator ends a session from another node', needsRedis(), async t => 
   await Promise.all(users.map(user => user.stop()))
 })
 
-t.test('a node freezes past its lease: its clients go on elsewhere, and it owns nothing when it thaws', needsRedis(), async t => {
+t.test('a node freezes past its lease: clients go on elsewhere, and it owns nothing', needsRedis(), async t => {
   const fleet = await startFleet(t, 2)
   const [frozen, other] = fleet.nodes as [ServerProcess, ServerProcess]
   const users = await Promise.all(Array.from({ length: 4 }, () => startUser(frozen.wsUrl)))
@@ -181,7 +195,9 @@ t.test('a node freezes past its lease: its clients go on elsewhere, and it owns 
   process.kill(frozen.pid, 'SIGCONT')
   // Their sockets have lived on: they are told to resume, and the node takes them anew.
   await eventually('all are live', () => users.every(({ session }) => session.state === 'live'))
-  t.strictSame(await Promise.all(users.map(({ session }) => session.send('echo', 'after'))), ['after', 'after', 'after', 'after'])
+  t.strictSame(
+    await Promise.all(users.map(({ session }) => session.send('echo', 'after'))), ['after', 'after', 'after', 'after']
+  )
   t.strictSame(users.filter(({ session, id }) => session.sessionId !== id).length, 0, 'the same session')
 })
 
@@ -192,10 +208,13 @@ t.test('Redis stops for 5 s: nobody loses a session, an answer or a message', ne
   fleet.redis.freeze()
   await delay(5000)
   fleet.redis.thaw()
-  await eventually('commands are answered again', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ?? 0) > performance.now() - 1000))
+  await eventually('commands are answered again', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ??
+    0) > performance.now() - 1000))
   const [node] = fleet.nodes as [ServerProcess]
   for (let n = 1; n <= 5; n++) {
-    const statuses = await Promise.all(users.map(({ id }) => post(`${node.url}/sessions/${id}/messages`, { event: 'tick', payload: n })))
+    const statuses = await Promise.all(users.map(({ id }) => post(
+      `${node.url}/sessions/${id}/messages`, { event: 'tick', payload: n }
+    )))
     t.ok(statuses.every(status => status === 202))
   }
   await checkAll(t, users, 5)
@@ -208,11 +227,14 @@ t.test('S-21 Redis dies and comes back empty: whoever is connected goes on in hi
   await fleet.redis.kill()
   await delay(500)
   await fleet.redis.restart()
-  await eventually('commands are answered again', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ?? 0) > performance.now() - 500))
+  await eventually('commands are answered again', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ??
+    0) > performance.now() - 500))
   await eventually('all sessions are there', async () => await fleet.redis.client.dbsize() > CLIENTS)
   const [node] = fleet.nodes as [ServerProcess]
   for (let n = 1; n <= 5; n++) {
-    const statuses = await Promise.all(users.map(({ id }) => post(`${node.url}/sessions/${id}/messages`, { event: 'tick', payload: n })))
+    const statuses = await Promise.all(users.map(({ id }) => post(
+      `${node.url}/sessions/${id}/messages`, { event: 'tick', payload: n }
+    )))
     t.ok(statuses.every(status => status === 202))
   }
   await checkAll(t, users, 5)

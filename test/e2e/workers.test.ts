@@ -93,8 +93,15 @@ async function checkAll (t: Test, users: readonly User[], accepted: readonly num
   const misses = ({ heard }: User, i: number) => (accepted[i] as number[]).some(n => !heard.includes(n))
   await eventually('everything has arrived', () => !users.some(misses))
   await Promise.all(users.map(user => user.stop()))
-  t.strictSame(users.filter(({ session, id }) => session.state !== 'live' || session.sessionId !== id).length, 0, 'the same session')
-  t.ok(users.every(({ heard }) => heard.every((n, i) => i === 0 || n > (heard[i - 1] as number))), 'nothing doubled or out of order')
+  t.strictSame(
+    users.filter(({ session, id }) => session.state !== 'live' || session.sessionId !== id).length,
+    0,
+    'the same session'
+  )
+  t.ok(
+    users.every(({ heard }) => heard.every((n, i) => i === 0 || n > (heard[i - 1] as number))),
+    'nothing doubled or out of order'
+  )
   t.strictSame(users.flatMap(({ wrong }) => wrong), [])
   t.strictSame(users.flatMap(({ errors }) => errors).filter(code => code !== 'OUTCOME_UNKNOWN'), [])
 }
@@ -113,7 +120,7 @@ t.test('clients are spread evenly, and each worker is a node', needsRedis(), asy
   t.match(await nodesOf(server), [{ id: /^box-1-/ }, { id: /^box-2-/ }])
 })
 
-t.test('a worker is killed under load: its clients go on with the others, and it is replaced', needsRedis(), async t => {
+t.test('a worker is killed under load: its clients go on with others, and it is replaced', needsRedis(), async t => {
   const server = await start(t)
   const users = await startUsers(t, server)
   const pushing = startPushing(users, server)
@@ -208,8 +215,13 @@ t.test('what keeps a worker from starting is one sentence and exit 1', needsRedi
 })
 
 t.test('a store of one process is refused', async t => {
-  await t.rejects(startServer({ HOLDFAST_WORKERS: '2' }), { message: /the memory store belongs to a single process: set HOLDFAST_REDIS_URL/ })
-  await t.rejects(startServer({ HOLDFAST_WORKERS: '2', HOLDFAST_DATA_DIR: t.testdir() }), { message: /the embedded store belongs/ })
+  await t.rejects(
+    startServer({ HOLDFAST_WORKERS: '2' }),
+    { message: /the memory store belongs to a single process: set HOLDFAST_REDIS_URL/ }
+  )
+  await t.rejects(
+    startServer({ HOLDFAST_WORKERS: '2', HOLDFAST_DATA_DIR: t.testdir() }), { message: /the embedded store belongs/ }
+  )
 })
 
 t.test('a worker that is replaced has the .env of the first start', needsRedis(), async t => {
@@ -218,7 +230,9 @@ t.test('a worker that is replaced has the .env of the first start', needsRedis()
   const { child, output, until, exit } = spawnProgram(t, process.execPath, [built('src/server.js')], {
     cwd, env: { PATH: process.env['PATH'], PORT: '0' }
   })
-  const workerPids = () => [...output().matchAll(/"workerPid":(\d+),"msg":"worker started"/g)].map(([, pid]) => Number(pid))
+  const workerPids = () => [...output().matchAll(/"workerPid":(\d+),"msg":"worker started"/g)].map(([, pid]) => Number(
+    pid
+  ))
   await until('both workers', () => workerPids().length === 2)
   writeFileSync(join(cwd, '.env'), 'HOLDFAST_NONSENSE=1\n')
   process.kill(workerPids()[0] as number, 'SIGKILL')

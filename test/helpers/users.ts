@@ -65,7 +65,9 @@ export function outages (users: readonly User[], from: number): number[] {
   return users.map(({ answeredAt }) => {
     let longest = 0
     for (let i = 1; i < answeredAt.length; i++) {
-      if ((answeredAt[i] as number) >= from) longest = Math.max(longest, (answeredAt[i] as number) - (answeredAt[i - 1] as number))
+      if ((answeredAt[i] as number) >= from) {
+        longest = Math.max(longest, (answeredAt[i] as number) - (answeredAt[i - 1] as number))
+      }
     }
     return longest
   }).sort((a, b) => a - b)

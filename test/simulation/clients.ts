@@ -1,6 +1,6 @@
 // The clients of a simulated fleet: each connects to any node, sends numbered commands, hangs up
-// now and then, comes back with the newest token it has heard of, and tells when something came that
-// may not come.
+// now and then, comes back with the newest token it has heard of, and tells when something came
+// that may not come.
 
 import type { Network } from './world.js'
 import { inProcess } from './world.js'
@@ -43,7 +43,9 @@ export function createClient (id: string): Client {
 
 /** `nodes` changes: a node that dies gives its place to another one. */
 export function createClients (
-  { world }: Network, nodes: readonly SimulatedNode[], mayEnd: (client: Client) => boolean, problem: (sentence: string) => void
+  {
+    world
+  }: Network, nodes: readonly SimulatedNode[], mayEnd: (client: Client) => boolean, problem: (sentence: string) => void
 ): Clients {
   const { random } = world
 

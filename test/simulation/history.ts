@@ -1,5 +1,6 @@
 // One history of a simulated fleet, drawn from its seed: clients talk, operators push, nodes die,
-// stand still and are cut off, Redis goes away; then everything is calm, and what is left is checked.
+// stand still and are cut off, Redis goes away; then everything is calm, and what is left is
+// checked.
 
 import { createRandom } from '../../contract/random.js'
 import type { StoredSession } from '../../src/io/session/store.js'

@@ -226,7 +226,8 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
     orphan (keys, args) {
       const [sid = '', node = '', windowMs = '', idleMs = '', unheardMs = ''] = args
       const session = sessions.get(sid)
-      const isOther = flaw !== 'an undo of whatever call' && args[8] !== '' && session !== undefined && get(session, 'n') !== args[8]
+      const isOther = flaw !== 'an undo of whatever call' && args[8] !== '' && session !== undefined &&
+        get(session, 'n') !== args[8]
       if (isOther && get(session, 'o') === node) return ['not_theirs']
       if (session === undefined || get(session, 'o') !== node) {
         setOf(keys[9] as string).delete(sid)

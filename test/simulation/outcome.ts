@@ -10,7 +10,10 @@ export interface Outcome {
   readonly clients: readonly Client[]
   /** Pushes that were answered, by session. */
   readonly accepted: ReadonlyMap<string, readonly string[]>
-  /** Sessions that an operator ended, with the length of their history then; -1 where he got no answer. */
+  /**
+   * Sessions that an operator ended, with the length of their history then; -1 where he got no
+   * answer.
+   */
   readonly terminated: ReadonlyMap<string, number>
 }
 

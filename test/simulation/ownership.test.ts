@@ -24,7 +24,8 @@ interface Sum {
 async function run (flaw: Flaw): Promise<Sum> {
   const { PATH } = process.env
   const { stdout } = await promisify(execFile)(
-    process.execPath, ['--import', 'tsx', 'test/simulation/run.ts', String(FIRST_SEED), String(HISTORIES), flaw], { env: { PATH } }
+    process.execPath, ['--import', 'tsx', 'test/simulation/run.ts', String(FIRST_SEED), String(HISTORIES), flaw],
+    { env: { PATH } }
   )
   return JSON.parse(stdout) as Sum
 }

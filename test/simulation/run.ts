@@ -7,7 +7,13 @@ import type { Flaw } from './world.js'
 
 const [first = 1000, count = 100] = process.argv.slice(2, 4).map(Number)
 const flaw = (process.argv[4] ?? 'none') as Flaw
-const sum = { histories: 0, outputs: 0, claims: 0, cpuMs: 0, failed: [] as { seed: number, problems: readonly string[] }[] }
+const sum = {
+  histories: 0,
+  outputs: 0,
+  claims: 0,
+  cpuMs: 0,
+  failed: [] as { seed: number, problems: readonly string[] }[]
+}
 for (let seed = first; seed < first + count; seed++) {
   const { problems, outputs, claims } = await runHistory(seed, flaw)
   sum.histories++

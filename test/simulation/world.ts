@@ -97,7 +97,8 @@ export interface Process {
 
 /** What a fleet may not do, and does for once. */
 export const FLAWS = [
-  'a write without a look at the fence', 'a batch appended twice', 'an undo of whatever call', 'a token judged by a stale record',
+  'a write without a look at the fence', 'a batch appended twice', 'an undo of whatever call',
+  'a token judged by a stale record',
   'an inbox left behind by a claim', 'a token that dies with its first use'
 ] as const
 

@@ -88,7 +88,8 @@ export function describeArrivals ({ drafts, decisions, answers, lost }: Arrivals
   ].filter(part => part !== '')
   const came = parts.length === 0 ? 'Nothing arrived meanwhile.' : `Arrived meanwhile: ${parts.join(', ')}.`
   if (lost === 0) return `${came} Nothing was lost.`
-  return `${came} ${plural(lost, 'older update')} could not be kept for you, so the desk was loaded afresh: the lists are complete.`
+  return `${came} ${plural(lost, 'older update')} could not be kept for you, so the desk was loaded afresh: the ` +
+    'lists are complete.'
 }
 
 export function createConnectionView (speak: (text: string) => void): ConnectionView {
@@ -100,7 +101,10 @@ export function createConnectionView (speak: (text: string) => void): Connection
 
   function tick (): void {
     const left = current?.untilMs === undefined ? 0 : Math.max(0, current.untilMs - performance.now())
-    setText(byId('banner-countdown'), left > 500 ? `Next attempt in ${duration(Math.ceil(left / 1000) * 1000).replace('.0', '')}.` : '')
+    setText(
+      byId('banner-countdown'),
+      left > 500 ? `Next attempt in ${duration(Math.ceil(left / 1000) * 1000).replace('.0', '')}.` : ''
+    )
   }
   return {
     show (shown) {

@@ -55,7 +55,9 @@ export interface DeskState {
 export type SavedEntry = Pick<Entry, 'draft' | 'topic' | 'verdict' | 'reason' | 'phase' | 'note'>
 
 const MAX_ENTRIES = 200
-const MAYBE_RUN = new Set(['OUTCOME_UNKNOWN', 'TIMEOUT', 'RESULT_EXPIRED', 'COMMAND_TIMEOUT', 'INTERNAL', 'INVALID_RESULT', 'CORE_UNAVAILABLE'])
+const MAYBE_RUN = new Set([
+  'OUTCOME_UNKNOWN', 'TIMEOUT', 'RESULT_EXPIRED', 'COMMAND_TIMEOUT', 'INTERNAL', 'INVALID_RESULT', 'CORE_UNAVAILABLE'
+])
 const NEVER_SENT = new Set([
   'SESSION_ENDED', 'DISPOSED', 'USER_CHANGED', 'QUEUE_FULL', 'MESSAGE_TOO_LARGE', 'BAD_PAYLOAD', 'ABORTED'
 ])
@@ -92,7 +94,15 @@ export function createDeskModel (nowMs: () => number) {
 
   type NewEntry = Omit<Entry, 'key' | 'latencyMs' | 'isLate' | 'isRestored' | 'note' | 'reviewer'> & Partial<Entry>
   function push (entry: NewEntry): Entry {
-    const created: Entry = { key: nextKey++, latencyMs: null, isLate: false, isRestored: false, note: null, reviewer: null, ...entry }
+    const created: Entry = {
+      key: nextKey++,
+      latencyMs: null,
+      isLate: false,
+      isRestored: false,
+      note: null,
+      reviewer: null,
+      ...entry
+    }
     entries = [created, ...entries].slice(0, MAX_ENTRIES)
     return created
   }
@@ -115,7 +125,9 @@ export function createDeskModel (nowMs: () => number) {
     const { verdict, reason, reviewer } = decision
     Object.assign(entry, { verdict, reason, reviewer, phase: 'recorded', isMine, isLate })
     const yours = typed === null || typed === reason ? '' : ` Your reason was: “${typed}”`
-    entry.note = isMine || (asked === verdict && yours === '') ? null : `You had ${asked} it; another reviewer was first.${yours}`
+    entry.note = isMine || (asked === verdict && yours === '')
+      ? null
+      : `You had ${asked} it; another reviewer was first.${yours}`
     if (isMine && !Number.isNaN(entry.startedAtMs)) entry.latencyMs = nowMs() - entry.startedAtMs
   }
 
@@ -138,7 +150,14 @@ export function createDeskModel (nowMs: () => number) {
   return {
     get state (): DeskState {
       const list = waiting()
-      return { waiting: list, entries, selected: list.find(({ id }) => id === selectedId), arrivedAway, isLoaded, total }
+      return {
+        waiting: list,
+        entries,
+        selected: list.find(({ id }) => id === selectedId),
+        arrivedAway,
+        isLoaded,
+        total
+      }
     },
 
     open (desk: Desk, sessionId: string | undefined) {
@@ -179,7 +198,9 @@ export function createDeskModel (nowMs: () => number) {
       const phase = isLive ? 'sending' : 'queued'
       // What became of an earlier attempt is told by the new one.
       entries = entries.filter(entry => entry.draft !== draft.id || isPending(entry) || isSettled(entry))
-      const { key } = push({ draft: draft.id, topic: draft.topic, verdict, reason, phase, isMine: true, startedAtMs: nowMs() })
+      const { key } = push({
+        draft: draft.id, topic: draft.topic, verdict, reason, phase, isMine: true, startedAtMs: nowMs()
+      })
       keepSelection()
       return key
     },
@@ -229,7 +250,9 @@ export function createDeskModel (nowMs: () => number) {
      * not dropped.
      */
     orphan (draft: number, topic: string, reason: string) {
-      push({ draft, topic, verdict: 'rejected', reason, phase: 'unsent', isMine: true, startedAtMs: NaN, note: GONE_NOTE })
+      push({
+        draft, topic, verdict: 'rejected', reason, phase: 'unsent', isMine: true, startedAtMs: NaN, note: GONE_NOTE
+      })
     },
 
     /**

@@ -28,7 +28,10 @@ const storage = tabStorage()
 const desk = createDeskModel(now)
 const reasons = createReasons(storage)
 const connection = createConnectionView(speak)
-const view = createView({ onSelect: id => { desk.select(id); draw(); view.showDraft() }, reasonOf: draft => reasons.of(draft) })
+const view = createView({
+  onSelect: id => { desk.select(id); draw(); view.showDraft() },
+  reasonOf: draft => reasons.of(draft)
+})
 const dialog = createRejectDialog({
   reasons,
   obstacle,
@@ -88,12 +91,21 @@ function draw (): void {
 /** Why this draft cannot be rejected now. The dialog says it, and keeps what was typed. */
 function obstacle (draft: Draft): Obstacle | undefined {
   if (ending !== null) {
-    return { text: `${ending} Your reason is kept. To send it, start a new session and press Reject again.`, action: 'Start a new session', run: restart }
+    return {
+      text: `${ending} Your reason is kept. To send it, start a new session and press Reject again.`,
+      action: 'Start a new session',
+      run: restart
+    }
   }
   if (!desk.state.isLoaded || desk.waits(draft.id) !== undefined) return undefined
   const entry = desk.entryOf(draft.id)
-  const how = entry?.phase === 'recorded' ? `was ${entry.verdict} by ${entry.isMine ? 'you' : 'another reviewer'} meanwhile` : 'is no longer on the desk'
-  return { text: `This draft ${how}, so your reason will not be sent. It is kept with the decision; copy it if you need it elsewhere.` }
+  const how = entry?.phase === 'recorded'
+    ? `was ${entry.verdict} by ${entry.isMine ? 'you' : 'another reviewer'} meanwhile`
+    : 'is no longer on the desk'
+  return {
+    text: `This draft ${how}, so your reason will not be sent. It is kept with the decision; copy it if you need it ` +
+      'elsewhere.'
+  }
 }
 
 async function openDesk (): Promise<void> {
@@ -202,15 +214,26 @@ function listen (): void {
   })
   session.on('live', showLive)
   session.on('detached', showLoss)
-  session.on('replaced', () => showEnd('replaced', 'This desk is open in another tab, which has taken over.', 'Go on there.'))
+  session.on('replaced', () => showEnd(
+    'replaced', 'This desk is open in another tab, which has taken over.', 'Go on there.'
+  ))
   session.on('ended', ({ reason, renewing }) => {
     // One that a person left behind for this session is no news.
-    if (renewing) renewal = isAsked ? null : reason
-    else showEnd('ended', endingOf(reason), 'What you decided so far is on the platform, unless the list of decisions says otherwise.')
+    if (renewing) {
+      renewal = isAsked ? null : reason
+    } else {
+      showEnd(
+        'ended',
+        endingOf(reason),
+        'What you decided so far is on the platform, unless the list of decisions says otherwise.'
+      )
+    }
   })
 }
 
-function showLive ({ sessionId, userId: user, resumed }: { sessionId: string, userId: string, resumed: boolean }): void {
+function showLive ({
+  sessionId, userId: user, resumed
+}: { sessionId: string, userId: string, resumed: boolean }): void {
   userId = user
   connection.show('live')
   setText(byId('who'), user)
@@ -235,7 +258,13 @@ function showReturn (awayMs: number, came: Arrivals, renewed: string | null): vo
   const dismiss = (): void => connection.banner(null)
   const away = awayMs === 0 ? '' : ` after ${duration(Math.max(1, Math.round(awayMs / 1000)) * 1000).replace('.0', '')}`
   if (renewed === null) {
-    connection.banner({ tone: came.lost > 0 ? 'warn' : 'good', title: `Back${away}.`, text: describeArrivals(came), action: 'Dismiss', run: dismiss })
+    connection.banner({
+      tone: came.lost > 0 ? 'warn' : 'good',
+      title: `Back${away}.`,
+      text: describeArrivals(came),
+      action: 'Dismiss',
+      run: dismiss
+    })
     clearTimeout(goodNews)
     if (came.lost === 0) goodNews = setTimeout(() => { if (isLive()) dismiss() }, GOOD_NEWS_MS)
     return
@@ -243,7 +272,8 @@ function showReturn (awayMs: number, came: Arrivals, renewed: string | null): vo
   const unknown = desk.state.entries.filter(({ phase }) => phase === 'unknown').length
   const open = unknown === 0
     ? ''
-    : ` Whether ${unknown === 1 ? 'one decision was' : `${unknown} decisions were`} recorded is not known; nothing was sent twice.`
+    : ` Whether ${unknown === 1 ? 'one decision was' : `${unknown} decisions were`} recorded is not known; nothing ` +
+      'was sent twice.'
   connection.banner({
     tone: 'warn',
     title: `Back${away}, in a new session.`,

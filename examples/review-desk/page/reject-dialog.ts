@@ -103,7 +103,10 @@ export function createRejectDialog ({ reasons, obstacle, remark, reject }: Rejec
   for (const preset of presets) {
     preset.addEventListener('click', () => {
       // Takes the place of another preset, and leaves alone what was typed behind it.
-      const typed = presets.reduce((rest, { dataset }) => rest.startsWith(dataset['reason'] ?? '') ? rest.slice(dataset['reason']?.length) : rest, field.value)
+      const typed = presets.reduce(
+        (rest, { dataset }) => rest.startsWith(dataset['reason'] ?? '') ? rest.slice(dataset['reason']?.length) : rest,
+        field.value
+      )
       field.value = `${preset.dataset['reason']}${typed}`.slice(0, field.maxLength)
       field.dispatchEvent(new Event('input'))
       field.focus()

@@ -31,7 +31,9 @@ function make (tag: string, className: string, content = ''): HTMLElement {
 
 export function duration (ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`
-  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.floor(ms / 60_000)} min ${Math.round(ms % 60_000 / 1000)} s`
+  return ms < 60_000
+    ? `${(ms / 1000).toFixed(1)} s`
+    : `${Math.floor(ms / 60_000)} min ${Math.round(ms % 60_000 / 1000)} s`
 }
 
 function age (ms: number): string {
@@ -94,7 +96,9 @@ function createLogRow (entry: Entry): HTMLElement {
 
 function detailOf (entry: Entry, nowMs: number, userId: string | undefined): string {
   if (entry.phase === 'sending' || entry.phase === 'queued') {
-    return Number.isNaN(entry.startedAtMs) ? 'since before the reload' : duration(Math.floor((nowMs - entry.startedAtMs) / 100) * 100)
+    return Number.isNaN(entry.startedAtMs)
+      ? 'since before the reload'
+      : duration(Math.floor((nowMs - entry.startedAtMs) / 100) * 100)
   }
   if (entry.phase !== 'recorded') return ''
   const parts = [
@@ -106,7 +110,9 @@ function detailOf (entry: Entry, nowMs: number, userId: string | undefined): str
   return parts.filter(each => each !== '').map(each => each.replaceAll(' ', '\u00a0')).join('\u00a0· ')
 }
 
-function updateLogRow (row: HTMLElement, entry: Entry, nowMs: number, { userId, typed }: { userId: string | undefined, typed: string }): void {
+function updateLogRow (
+  row: HTMLElement, entry: Entry, nowMs: number, { userId, typed }: { userId: string | undefined, typed: string }
+): void {
   row.dataset['phase'] = entry.phase
   row.dataset['verdict'] = entry.verdict
   row.dataset['mine'] = String(entry.isMine)
@@ -114,7 +120,8 @@ function updateLogRow (row: HTMLElement, entry: Entry, nowMs: number, { userId, 
   setText(part(row, 'phase'), PHASES[entry.phase])
   setText(part(row, 'detail'), detailOf(entry, nowMs, userId))
   // A reason that was begun for a draft that somebody else has decided.
-  const begun = entry.phase === 'recorded' && typed !== '' && typed !== entry.reason && entry.note?.includes(typed) !== true
+  const begun = entry.phase === 'recorded' && typed !== '' && typed !== entry.reason &&
+    entry.note?.includes(typed) !== true
   const note = begun ? `${entry.note ?? ''} You had begun a reason: “${typed}”`.trim() : entry.note
   for (const [name, value] of [['reason', entry.reason], ['entry-note', note]] as const) {
     const line = part(row, name)
@@ -205,7 +212,8 @@ export function createView ({ onSelect, reasonOf }: ViewPort): View {
 
   function drawNote (draft: Draft, entries: readonly Entry[]): void {
     const last = entries.find(entry => entry.draft === draft.id)
-    const isOpen = last !== undefined && (last.phase === 'unknown' || last.phase === 'refused' || last.phase === 'unsent')
+    const isOpen = last !== undefined &&
+      (last.phase === 'unknown' || last.phase === 'refused' || last.phase === 'unsent')
     const note = byId('draft-note')
     note.hidden = !isOpen
     setText(note, isOpen ? `You ${last.verdict} this draft before: ${PHASES[last.phase]}. ${last.note ?? ''}` : '')
@@ -235,7 +243,12 @@ export function createView ({ onSelect, reasonOf }: ViewPort): View {
         drawNote(selected, entries)
       } else if (state.isLoaded) {
         setText(byId('empty-title'), isLive ? 'All drafts are decided' : 'Nothing is left to decide here')
-        setText(byId('empty-text'), isLive ? 'The next one appears here as soon as the platform has it.' : 'What the platform has meanwhile comes with the connection.')
+        setText(
+          byId('empty-text'),
+          isLive
+            ? 'The next one appears here as soon as the platform has it.'
+            : 'What the platform has meanwhile comes with the connection.'
+        )
       }
       shown = selected
       // What had the keyboard is gone, with the last draft for instance: the reader is where one

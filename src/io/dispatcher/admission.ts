@@ -65,7 +65,10 @@ function refused (refusal: HoldfastError): Verdict {
   return { kind: 'refused', refusal, abusive: false }
 }
 
-/** Whether the command had begun when its node died, and may be executed again. Asked once: from now on it is a duplicate. */
+/**
+ * Whether the command had begun when its node died, and may be executed again. Asked once: from now
+ * on it is a duplicate.
+ */
 function reopens ({ log }: SessionRecord, id: number): boolean {
   if (log === null || log.reopened === null || !log.reopened.delete(id)) return false
   if (log.reopened.size === 0) log.reopened = null

@@ -1,6 +1,6 @@
 // Commands available when no platform code is registered, so that a first session works at once.
-// `echo` and `ping` show the way there and back, the context pair shows what a session keeps. Each may be executed again: its
-// effect is the same.
+// `echo` and `ping` show the way there and back, the context pair shows what a session keeps. Each
+// may be executed again: its effect is the same.
 
 import { Type } from 'typebox'
 import { defineCommand } from './command.js'

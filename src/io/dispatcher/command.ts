@@ -91,8 +91,8 @@ export interface CommandOptions {
   /** Waits for the commands before it and holds back those after it (P-18). Default false. */
   serial?: boolean
   /**
-   * It may be executed again. A command of the core: what may have been executed is sent to the core
-   * again, which recognises a repeat by its key (docs/core.md). With a store that survives the
+   * It may be executed again. A command of the core: what may have been executed is sent to the
+   * core again, which recognises a repeat by its key (docs/core.md). With a store that survives the
    * process: it is executed at once, without being recorded first, and again if the server died
    * before its answer was kept; any other is answered OUTCOME_UNKNOWN then. Default false.
    */

@@ -104,7 +104,9 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     send: send as Dispatcher['send'],
 
     submit (session, command, payload, id, now) {
-      const verdict = refusing ? DRAINING : !sessions.committer.isAvailable ? STORE_AWAY : admit(session, id, Math.floor(now), limits)
+      const verdict = refusing
+        ? DRAINING
+        : !sessions.committer.isAvailable ? STORE_AWAY : admit(session, id, Math.floor(now), limits)
       if (verdict === undefined) {
         execution.execute(session, command, payload ?? null, id, now)
         return undefined

@@ -170,7 +170,8 @@ class PendingCall implements Call {
     const { committer } = this.#engine
     const calls = this.#calls
     const isFirst = mustRecord(this.#session, this.#command, this.#context.id)
-    // What comes behind a command that waits for its record waits with it, so that the order stays (P-17).
+    // What comes behind a command that waits for its record waits with it, so that the order stays
+    // (P-17).
     if (!isFirst && calls.recording === 0) {
       this.#begin()
       return

@@ -1,9 +1,10 @@
-// The feed of lifecycle events. The manager appends while it changes state; subscribers are told at the end of the turn, when
-// every change of the turn is final. So a subscriber may call whatever it likes, and no code below has to expect that its own
-// caller's state moved underneath it.
+// The feed of lifecycle events. The manager appends while it changes state; subscribers are told at
+// the end of the turn, when every change of the turn is final. So a subscriber may call whatever it
+// likes, and no code below has to expect that its own caller's state moved underneath it.
 //
-// Invariants: every subscriber hears each event that was appended after it subscribed, once, in the order of the appends.
-// A turn's events are bounded by the turn's changes; what ends or closes many sessions does so in slices.
+// Invariants: every subscriber hears each event that was appended after it subscribed, once, in the
+// order of the appends. A turn's events are bounded by the turn's changes; what ends or closes many
+// sessions does so in slices.
 
 import type { LifecycleEvent, Log } from '../types.js'
 
@@ -17,7 +18,10 @@ export interface Feed {
   /** False while nobody subscribes: an event need not be made then. */
   readonly isHeard: boolean
   append(event: LifecycleEvent): void
-  /** Calls back for every event from now on; returns a function that unsubscribes. A subscriber that throws is logged. */
+  /**
+   * Calls back for every event from now on; returns a function that unsubscribes. A subscriber that
+   * throws is logged.
+   */
   subscribe(subscriber: (event: LifecycleEvent) => void): () => void
 }
 

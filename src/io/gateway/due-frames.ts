@@ -1,7 +1,7 @@
-// Which frames a connection is due, in which order: first its unsequenced frames, then the session's
-// outputs from `sentSeq` on. A replay is nothing else than a `sentSeq` that starts low, so "replay,
-// then live" needs no buffering and cannot be got wrong. Who is written to, and when, is the
-// sender's to say.
+// Which frames a connection is due, in which order: first its unsequenced frames, then the
+// session's outputs from `sentSeq` on. A replay is nothing else than a `sentSeq` that starts low,
+// so "replay, then live" needs no buffering and cannot be got wrong. Who is written to, and when,
+// is the sender's to say.
 //
 // Invariants: outputs leave in order of seq, each once per connection; nothing above the session's
 // `keptSeq` leaves.
@@ -42,7 +42,9 @@ export function takeTexts (connection: Connection, texts: ByteString[], maxBytes
   return frames
 }
 
-/** Takes what is due of the session, up to about `maxBytes` and at least one output; '' for nothing. */
+/**
+ * Takes what is due of the session, up to about `maxBytes` and at least one output; '' for nothing.
+ */
 export function takeOutputs (connection: Connection, session: SessionRecord | null, maxBytes: number): ByteString {
   return session === null || session.log === null
     ? takeLive(connection)

@@ -1,4 +1,5 @@
-// The port to a socket. Whoever implements it has the bytes of frames to carry, and nothing to decide.
+// The port to a socket. Whoever implements it has the bytes of frames to carry, and nothing to
+// decide.
 
 import type { ByteString } from '../types.js'
 

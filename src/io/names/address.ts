@@ -1,5 +1,7 @@
-// What the address of a peer is, in canonical form: as it is logged, compared and counted. Proxies write addresses in many ways (`ip:port` at Azure's gateway,
-// brackets around IPv6, capital letters, IPv4 as `::ffff:1.2.3.4`); each of them must be the same key, or limits by address have no effect.
+// What the address of a peer is, in canonical form: as it is logged, compared and counted. Proxies
+// write addresses in many ways (`ip:port` at Azure's gateway, brackets around IPv6, capital
+// letters, IPv4 as `::ffff:1.2.3.4`); each of them must be the same key, or limits by address have
+// no effect.
 
 import ipaddr from 'ipaddr.js'
 import { HoldfastError } from '../errors.js'
@@ -16,8 +18,8 @@ const IPV4_WITH_PORT = /^([^:]+):\d{1,5}$/
 const MAX_LENGTH = 128
 
 /**
- * The address in a text of a proxy or a socket: IPv4 as four numbers, IPv6 as RFC 5952 has it, without port, brackets and zone. Undefined for everything else,
- * such as `unknown`.
+ * The address in a text of a proxy or a socket: IPv4 as four numbers, IPv6 as RFC 5952 has it,
+ * without port, brackets and zone. Undefined for everything else, such as `unknown`.
  */
 export function canonicalAddress (text: string | undefined): string | undefined {
   if (text === undefined) return undefined
@@ -42,26 +44,33 @@ function unwrap (text: string): string {
   return BRACKETED.exec(quoted)?.[1] ?? IPV4_WITH_PORT.exec(quoted)?.[1] ?? quoted
 }
 
-/** The host to listen on: people write addresses of IPv6 in brackets, as in URLs, and systems take them without. */
+/**
+ * The host to listen on: people write addresses of IPv6 in brackets, as in URLs, and systems take
+ * them without.
+ */
 export function withoutBrackets (host: string): string {
   const inner = /^\[(.*)\]$/.exec(host)?.[1]
   return inner !== undefined && ipaddr.IPv6.isValid(inner) ? inner : host
 }
 
-/** A request as far as its peer goes. `ips`: from the socket's address on to the one that is taken for the client's; there behind trusted proxies only. */
+/**
+ * A request as far as its peer goes. `ips`: from the socket's address on to the one that is taken
+ * for the client's; there behind trusted proxies only.
+ */
 export interface Peer { readonly ip: string | undefined, readonly ips?: readonly string[] | undefined }
 
 /**
- * The address of the client. Where a trusted proxy wrote something that is not an address, the last one on the way that is, in the end that of the socket. Empty
- * without a socket, as in tests.
+ * The address of the client. Where a trusted proxy wrote something that is not an address, the last
+ * one on the way that is, in the end that of the socket. Empty without a socket, as in tests.
  */
 export function addressOfPeer (peer: Peer): string {
   return canonicalAddress(peer.ip) ?? peer.ips?.map(canonicalAddress).findLast(address => address !== undefined) ?? ''
 }
 
 /**
- * What limits by address count by. Of IPv6 it is the /64: whoever has one address has at least that many, and may take another one for each connection. Behind
- * NAT64 all of IPv4 is within one /64, so that each address counts there.
+ * What limits by address count by. Of IPv6 it is the /64: whoever has one address has at least that
+ * many, and may take another one for each connection. Behind NAT64 all of IPv4 is within one /64,
+ * so that each address counts there.
  *
  * @param address in canonical form
  */
@@ -73,7 +82,9 @@ export function limitKeyOf (address: string): string {
 /** A range of addresses, canonical: without host bits, and a single address without a length. */
 interface Range { readonly text: string, readonly network: Parsed, readonly bits: number }
 
-/** Why a text is not the address or the range of a proxy, to be read after it; undefined if it is. */
+/**
+ * Why a text is not the address or the range of a proxy, to be read after it; undefined if it is.
+ */
 export function proxyRangeProblem (text: string): string | undefined {
   const range = parseRange(text)
   return typeof range === 'string' ? range : undefined
@@ -89,7 +100,9 @@ function parseRange (text: string): Range | string {
   const [base = '', length, ...rest] = text.split('/')
   if (base.includes('%')) return 'has a zone, which no peer can be told by'
   const address = /[[\]"]/.test(base) || IPV4_WITH_PORT.test(base) ? undefined : parse(base)
-  if (address === undefined || rest.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length))) return 'is neither an IP address nor a CIDR range'
+  if (address === undefined || rest.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length))) {
+    return 'is neither an IP address nor a CIDR range'
+  }
   const most = address.kind() === 'ipv4' ? 32 : 128
   // A range that was written around an IPv4 address in IPv6 counts the 96 bits in front of it.
   const bits = length === undefined ? most : Number(length) - (base.includes(':') && most === 32 ? 96 : 0)
@@ -109,11 +122,14 @@ function parseRange (text: string): Range | string {
 export function createAddressMatcher (ranges: readonly string[]): (text: string | undefined) => boolean {
   const parsed = ranges.map(range => {
     const read = parseRange(range)
-    if (typeof read === 'string') throw new HoldfastError('CONFIG_INVALID', { message: `The proxy ${JSON.stringify(range)} ${read}.` })
+    if (typeof read === 'string') {
+      throw new HoldfastError('CONFIG_INVALID', { message: `The proxy ${JSON.stringify(range)} ${read}.` })
+    }
     return read
   })
   return text => {
     const address = text === undefined ? undefined : parse(text)
-    return address !== undefined && parsed.some(({ network, bits }) => network.kind() === address.kind() && address.match(network, bits))
+    return address !== undefined &&
+      parsed.some(({ network, bits }) => network.kind() === address.kind() && address.match(network, bits))
   }
 }

@@ -87,7 +87,9 @@ export function createFleetOperations (options: FleetOperationsOptions): Session
       const ids = await idsOf(store, { userId })
       // As of one node: with a wrong id none would be left.
       if (except !== undefined && !ids.includes(except)) {
-        throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
+        throw new HoldfastError(
+          'SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' }
+        )
       }
       let ended = 0
       await eachOf(ids, async id => {
@@ -123,8 +125,12 @@ export function createFleetOperations (options: FleetOperationsOptions): Session
 /** What this node does for others. */
 function answerOthers ({ asking, local, manager }: FleetOperationsOptions): void {
   asking.on('detach', async ({ id }) => await local.detach(id as SessionId))
-  asking.on('patch', async ({ id, patch }) => await local.patchContext(id as SessionId, patch as JsonObject) as unknown as JsonObject)
-  asking.on('broadcast', async ({ event, payload }) => manager.send({ all: true }, event as string, payload as JsonValue).sessions)
+  asking.on('patch', async ({ id, patch }) => await local.patchContext(
+    id as SessionId, patch as JsonObject
+  ) as unknown as JsonObject)
+  asking.on('broadcast', async ({ event, payload }) => manager.send(
+    { all: true }, event as string, payload as JsonValue
+  ).sessions)
 }
 
 type Send = (id: SessionId, output: Output) => Promise<Seq | null>
@@ -175,7 +181,9 @@ function createFleetSend (
 /** @throws PAYLOAD_TOO_LARGE */
 function outputFor ({ limits }: SessionRuntime, event: string, payload: JsonValue): Output {
   const output = messageOutput(event, payload)
-  if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+  if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) {
+    throw new HoldfastError('PAYLOAD_TOO_LARGE')
+  }
   return output
 }
 
@@ -203,7 +211,12 @@ async function idsOf (
   const ids: SessionId[] = []
   let cursor: string | null = null
   do {
-    const page = await store.list({ newestFirst: false, limit: PAGE, ...filter, ...(cursor === null ? {} : { cursor }) })
+    const page = await store.list({
+      newestFirst: false,
+      limit: PAGE,
+      ...filter,
+      ...(cursor === null ? {} : { cursor })
+    })
     if (page === 'unavailable') throw away()
     for (const session of page.sessions) if (isMeant(session)) ids.push(session.id)
     cursor = page.nextCursor
@@ -270,5 +283,8 @@ function viewOf ({ progress, ...session }: StoredSummary): SessionView {
 }
 
 function away (detail?: string): HoldfastError {
-  return new HoldfastError('STORE_UNAVAILABLE', { retryAfterMs: RETRY_MS, ...(detail === undefined ? {} : { message: detail }) })
+  return new HoldfastError('STORE_UNAVAILABLE', {
+    retryAfterMs: RETRY_MS,
+    ...(detail === undefined ? {} : { message: detail })
+  })
 }

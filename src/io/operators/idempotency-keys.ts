@@ -104,7 +104,9 @@ export function createIdempotencyKeys ({ clock, limits }: IdempotencyKeysOptions
       const known = entries.get(name)
       if (known !== undefined) {
         if (known.fingerprint !== fingerprint) throw new HoldfastError('IDEMPOTENCY_KEY_REUSED')
-        if (known.kept === undefined) throw new HoldfastError('IDEMPOTENCY_KEY_IN_USE', { retryAfterMs: RETRY_AFTER_MS })
+        if (known.kept === undefined) {
+          throw new HoldfastError('IDEMPOTENCY_KEY_IN_USE', { retryAfterMs: RETRY_AFTER_MS })
+        }
         return { answer: known.kept.answer as A, repeated: true }
       }
       if (entries.size >= maxKeys) {

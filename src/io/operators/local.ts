@@ -2,7 +2,9 @@
 
 import { HoldfastError } from '../errors.js'
 import { mergePatch } from '../session/context.js'
-import { endSessionsOfUser, presentIn, type ListQuery, type SessionManager, type SessionPage } from '../session/manager.js'
+import {
+  endSessionsOfUser, presentIn, type ListQuery, type SessionManager, type SessionPage
+} from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'
 import type { SessionRuntime } from '../session/runtime.js'
 import type { EndResult } from '../session/store.js'
@@ -22,7 +24,9 @@ const STORE_WAIT_MS = 5000
 /** Contexts on a page; a single larger one is on a page of its own. */
 const PAGE_CONTEXT_BYTES = 1_048_576
 
-export function createLocalOperations ({ sessions, manager, delay, yieldTurn }: LocalOperationsOptions): SessionOperations {
+export function createLocalOperations ({
+  sessions, manager, delay, yieldTurn
+}: LocalOperationsOptions): SessionOperations {
   const { directory, committer } = sessions
 
   /** Waits until what was just changed is kept. Without a journal there is nothing to wait for. */
@@ -39,7 +43,9 @@ export function createLocalOperations ({ sessions, manager, delay, yieldTurn }: 
   }
 
   function checkEnded (result: EndResult): void {
-    if (result === 'unavailable') throw away('The session has ended on this node, and the store is told when it is back.')
+    if (result === 'unavailable') {
+      throw away('The session has ended on this node, and the store is told when it is back.')
+    }
   }
 
   async function viewAfter (id: SessionId): Promise<SessionView> {
@@ -55,7 +61,9 @@ export function createLocalOperations ({ sessions, manager, delay, yieldTurn }: 
       return tombstone === undefined ? undefined : { tombstone }
     },
 
-    list: async query => query.userId === undefined ? manager.listSessions(query) : await listOfUser(manager, query, yieldTurn),
+    list: async query => query.userId === undefined
+      ? manager.listSessions(query)
+      : await listOfUser(manager, query, yieldTurn),
     count: async () => manager.countSessions(),
 
     async terminate (id, note) {
@@ -94,7 +102,10 @@ export function createLocalOperations ({ sessions, manager, delay, yieldTurn }: 
   }
 }
 
-/** A step looks at a bounded number of sessions, whosever they are; other events go between two of them. */
+/**
+ * A step looks at a bounded number of sessions, whosever they are; other events go between two of
+ * them.
+ */
 async function listOfUser (
   manager: SessionManager, query: ListQuery, yieldTurn: LocalOperationsOptions['yieldTurn']
 ): Promise<SessionPage> {
@@ -112,5 +123,8 @@ async function listOfUser (
 }
 
 function away (consequence: string): HoldfastError {
-  return new HoldfastError('STORE_UNAVAILABLE', { message: `The session store does not answer. ${consequence}`, retryAfterMs: 1000 })
+  return new HoldfastError('STORE_UNAVAILABLE', {
+    message: `The session store does not answer. ${consequence}`,
+    retryAfterMs: 1000
+  })
 }

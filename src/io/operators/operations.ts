@@ -1,5 +1,6 @@
-// What operators do with sessions, wherever those are: the port under the REST API. Everything is answered when the store has it,
-// so what an operator was told stays true after a crash. `local.ts` is the one for a node that has all sessions itself.
+// What operators do with sessions, wherever those are: the port under the REST API. Everything is
+// answered when the store has it, so what an operator was told stays true after a crash. `local.ts`
+// is the one for a node that has all sessions itself.
 
 import type { ListQuery, SessionCounts, SessionPage } from '../session/manager.js'
 import type { JsonObject, JsonValue, Seq, SessionId, SessionView, Target, Tombstone, UserId } from '../types.js'
@@ -27,16 +28,19 @@ export interface SessionOperations {
    */
   terminateUser(userId: UserId, except?: SessionId, note?: string): Promise<number>
   /**
-   * Drops the connection and keeps the session (basic profile: ends it). False if there is none attached.
+   * Drops the connection and keeps the session (basic profile: ends it). False if there is none
+   * attached.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED
    */
   detach(id: SessionId): Promise<boolean>
   /**
-   * Sends an output to a session, to those of a user, or to all. The seq is that of a single session.
+   * Sends an output to a session, to those of a user, or to all. The seq is that of a single
+   * session.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED, PAYLOAD_TOO_LARGE
-   * @throws STORE_UNAVAILABLE  not kept so far; it may be delivered all the same when the store is back
+   * @throws STORE_UNAVAILABLE  not kept so far; it may be delivered all the same when the store is
+   *                            back
    */
   send(target: Target, event: string, payload: JsonValue): Promise<{ sessions: number, seq: Seq | null }>
   /**

@@ -1,8 +1,11 @@
-// Every ending of a connection by the server, once. The hundreds digit is the instruction (P-49), so that a client knows what to do
-// with a code it has never seen. Reasons are constant ASCII under 123 bytes, since RFC 6455 section 5.5 allows no more, and are never
-// built from an exception. Codes are never reused. docs/protocol.md section 10 is held to this table by test/docs.
+// Every ending of a connection by the server, once. The hundreds digit is the instruction (P-49),
+// so that a client knows what to do with a code it has never seen. Reasons are constant ASCII under
+// 123 bytes, since RFC 6455 section 5.5 allows no more, and are never built from an exception.
+// Codes are never reused. docs/protocol.md section 10 is held to this table by test/docs.
 
-/** What the client does next; sent in `goodbye`, since close codes get lost behind proxies (P-42). */
+/**
+ * What the client does next; sent in `goodbye`, since close codes get lost behind proxies (P-42).
+ */
 export type CloseAction = 'stop' | 'resume' | 'resume_later' | 'new'
 
 export interface CloseCode {
@@ -39,8 +42,8 @@ export const CLOSE = {
 /**
  * The instruction in a close code, also for codes this version does not know (P-49).
  *
- * 40xx and 44xx: stop; 42xx: resume; 43xx: new; everything else: resume_later. That includes 1006, and 1000, which a
- * server never closes with by itself, but gateways do at their idle limit.
+ * 40xx and 44xx: stop; 42xx: resume; 43xx: new; everything else: resume_later. That includes 1006,
+ * and 1000, which a server never closes with by itself, but gateways do at their idle limit.
  */
 export function closeAction (code: number): CloseAction {
   switch (Math.floor(code / 100)) {

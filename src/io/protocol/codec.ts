@@ -1,7 +1,8 @@
-// Bytes to a checked frame, and values to the text of frames; nothing else in the server parses or prints them.
+// Bytes to a checked frame, and values to the text of frames; nothing else in the server parses or
+// prints them.
 //
-// An output is kept as the tail behind `{"seq":<n>`, so it is printed once, whoever gets it under whatever number. Error sentences are the table's
-// or the platform's own, never a library's.
+// An output is kept as the tail behind `{"seq":<n>`, so it is printed once, whoever gets it under
+// whatever number. Error sentences are the table's or the platform's own, never a library's.
 
 import { Type, type Static, type TObject } from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -21,7 +22,10 @@ const commandId = Compile(CommandId)
 /** Schemas of frames that have a `type`, for the sentence about one that does not match. */
 const TYPED: Record<string, TObject> = { ack: AckFrame, end: EndFrame, ping: PingFrame }
 
-/** Checks an object and that it has no other members. TypeBox would ask a regular expression about each name, which takes three times as long as all else. */
+/**
+ * Checks an object and that it has no other members. TypeBox would ask a regular expression about
+ * each name, which takes three times as long as all else.
+ */
 function compileClosed<T extends TObject> (schema: T): (value: object) => value is Static<T> & object {
   const members = Compile(Type.Object(schema.properties))
   const names = new Set(Object.keys(schema.properties))
@@ -49,18 +53,21 @@ export function readClientFrame (data: Buffer): ClientFrame | string {
 }
 
 /**
- * The command id of a message that is not a frame, so that its sender learns which command it was (P-6); undefined if
- * it has none. Never throws.
+ * The command id of a message that is not a frame, so that its sender learns which command it was
+ * (P-6); undefined if it has none. Never throws.
  *
- * Works on text that is not JSON as well: Python prints NaN, and a command that holds one must not be a riddle. Only a
- * member of the outermost object counts, and of two with that name neither does where no parser has chosen.
+ * Works on text that is not JSON as well: Python prints NaN, and a command that holds one must not
+ * be a riddle. Only a member of the outermost object counts, and of two with that name neither does
+ * where no parser has chosen.
  */
 export function readFrameId (data: Buffer): number | string | undefined {
   const text = data.toString()
   let id: unknown
   try {
     const value: unknown = JSON.parse(text)
-    id = typeof value === 'object' && value !== null && Object.hasOwn(value, 'id') ? (value as { id: unknown }).id : undefined
+    id = typeof value === 'object' && value !== null && Object.hasOwn(value, 'id')
+      ? (value as { id: unknown }).id
+      : undefined
   } catch {
     id = scanForId(text)
   }
@@ -99,11 +106,16 @@ function explain (value: object): string {
 }
 
 /** The first problem of a failed check, in words that name the member and nothing of its value. */
-export function firstProblem (errors: Iterable<{ instancePath: string, message: string, keyword?: string, params?: object }>): string {
+export function firstProblem (
+  errors: Iterable<{ instancePath: string, message: string, keyword?: string, params?: object }>
+): string {
   for (const { instancePath, message, params } of errors) {
-    // An unknown member is reported twice; the first report, of a schema that is `false`, says nothing.
+    // An unknown member is reported twice; the first report, of a schema that is `false`, says
+    // nothing.
     if (message === 'schema is false') continue
-    const extra = params !== undefined && 'additionalProperties' in params ? ` (${String(params.additionalProperties).slice(0, 80)})` : ''
+    const extra = params !== undefined && 'additionalProperties' in params
+      ? ` (${String(params.additionalProperties).slice(0, 80)})`
+      : ''
     return `${instancePath === '' ? 'the top level' : instancePath.slice(0, 120)} ${message}${extra}`
   }
   return 'it has a member that is not allowed'
@@ -138,7 +150,10 @@ export function resultOutput (id: number | string | undefined, payload: unknown)
   return outputOf(`,"type":"result"${idMember(id)},"payload":${printJson(payload)}}`, numberOf(id))
 }
 
-/** Bytes of `{"seq":`, of the number, and of the tail: the text that is sent, which is what limits judge (P-50). */
+/**
+ * Bytes of `{"seq":`, of the number, and of the tail: the text that is sent, which is what limits
+ * judge (P-50).
+ */
 export function frameBytes (output: Output, seq: Seq): number {
   return SEQ_MEMBER_BYTES + String(seq).length + output.bytes
 }
@@ -148,29 +163,36 @@ export const MAX_SEQ_BYTES = 7 + String(Number.MAX_SAFE_INTEGER).length
 const SEQ_MEMBER_BYTES = 7
 
 /**
- * What takes the place of an output that is too large for the connection (P-50): an error if it answers a command, else a
- * `gap`, which says that a message will never come.
+ * What takes the place of an output that is too large for the connection (P-50): an error if it
+ * answers a command, else a `gap`, which says that a message will never come.
  */
 export function substituteOf (output: Output, seq: Seq): Output {
   const [, type, id] = OUTPUT_HEAD.exec(output.tail) as unknown as [string, string, string | undefined]
-  if (type === 'message') return outputOf(`,"type":"gap","payload":{"reason":"too_large","bytes":${frameBytes(output, seq)}}}`, 0)
+  if (type === 'message') {
+    return outputOf(`,"type":"gap","payload":{"reason":"too_large","bytes":${frameBytes(output, seq)}}}`, 0)
+  }
   const answered = id === undefined ? undefined : JSON.parse(Buffer.from(id, 'latin1').toString()) as number | string
   return errorOutput(answered, 'RESULT_TOO_LARGE', ERRORS.RESULT_TOO_LARGE.message)
 }
 
 /**
- * Type and id of an output, which stand in front of its payload. A resume may give up a whole outbox,
- * so what is given up is not parsed.
+ * Type and id of an output, which stand in front of its payload. A resume may give up a whole
+ * outbox, so what is given up is not parsed.
  */
 const OUTPUT_HEAD = /^,"type":"(\w+)"(?:,"code":"[^"]*")?(?:,"id":(\d+|"(?:[^"\\]|\\.)*"))?/
 
 /** The answer to an accepted command that failed (P-15). */
 export function errorOutput (id: number | string | undefined, code: string, message: string): Output {
-  return outputOf(`,"type":"error","code":${JSON.stringify(code)}${idMember(id)},"payload":${JSON.stringify(message)}}`, numberOf(id))
+  return outputOf(
+    `,"type":"error","code":${JSON.stringify(code)}${idMember(id)},"payload":${JSON.stringify(message)}}`, numberOf(id)
+  )
 }
 
 /** An unsequenced error: a malformed frame, or a refusal (P-16). */
-export function errorFrame (code: ErrorCode, options: { id?: number | string | undefined, message?: string, expected?: number, retryAfterMs?: number } = {}): string {
+export function errorFrame (
+  code: ErrorCode,
+  options: { id?: number | string | undefined, message?: string, expected?: number, retryAfterMs?: number } = {}
+): string {
   const { id, message = ERRORS[code].message, expected, retryAfterMs } = options
   return `{"type":"error","code":"${code}"${idMember(id)}` +
     (expected === undefined ? '' : `,"expected":${expected}`) +
@@ -182,8 +204,13 @@ export const PING_FRAME = '{"type":"ping"}'
 export const PONG_FRAME = '{"type":"pong"}'
 export const LIVE_FRAME = '{"type":"live"}'
 
-export function goodbyeFrame (close: CloseCode, retryAfterMs?: number, action: CloseAction = closeAction(close.code)): string {
-  return JSON.stringify({ type: 'goodbye', payload: { code: close.code, reason: close.reason, action, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) } })
+export function goodbyeFrame (
+  close: CloseCode, retryAfterMs?: number, action: CloseAction = closeAction(close.code)
+): string {
+  return JSON.stringify({
+    type: 'goodbye',
+    payload: { code: close.code, reason: close.reason, action, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }
+  })
 }
 
 /** The frame of a command's refusal, from the error that says why. */

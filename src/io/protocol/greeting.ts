@@ -1,5 +1,6 @@
-// The first frame on a connection: `session_created` or `session_resumed` (P-5, P-27). Printed by hand around the part that is
-// the same for every connection: after a deploy thousands are printed at once.
+// The first frame on a connection: `session_created` or `session_resumed` (P-5, P-27). Printed by
+// hand around the part that is the same for every connection: after a deploy thousands are printed
+// at once.
 
 import type { Millis, Seq, SessionId, UserId } from '../types.js'
 import { REVISION, SUBPROTOCOL } from './frames.js'
@@ -35,12 +36,15 @@ export interface Greeting {
 export function createGreeting (terms: GreetingTerms): Greeting {
   const { idleTimeoutMs, resumeWindowMs, heartbeatMs, maxMessageBytes, commandsPerSecond, maxInFlight } = terms
   const common = `"revision":"${REVISION}","idleTimeoutMs":${idleTimeoutMs},"heartbeatMs":${heartbeatMs},` +
-    `"limits":{"maxMessageBytes":${maxMessageBytes},"commandsPerSecond":${commandsPerSecond},"maxInFlight":${maxInFlight},"maxOutputBytes":`
+    `"limits":{"maxMessageBytes":${maxMessageBytes},"commandsPerSecond":${commandsPerSecond},` +
+    `"maxInFlight":${maxInFlight},"maxOutputBytes":`
 
   function members ({ id, userId, profile, maxOutputBytes }: GreetedSession, resumeToken: string | null): string {
     const isFull = profile === 'full'
     const token = resumeToken === null ? 'null' : `"${resumeToken}"`
-    return `"sessionId":${JSON.stringify(id)},"userId":${JSON.stringify(userId)},"protocol":"${isFull ? SUBPROTOCOL : 'basic'}",` +
+    return `"sessionId":${JSON.stringify(
+      id
+    )},"userId":${JSON.stringify(userId)},"protocol":"${isFull ? SUBPROTOCOL : 'basic'}",` +
       (isFull ? `"resumeToken":${token},"resumeWindowMs":${resumeWindowMs},` : '') +
       common + `${maxOutputBytes}}`
   }

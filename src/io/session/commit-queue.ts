@@ -1,8 +1,10 @@
-// The commits of sessions: at the end of a turn each changed session gives one batch; while it is on its way, what comes meanwhile
-// joins the next. What the answer of the store means for a session is decided here.
+// The commits of sessions: at the end of a turn each changed session gives one batch; while it is
+// on its way, what comes meanwhile joins the next. What the answer of the store means for a session
+// is decided here.
 //
-// A session of a shared store parts from this node with its last batch (S-13). From the moment that the store is told, the record
-// is a mere errand: nobody finds it any more, and it is repeated until the store has answered.
+// A session of a shared store parts from this node with its last batch (S-13). From the moment that
+// the store is told, the record is a mere errand: nobody finds it any more, and it is repeated
+// until the store has answered.
 
 import type { Log } from '../types.js'
 import { settleAll, settleWaiters } from './journal.js'
@@ -88,7 +90,9 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     })
   }
 
-  function settle (session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult): void {
+  function settle (
+    session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult
+  ): void {
     journal.isRunning = false
     outcomes[typeof result === 'object' ? 'gap' : result]++
     const isParting = journal.parting?.stage === 'gone' && session.ended
@@ -111,7 +115,9 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     start(session, journal)
   }
 
-  function notKept (session: SessionRecord, journal: JournalState, batch: CommitBatch, result: Exclude<CommitResult, 'kept'>): void {
+  function notKept (
+    session: SessionRecord, journal: JournalState, batch: CommitBatch, result: Exclude<CommitResult, 'kept'>
+  ): void {
     // They go with the next batch, whatever else that has.
     journal.contextChanged ||= batch.context !== undefined
     journal.accessChanged ||= batch.access !== undefined
@@ -122,7 +128,9 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
       failed.push(session)
     } else {
       const { prevSeq } = batch
-      log.warn({ sid: session.id, storedSeq: result.gap, prevSeq }, 'session store has lost outputs, sending them again')
+      log.warn(
+        { sid: session.id, storedSeq: result.gap, prevSeq }, 'session store has lost outputs, sending them again'
+      )
       journal.storedSeq = Math.min(result.gap, lastSeqOf(session))
       start(session, journal)
     }
@@ -148,7 +156,9 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
 }
 
 /** Whether it has begun just now: the batch that follows is the last one. */
-function startParting (session: SessionRecord, { parting }: JournalState, { catchUp, toWall }: CommitQueueOptions): boolean {
+function startParting (
+  session: SessionRecord, { parting }: JournalState, { catchUp, toWall }: CommitQueueOptions
+): boolean {
   if (parting === null || parting.stage === 'gone' || session.connection !== null) return false
   if (parting.stage === 'idle' && session.calls !== null) return false
   catchUp(session)

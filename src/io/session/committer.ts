@@ -1,16 +1,18 @@
-// Has the store keep what happens to sessions, and lets outputs go when they are kept (S-2). At the end of a turn each changed
-// session gives one batch; while it is on its way, what comes meanwhile joins the next. So a hundred outputs are one write, and a
-// store that is slow gets larger writes and not more of them.
+// Has the store keep what happens to sessions, and lets outputs go when they are kept (S-2). At the
+// end of a turn each changed session gives one batch; while it is on its way, what comes meanwhile
+// joins the next. So a hundred outputs are one write, and a store that is slow gets larger writes
+// and not more of them.
 //
-// Where nothing survives, everything counts as kept at once, and the store is asked nothing: no batch, no promise, no state. So it
-// is for sessions of the basic profile, which nobody can resume; a shared store learns of their beginning and their end.
+// Where nothing survives, everything counts as kept at once, and the store is asked nothing: no
+// batch, no promise, no state. So it is for sessions of the basic profile, which nobody can resume;
+// a shared store learns of their beginning and their end.
 //
 // A session of a shared store parts from this node with its last batch (S-13). From the moment that
 // the store is told, the record is a mere errand of the committer: nobody finds it any more, and it
 // is repeated until the store has answered.
 //
-// Invariants: one batch of a session at a time; batches follow one another without a hole in their seqs; a waiter is settled once,
-// also when its session ends or is lost.
+// Invariants: one batch of a session at a time; batches follow one another without a hole in their
+// seqs; a waiter is settled once, also when its session ends or is lost.
 
 import type { MaybePromise } from '../types.js'
 import { createCommitQueue, type CommitOutcome, type CommitQueueOptions } from './commit-queue.js'
@@ -23,13 +25,22 @@ import type { CreateResult, EndResult, Fence, StoredTombstone } from './store.js
 export type CommitterOptions = Omit<CommitQueueOptions, 'sharedStore' | 'begun' | 'answered'>
 
 export interface Committer {
-  /** The state of a new session's journal; null for one that is not committed. `fence` is -1 until `create` has answered. */
+  /**
+   * The state of a new session's journal; null for one that is not committed. `fence` is -1 until
+   * `create` has answered.
+   */
   journalFor(profile: SessionRecord['profile'], fence: Fence, storedSeq: number): JournalState | null
-  /** Has the store keep a new session. Undefined when it is kept, else why it is not; then it has to be ended. */
+  /**
+   * Has the store keep a new session. Undefined when it is kept, else why it is not; then it has to
+   * be ended.
+   */
   create(session: SessionRecord): MaybePromise<Exclude<CreateResult, object> | undefined>
   /** Has the store keep the record as it is at the end of this turn, then wakes the connection. */
   commit(session: SessionRecord): void
-  /** Undefined when everything until now is kept; else a promise of whether it was, false if the session was lost or ended. */
+  /**
+   * Undefined when everything until now is kept; else a promise of whether it was, false if the
+   * session was lost or ended.
+   */
   whenKept(session: SessionRecord): Promise<boolean> | undefined
   contextChanged(session: SessionRecord): void
   accessChanged(session: SessionRecord): void
@@ -40,7 +51,10 @@ export interface Committer {
   part(session: SessionRecord, stage: 'idle' | 'now'): Promise<void>
   /** The session stays, unless the store has been told already. */
   keep(session: SessionRecord): void
-  /** Gives the store a session that it has lost as it is now (S-21). What the store could not be told is tried again by `retry`. */
+  /**
+   * Gives the store a session that it has lost as it is now (S-21). What the store could not be
+   * told is tried again by `retry`.
+   */
   giveAgain(session: SessionRecord): Promise<void>
   /** The session is not this node's any more: whoever waits for it is told. */
   abandon(session: SessionRecord): void

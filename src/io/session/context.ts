@@ -1,5 +1,5 @@
-// What a platform keeps with a session: its context, which commands change, and its labels, which the
-// credentials of the latest handshake say. Both are plain JSON, bounded, and frozen.
+// What a platform keeps with a session: its context, which commands change, and its labels, which
+// the credentials of the latest handshake say. Both are plain JSON, bounded, and frozen.
 //
 // Printed and read again on the way in: what the caller still holds cannot change it behind the
 // store's back, and what is kept is what a store would give back.
@@ -10,12 +10,14 @@ import type { JsonObject, JsonValue } from '../types.js'
 
 export const NOTHING: JsonObject = Object.freeze({})
 export const EMPTY: KeptContext = { context: NOTHING, bytes: 2 }
-/** They are read with every command and shown in every listing: roles and a tenant, not documents. */
+/**
+ * They are read with every command and shown in every listing: roles and a tenant, not documents.
+ */
 export const MAX_LABELS_BYTES = 4096
 
 /**
- * Members, arrays and objects of a context. It is printed, read again and frozen in one turn, so it has half of what
- * a text may have that is only read.
+ * Members, arrays and objects of a context. It is printed, read again and frozen in one turn, so it
+ * has half of what a text may have that is only read.
  */
 export const MAX_CONTEXT_MEMBERS = 16_384
 
@@ -40,7 +42,9 @@ export function readContext (value: unknown, maxBytes: number): KeptContext {
 
 /** Labels as they are kept. Throws a TypeError for what cannot be. */
 export function readLabels (value: unknown): JsonObject {
-  return readObject(value, 'labels', MAX_LABELS_BYTES, () => new TypeError(`labels have at most ${MAX_LABELS_BYTES} bytes`)).context
+  return readObject(value, 'labels', MAX_LABELS_BYTES, () => new TypeError(
+    `labels have at most ${MAX_LABELS_BYTES} bytes`
+  )).context
 }
 
 function readObject (value: unknown, what: string, maxBytes: number, tooLarge: () => Error): KeptContext {

@@ -1,8 +1,9 @@
-// Sessions without a connection, the longest detached first: of each user, and of all. They are what gives way when a quota is
-// met (P-54). Intrusive lists, so that finding, filing and removing cost the same however many there are, and only a user who
-// has detached sessions costs an entry.
+// Sessions without a connection, the longest detached first: of each user, and of all. They are
+// what gives way when a quota is met (P-54). Intrusive lists, so that finding, filing and removing
+// cost the same however many there are, and only a user who has detached sessions costs an entry.
 //
-// Invariants: a session is in both orders or in neither; times of detaching never decrease from the first to the last.
+// Invariants: a session is in both orders or in neither; times of detaching never decrease from the
+// first to the last.
 
 import type { UserId } from '../types.js'
 

@@ -1,16 +1,23 @@
-// This node's sessions: by id, by user, in order of creation, and for a while what is left of the ended ones. Synchronous, and
-// the same whatever store is behind it; a store is asked only to keep what happens (store.ts).
+// This node's sessions: by id, by user, in order of creation, and for a while what is left of the
+// ended ones. Synchronous, and the same whatever store is behind it; a store is asked only to keep
+// what happens (store.ts).
 //
-// Creation order is a list of short sorted blocks: appending, removing and seeking cost a binary search, however many sessions
-// there are, and a page never copies the whole.
+// Creation order is a list of short sorted blocks: appending, removing and seeking cost a binary
+// search, however many sessions there are, and a page never copies the whole.
 //
 // Invariants, held by test/io/session/directory.test.ts:
-// D-1  An added record is found by id, by user and in listings, in order of creation; its ordinal is above all before it.
-// D-2  `remove` takes the record out of every index and leaves its tombstone, in one step. A second `remove` does nothing.
-// D-3  A tombstone lives for `tombstoneTtlMs`; there are at most `maxTombstones`, and the oldest go first.
-// D-4  A page follows the cursor exactly: a session that exists during the whole walk is seen once, whatever comes and goes.
-// D-5  A page looks at no more than `scanLimit` records; it may be short, or empty, and still have a cursor.
-// D-6  A page holds no more contexts than are printed in one piece; it may be short for that as well, but never empty.
+// D-1  An added record is found by id, by user and in listings, in order of creation; its ordinal
+//      is above all before it.
+// D-2  `remove` takes the record out of every index and leaves its tombstone, in one step. A second
+//      `remove` does nothing.
+// D-3  A tombstone lives for `tombstoneTtlMs`; there are at most `maxTombstones`, and the oldest go
+//      first.
+// D-4  A page follows the cursor exactly: a session that exists during the whole walk is seen once,
+//      whatever comes and goes.
+// D-5  A page looks at no more than `scanLimit` records; it may be short, or empty, and still have
+//      a cursor.
+// D-6  A page holds no more contexts than are printed in one piece; it may be short for that as
+//      well, but never empty.
 
 import { HoldfastError } from '../errors.js'
 import { MAX_JSON_BYTES } from '../json.js'
@@ -39,7 +46,10 @@ export interface DirectoryPage {
   /** Null on the last page. */
   readonly nextCursor: string | null
   readonly contextBytes: number
-  /** It has `limit` records, or contexts up to the bound. False for the last page, and after `scanLimit`. */
+  /**
+   * It has `limit` records, or contexts up to the bound. False for the last page, and after
+   * `scanLimit`.
+   */
   readonly isFull: boolean
 }
 
@@ -57,7 +67,10 @@ export interface Directory {
   /** Sessions of a user; empty when there is none. */
   ofUser(userId: UserId): Iterable<SessionRecord>
   countOfUser(userId: UserId): number
-  /** Every record, oldest first. A record removed meanwhile is not given; one added meanwhile may be. */
+  /**
+   * Every record, oldest first. A record removed meanwhile is not given; one added meanwhile may
+   * be.
+   */
   all(): Iterable<SessionRecord>
   count(): number
   remove(record: SessionRecord, tombstone: KeptTombstone): void
@@ -87,7 +100,10 @@ export function createDirectory (options: DirectoryOptions): Directory {
   const byId = new Map<SessionId, SessionRecord>()
   const byUser = new Map<UserId, Set<SessionRecord>>()
   const tombstones = new Map<SessionId, KeptTombstone>()
-  /** Tombstones in order of burial from `eldest` on. The Map alone would not do: whoever deletes its first entry again and again walks over the holes. */
+  /**
+   * Tombstones in order of burial from `eldest` on. The Map alone would not do: whoever deletes its
+   * first entry again and again walks over the holes.
+   */
   const burials: KeptTombstone[] = []
   let eldest = 0
   /** Sorted by ordinal, within a block and from block to block; no block is empty. */
@@ -161,12 +177,16 @@ export function createDirectory (options: DirectoryOptions): Directory {
       let lastSeen = 0
       let scanned = 0
       let contextBytes = 0
-      const pageSoFar = (isFull: boolean): DirectoryPage => ({ records, nextCursor: writeCursor(query, lastSeen), contextBytes, isFull })
+      const pageSoFar = (isFull: boolean): DirectoryPage => ({
+        records, nextCursor: writeCursor(query, lastSeen), contextBytes, isFull
+      })
       for (const record of walk(blocks, query)) {
         if (records.length === query.limit) return pageSoFar(true)
         if (scanned === scanLimit) return pageSoFar(false)
         const isListed = matches(record, query)
-        if (isListed && records.length > 0 && contextBytes + record.contextBytes > maxContextBytes) return pageSoFar(true)
+        if (isListed && records.length > 0 && contextBytes + record.contextBytes > maxContextBytes) {
+          return pageSoFar(true)
+        }
         scanned++
         lastSeen = record.ordinal
         if (!isListed) continue
@@ -232,7 +252,8 @@ function writeCursor (query: DirectoryQuery, ordinal: number): string {
 function readCursor (query: DirectoryQuery): number {
   const text = Buffer.from(query.cursor ?? '', 'base64url').toString('latin1')
   const ordinal = Number(text.slice(1))
-  if (text[0] !== (query.newestFirst ? 'n' : 'o') || !/^\d{1,15}$/.test(text.slice(1)) || !Number.isSafeInteger(ordinal)) {
+  if (text[0] !== (query.newestFirst ? 'n' : 'o') || !/^\d{1,15}$/.test(text.slice(1)) ||
+      !Number.isSafeInteger(ordinal)) {
     throw new HoldfastError('INVALID_CURSOR')
   }
   return ordinal

@@ -1,7 +1,8 @@
-// The ways in which a session stops being this node's: it ends here, or elsewhere, or another node has it. A connection is told of
-// an end after the store has answered, and the caller with it.
+// The ways in which a session stops being this node's: it ends here, or elsewhere, or another node
+// has it. A connection is told of an end after the store has answered, and the caller with it.
 //
-// Invariants: `active` counts the sessions with a connection; an ended session is in no index and in no list.
+// Invariants: `active` counts the sessions with a connection; an ended session is in no index and
+// in no list.
 
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import { isPromise } from '../maybe-promise.js'
@@ -41,7 +42,8 @@ export function createEndings (options: LifeOptions): Endings {
     if (!feed.isHeard) return
     const { id: sessionId, userId, revision } = session
     const at = clock.wall()
-    // Written out: a literal that begins with a spread is slow in V8, and a connection has four events.
+    // Written out: a literal that begins with a spread is slow in V8, and a connection has four
+    // events.
     const event: LifecycleEvent = reason === undefined
       ? { type, sessionId, userId, revision, at }
       : { type, sessionId, userId, revision, at, reason }
@@ -99,7 +101,9 @@ export function createEndings (options: LifeOptions): Endings {
       return answer
     }
     return answer.then(result => {
-      if (result === 'unavailable') log.warn({ sid: id, reason }, 'session store could not keep the end of a session, trying again')
+      if (result === 'unavailable') {
+        log.warn({ sid: id, reason }, 'session store could not keep the end of a session, trying again')
+      }
       connection?.dismiss(END_CLOSE[reason])
       return result
     })

@@ -1,6 +1,6 @@
-// The first and the last that a store hears of a session. An end that it could not be told is tried again until it is, and one that
-// comes before the store has answered that it knows the session waits for that. A store that has lost a session hears of it for the
-// first time once more.
+// The first and the last that a store hears of a session. An end that it could not be told is tried
+// again until it is, and one that comes before the store has answered that it knows the session
+// waits for that. A store that has lost a session hears of it for the first time once more.
 
 import type { Log, Seq } from '../types.js'
 import { settleWaiters } from './journal.js'
@@ -22,7 +22,10 @@ export interface EnrolmentOptions {
 export interface Enrolment {
   /** Undefined when the store has the session, else why not. */
   create(session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined>
-  /** The same for a session that the store has lost: it gets all that there is now, and nothing else before it has answered. */
+  /**
+   * The same for a session that the store has lost: it gets all that there is now, and nothing else
+   * before it has answered.
+   */
   createAgain(session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined>
   end(id: string, journal: JournalState, tombstone: StoredTombstone): Promise<EndResult>
   /** Tries again what the store could not be told, up to so many. */
@@ -73,13 +76,17 @@ export function createEnrolment ({ store, log, toWall, onKnown, begun, answered 
     else ended.resolve('missing')
   }
 
-  async function create (session: SessionRecord, journal: JournalState): Promise<Exclude<CreateResult, object> | undefined> {
+  async function create (
+    session: SessionRecord, journal: JournalState
+  ): Promise<Exclude<CreateResult, object> | undefined> {
     begun()
     const given = { version: journal.version, lastSeq: lastSeqOf(session) }
-    const answer = await Promise.resolve(store.create(toStored(session, toWall))).catch((error: unknown): CreateResult => {
-      log.error({ err: error, sid: session.id }, 'session store rejected a session')
-      return 'unavailable'
-    })
+    const answer = await Promise.resolve(store.create(toStored(session, toWall))).catch(
+      (error: unknown): CreateResult => {
+        log.error({ err: error, sid: session.id }, 'session store rejected a session')
+        return 'unavailable'
+      }
+    )
     created(session, journal, given, answer)
     answered()
     return typeof answer === 'object' ? undefined : answer

@@ -1,11 +1,13 @@
-// What a handshake is given: a new session, or the one that its client comes back to (P-27 to P-36). It is decided, and kept by
-// the store, before the upgrade, so that a refusal is an HTTP answer and a client is never told of a session, or of a token, that
-// a crash would forget. The connection attaches afterwards, in one turn.
+// What a handshake is given: a new session, or the one that its client comes back to (P-27 to
+// P-36). It is decided, and kept by the store, before the upgrade, so that a refusal is an HTTP
+// answer and a client is never told of a session, or of a token, that a crash would forget. The
+// connection attaches afterwards, in one turn.
 //
-// A session that is not on this node may be in a store that several share; it is claimed then (claim.ts).
+// A session that is not on this node may be in a store that several share; it is claimed then
+// (claim.ts).
 //
-// Between the two the session is detached: it may be ended, or be given to a later handshake of the same client, here or on
-// another node. `obstacle` tells; the latest handshake wins.
+// Between the two the session is detached: it may be ended, or be given to a later handshake of the
+// same client, here or on another node. `obstacle` tells; the latest handshake wins.
 
 import { CLOSE, type CloseCode } from '../protocol/close-codes.js'
 import type { ResumeOffer } from '../protocol/handshake.js'
@@ -21,7 +23,9 @@ import type { SessionRuntime } from './runtime.js'
 export interface EntryRequest {
   profile: Profile
   userId: UserId
-  /** What the credentials say of the user; frozen. They replace those of a session that is resumed. */
+  /**
+   * What the credentials say of the user; frozen. They replace those of a session that is resumed.
+   */
   labels?: JsonObject
   /** What a new session starts with; a session that is resumed keeps its own. */
   context?: JsonObject
@@ -51,7 +55,8 @@ export interface Entrance {
   /**
    * Gives a handshake its session. At once where nothing has to be waited for.
    *
-   * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE, STORE_UNAVAILABLE  also as a rejection; nothing is left behind
+   * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE, STORE_UNAVAILABLE  also as a rejection;
+   *                                                                        nothing is left behind
    */
   enter(request: EntryRequest): MaybePromise<Entry>
   /** Why the session of this entry waits for it no more; undefined where it does. */
@@ -90,7 +95,10 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
     return { session, lastSeen, resumeToken, previous, claim: session.claims }
   }
 
-  /** What a refused client is told depends on whether it holds the token of the session that was (P-33). */
+  /**
+   * What a refused client is told depends on whether it holds the token of the session that was
+   * (P-33).
+   */
   function refuse ({ sessionId }: ResumeOffer, userId: UserId, hash: string): Previous {
     totals.resumeRefused++
     const tombstone = directory.tombstone(sessionId)
@@ -105,7 +113,8 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
     const session = directory.get(sessionId)
     const hash = hashResumeToken(token)
     if (session === undefined || !holds(hash, userId, session)) {
-      // A record that does not know the token may be of an ownership that was lost unnoticed (S-11).
+      // A record that does not know the token may be of an ownership that was lost unnoticed
+      // (S-11).
       return claims !== undefined && directory.tombstone(sessionId) === undefined
         ? claim(claims, request, offer, hash)
         : open(request, refuse(offer, userId, hash))
@@ -140,8 +149,11 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
     return { session, lastSeen: lastSeq, resumeToken: token, previous: undefined, claim: session.claims }
   }
 
-  function takeUp (request: EntryRequest, offer: ResumeOffer, session: SessionRecord, hash: string): MaybePromise<Entry> {
-    // Whichever token was presented stays valid until the new connection speaks: the answer with the next one may be lost (P-28).
+  function takeUp (
+    request: EntryRequest, offer: ResumeOffer, session: SessionRecord, hash: string
+  ): MaybePromise<Entry> {
+    // Whichever token was presented stays valid until the new connection speaks: the answer with
+    // the next one may be lost (P-28).
     session.previousTokenHash = hash
     runtime.dismiss(session, CLOSE.replaced)
     session.labels = request.labels ?? NOTHING

@@ -1,5 +1,5 @@
-// What happens to a session while it is this node's: expected, attached, detached. The runtime's own part; every change is made in
-// one turn. How it leaves the node is endings.ts.
+// What happens to a session while it is this node's: expected, attached, detached. The runtime's
+// own part; every change is made in one turn. How it leaves the node is endings.ts.
 
 import type { EndReason, LifecycleEventType, Millis } from '../types.js'
 import type { Feed } from '../events/feed.js'
@@ -40,7 +40,9 @@ export function createLife (options: LifeOptions): Life {
   const endings = createEndings(options)
   const { emit, end, leave } = endings
 
-  function detach (session: SessionRecord, connection: AttachedConnection, reason: string, endReason: EndReason | null): void {
+  function detach (
+    session: SessionRecord, connection: AttachedConnection, reason: string, endReason: EndReason | null
+  ): void {
     // A connection that was taken over, or whose session ended, left before its socket closed.
     if (session.connection !== connection) return
     leave(session)
@@ -106,7 +108,9 @@ export function createLife (options: LifeOptions): Life {
         delivery.judge(session)
       }
       delivery.limitOutputs(session, connection.maxOutputBytes)
-      const { replay, gap } = session.log === null || lastSeen === null ? NOTHING_TO_REPLAY : planReplay(session.log, lastSeen)
+      const { replay, gap } = session.log === null || lastSeen === null
+        ? NOTHING_TO_REPLAY
+        : planReplay(session.log, lastSeen)
       committer.commit(session)
       emit('attached', session)
       return { lastSeq: lastSeqOf(session), replay, gap }

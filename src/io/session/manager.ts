@@ -1,5 +1,5 @@
-// What applications and operators' code call: the founding note's four, which act at once on sessions of this node, and what
-// belongs to them. The life of sessions itself is runtime.ts.
+// What applications and operators' code call: the founding note's four, which act at once on
+// sessions of this node, and what belongs to them. The life of sessions itself is runtime.ts.
 
 import { HoldfastError } from '../errors.js'
 import { isPromise } from '../maybe-promise.js'
@@ -7,7 +7,8 @@ import { userIdProblem } from '../names/ids.js'
 import { CLOSE } from '../protocol/close-codes.js'
 import { frameBytes, messageOutput } from '../protocol/codec.js'
 import type {
-  EndReason, JsonObject, JsonValue, LifecycleEvent, MaybePromise, Millis, Output, Seq, Session, SessionId, SessionState, SessionView, Target,
+  EndReason, JsonObject, JsonValue, LifecycleEvent, MaybePromise, Millis, Output, Seq, Session, SessionId, SessionState,
+  SessionView, Target,
   Tombstone, UserId
 } from '../types.js'
 import { largestOutputBytes } from './delivery.js'
@@ -38,7 +39,10 @@ export interface SessionPage {
   nextCursor: string | null
   /** Of the contexts, as JSON. A page that would have more than a mebibyte of them ends early. */
   contextBytes: number
-  /** It has `limit` sessions, or as many contexts as a page holds; else nothing more was found in one step. */
+  /**
+   * It has `limit` sessions, or as many contexts as a page holds; else nothing more was found in
+   * one step.
+   */
   isFull: boolean
 }
 
@@ -46,9 +50,11 @@ export interface SessionCounts { active: number, detached: number, total: number
 
 export interface SessionManager {
   /**
-   * Creates a session without a connection. It ends by its idle timeout unless a connection takes it up.
+   * Creates a session without a connection. It ends by its idle timeout unless a connection takes
+   * it up.
    *
-   * With a store that takes time the session is there at once; if the store then refuses it, it ends with `state_lost`.
+   * With a store that takes time the session is there at once; if the store then refuses it, it
+   * ends with `state_lost`.
    *
    * @throws USER_QUOTA, SERVER_FULL, CONTEXT_TOO_LARGE, STORE_UNAVAILABLE
    * @throws INVALID_REQUEST  for what cannot be a user id
@@ -73,8 +79,9 @@ export interface SessionManager {
   /** Ends the session: true if it existed. Its connection receives `goodbye` and is closed. */
   terminateSession(id: SessionId, reason?: EndReason, note?: string): boolean
   /**
-   * Ends sessions idle for longer than their timeout, or detached for longer than the window; returns how many. With a limit, at
-   * most that many, and those of the last second are left to a later call; `purgeBehind` tells whether there may be more.
+   * Ends sessions idle for longer than their timeout, or detached for longer than the window;
+   * returns how many. With a limit, at most that many, and those of the last second are left to a
+   * later call; `purgeBehind` tells whether there may be more.
    */
   purgeStaleSessions(limit?: number): number
   readonly purgeBehind: boolean
@@ -87,11 +94,14 @@ export interface SessionManager {
   listSessions(query: ListQuery): SessionPage
   sessionsOfUser(userId: UserId): SessionView[]
   countSessions(): SessionCounts
-  /** Drops the connection and keeps the session (basic profile: ends it). False if there is none attached. */
+  /**
+   * Drops the connection and keeps the session (basic profile: ends it). False if there is none
+   * attached.
+   */
   detachSession(id: SessionId): boolean
   /**
-   * Ends the sessions that a user has now; resolves with how many when it is done. A few are ended before it returns,
-   * many over several turns of the event loop.
+   * Ends the sessions that a user has now; resolves with how many when it is done. A few are ended
+   * before it returns, many over several turns of the event loop.
    *
    * @throws SESSION_NOT_FOUND  `except` is not a session of the user; nothing was ended
    */
@@ -100,17 +110,25 @@ export interface SessionManager {
    * Sends an output. Returns the number of sessions that there were when it was sent, those that
    * get a `gap` in its place included (P-50), and for a single one the seq.
    *
-   * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match nobody
-   * @throws PAYLOAD_TOO_LARGE                 larger than the session takes, or with other targets than any session (P-50)
+   * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match
+   *                                           nobody
+   * @throws PAYLOAD_TOO_LARGE                 larger than the session takes, or with other targets
+   *                                           than any session (P-50)
    */
   send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
-  /** Calls back for every lifecycle event from now on, at the end of its turn; returns a function that unsubscribes. */
+  /**
+   * Calls back for every lifecycle event from now on, at the end of its turn; returns a function
+   * that unsubscribes.
+   */
   subscribe(listener: (event: LifecycleEvent) => void): () => void
   readonly totals: SessionTotals
   readonly limits: SessionLimits
 }
 
-/** Up to so many sessions get an output in the turn; more get it in slices, so that answers to commands go between them. */
+/**
+ * Up to so many sessions get an output in the turn; more get it in slices, so that answers to
+ * commands go between them.
+ */
 const MOST_AT_ONCE = 64
 /** Sessions of one user that end in one turn: about three milliseconds. */
 const ENDS_PER_TURN = 256
@@ -193,11 +211,15 @@ export function createSessionManager (runtime: SessionRuntime, yieldTurn: YieldT
  * @throws SESSION_NOT_FOUND  `except` is not a session of the user; nothing was ended
  */
 export async function endSessionsOfUser (
-  { directory, end }: SessionRuntime, yieldTurn: () => Promise<unknown>, userId: UserId, except?: SessionId, note?: string
+  {
+    directory, end
+  }: SessionRuntime, yieldTurn: () => Promise<unknown>, userId: UserId, except?: SessionId, note?: string
 ): Promise<EndResult[]> {
   // Whoever names a session to be spared means to keep one: with a wrong id none would be left.
   if (except !== undefined && directory.get(except)?.userId !== userId) {
-    throw new HoldfastError('SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' })
+    throw new HoldfastError(
+      'SESSION_NOT_FOUND', { message: 'The user has no such session to spare; nothing was ended.' }
+    )
   }
   const results: MaybePromise<EndResult>[] = []
   for (const [i, session] of [...directory.ofUser(userId)].entries()) {
@@ -277,8 +299,11 @@ function createSend (runtime: SessionRuntime): SessionManager['send'] {
     // Refused also where nobody is addressed, so that a sender learns it at once.
     if (frameBytes(output, 1) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
     if ('sessionId' in target) return sendToOne(target.sessionId, output)
-    // With room for any seq: who asked for no less gets no `gap`, however many outputs there were (P-50d).
-    if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+    // With room for any seq: who asked for no less gets no `gap`, however many outputs there were
+    // (P-50d).
+    if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) {
+      throw new HoldfastError('PAYLOAD_TOO_LARGE')
+    }
     return sendToMany('userId' in target ? target.userId : null, output)
   }
 }

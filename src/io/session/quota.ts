@@ -1,5 +1,5 @@
-// Who gives way when a quota is met: the longest detached session, of the user first, then of anybody; never one with a
-// connection (P-54).
+// Who gives way when a quota is met: the longest detached session, of the user first, then of
+// anybody; never one with a connection (P-54).
 
 import { HoldfastError } from '../errors.js'
 import type { UserId } from '../types.js'
@@ -22,7 +22,10 @@ export interface QuotaOptions {
 }
 
 export interface Quota {
-  /** @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user, since every one that counts is attached */
+  /**
+   * @throws USER_QUOTA, SERVER_FULL  while no further session may be made for this user, since
+   * every one that counts is attached
+   */
   check(userId: UserId): void
   /** Ends the session that gives way to a new one of this user. @throws as `check` */
   makeRoom(userId: UserId): void
@@ -35,7 +38,10 @@ export interface Quota {
   makeRoomForClaim(userId: UserId): void
 }
 
-/** For callers in this process; clients are told when a dead connection has been found for sure (P-54c). */
+/**
+ * For callers in this process; clients are told when a dead connection has been found for sure
+ * (P-54c).
+ */
 const RETRY_MS = 5000
 
 export function createQuota ({ directory, detached, limits, unlimitedUserId, end }: QuotaOptions): Quota {

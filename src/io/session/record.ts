@@ -1,7 +1,8 @@
-// The record of one session: everything its owner node knows of it. Plain data, shared by reference between those who act on it:
-// the runtime (life), delivery (outputs), committer (what is kept), admission (commands), and the gateway, which reads what to
-// send. Fields that a quiet session does not need are null until first used. Operators and handlers never see a record: they get
-// views (view.ts) and handles (dispatcher).
+// The record of one session: everything its owner node knows of it. Plain data, shared by reference
+// between those who act on it: the runtime (life), delivery (outputs), committer (what is kept),
+// admission (commands), and the gateway, which reads what to send. Fields that a quiet session does
+// not need are null until first used. Operators and handlers never see a record: they get views
+// (view.ts) and handles (dispatcher).
 
 import type { JsonObject, Millis, Profile, Seq, SessionId, UserId } from '../types.js'
 import type { CloseCode } from '../protocol/close-codes.js'
@@ -82,7 +83,10 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   /** Continuity of the numbering; a store that cannot prove it gives another one. */
   readonly generation: string
   ended: boolean
-  /** Whether its client has ever sent a frame; until then there is no sign that the client learned of it (P-36b). */
+  /**
+   * Whether its client has ever sent a frame; until then there is no sign that the client learned
+   * of it (P-36b).
+   */
   heard: boolean
   /** Monotonic, whole ms: an accepted command or a dispatched output (P-40). */
   lastActiveAt: Millis
@@ -102,16 +106,24 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   keptSeq: Seq
   journal: JournalState | null
   calls: CallState | null
-  /** Largest output it is given (P-50): the server's limit, or less if the client of its latest connection asked for less. */
+  /**
+   * Largest output it is given (P-50): the server's limit, or less if the client of its latest
+   * connection asked for less.
+   */
   maxOutputBytes: number
   /** The latest fan-out it was given, or that came before it (fan-out.ts). */
   fanOut: number
   /** Count of handshakes that were given the session; only the latest may attach. */
   claims: number
-  /** SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28). */
+  /**
+   * SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28).
+   */
   tokenHash: string | null
   previousTokenHash: string | null
-  /** Token bucket of commands (P-46): credit in thousandths of a command, so that it stays a whole number; and when it was last filled. */
+  /**
+   * Token bucket of commands (P-46): credit in thousandths of a command, so that it stays a whole
+   * number; and when it was last filled.
+   */
   rateCredit: number
   rateFilledAt: Millis
   /** Refusals for rate since the last accepted command. */
@@ -120,7 +132,10 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   handle: object | null
 }
 
-/** No time at all; below every time that a session restored after 24 days may have. A whole number, which V8 keeps in the record itself. */
+/**
+ * No time at all; below every time that a session restored after 24 days may have. A whole number,
+ * which V8 keeps in the record itself.
+ */
 export const NEVER: Millis = -2_147_483_648
 
 export interface NewRecord {

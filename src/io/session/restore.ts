@@ -1,6 +1,7 @@
-// Takes in what the store has kept of this node's former life: sessions become live again, detached; what had begun and may not
-// be executed a second time is answered (P-10); what nobody can take up any more ends. Before the port opens, so that the first
-// client that comes back finds everything there.
+// Takes in what the store has kept of this node's former life: sessions become live again,
+// detached; what had begun and may not be executed a second time is answered (P-10); what nobody
+// can take up any more ends. Before the port opens, so that the first client that comes back finds
+// everything there.
 
 import { ERRORS } from '../errors.js'
 import { errorOutput } from '../protocol/codec.js'
@@ -67,7 +68,9 @@ export function reviveOne (runtime: SessionRuntime, stored: StoredSession, fence
 }
 
 /** Its node died while they ran, or gave them up, and nobody knows how far they came. */
-export function answerOpenCommands (runtime: SessionRuntime, { progress }: StoredSession, session: SessionRecord): number {
+export function answerOpenCommands (
+  runtime: SessionRuntime, { progress }: StoredSession, session: SessionRecord
+): number {
   const lost = progress.open.filter(({ idempotent }) => !idempotent)
   const { lastActiveAt } = session
   for (const { id } of lost) {

@@ -1,5 +1,5 @@
-// Resume tokens: 256 random bits, base64url, of which the server keeps only the SHA-256 (P-28). The one file of src/io that touches node:crypto.
-// A token is never logged and is no part of any view.
+// Resume tokens: 256 random bits, base64url, of which the server keeps only the SHA-256 (P-28). The
+// one file of src/io that touches node:crypto. A token is never logged and is no part of any view.
 
 import { hash, randomFillSync, timingSafeEqual } from 'node:crypto'
 

@@ -1,9 +1,11 @@
-// The life of sessions on this node: opened, attached to a connection, detached, ended. Every change of a SessionRecord's state
-// happens in one turn without an await, so "replay, then live", "answer, then output" and "who is attached" cannot be seen half
-// done. What the store has to keep of it is the committer's part; who waits for that says so.
+// The life of sessions on this node: opened, attached to a connection, detached, ended. Every
+// change of a SessionRecord's state happens in one turn without an await, so "replay, then live",
+// "answer, then output" and "who is attached" cannot be seen half done. What the store has to keep
+// of it is the committer's part; who waits for that says so.
 //
 // Order of calls: `open` or `take` → `attach` → … → `detach` → … → `end`, or the sweep (`purge`).
-// Not here: sockets (gateway), commands (dispatcher), handshakes (entry), what applications call (manager).
+// Not here: sockets (gateway), commands (dispatcher), handshakes (entry), what applications call
+// (manager).
 
 import type { CloseCode } from '../protocol/close-codes.js'
 import { HoldfastError } from '../errors.js'
@@ -94,13 +96,25 @@ export interface SessionRuntime {
   adopt(session: SessionRecord): void
   /** The session is about to be attached: until then it is detached, and may give way or expire. */
   expect(session: SessionRecord): void
-  /** A new resume token; null where the session cannot be resumed. The one before it is valid until `confirmAttach`. */
+  /**
+   * A new resume token; null where the session cannot be resumed. The one before it is valid until
+   * `confirmAttach`.
+   */
   rotateToken(session: SessionRecord): string | null
-  /** Joins connection and session. `lastSeen` is null for a new session. Outputs leave at the end of the turn, behind the first frame. */
+  /**
+   * Joins connection and session. `lastSeen` is null for a new session. Outputs leave at the end of
+   * the turn, behind the first frame.
+   */
   attach(session: SessionRecord, connection: AttachedConnection, lastSeen: Seq | null): Attachment
-  /** The connection is gone. `end` when its way of going terminates the session (P-37, P-38), or null. */
+  /**
+   * The connection is gone. `end` when its way of going terminates the session (P-37, P-38), or
+   * null.
+   */
   detach(session: SessionRecord, connection: AttachedConnection, reason: string, end: EndReason | null): void
-  /** The first frame on a new connection proves that its token arrived: the one before it is dead (P-28). */
+  /**
+   * The first frame on a new connection proves that its token arrived: the one before it is dead
+   * (P-28).
+   */
   confirmAttach(session: SessionRecord): void
   /** Drops the connection for a reason of the server's own. False if there is none. */
   dismiss(session: SessionRecord, code: CloseCode): boolean
@@ -108,11 +122,17 @@ export interface SessionRuntime {
   changeContext(session: SessionRecord, change: (context: JsonObject) => JsonObject): JsonObject
   /** The session is another node's now, or the store has lost it: its client may come back. */
   lose(session: SessionRecord, result: 'fenced' | 'missing'): void
-  /** A shared store does not know the session: takes over its end, or gives it to the store again (S-21). */
+  /**
+   * A shared store does not know the session: takes over its end, or gives it to the store again
+   * (S-21).
+   */
   lookFor(session: SessionRecord): Promise<void>
   /** Another node, or the store, has ended the session; nothing is left to be kept of it. */
   endedElsewhere(session: SessionRecord, tombstone: StoredTombstone): void
-  /** Ends the session at once. Its connection is told when the store has answered, and so is the caller. */
+  /**
+   * Ends the session at once. Its connection is told when the store has answered, and so is the
+   * caller.
+   */
   end(session: SessionRecord, reason: EndReason, note?: string): MaybePromise<EndResult>
   /** The close code of a session that ended. */
   closeOf(reason: EndReason): CloseCode
@@ -145,10 +165,17 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
   })
   const life = createLife({ clock, log, limits, directory, detached, feed, totals, expiry, committer, delivery, now })
   const quota = createQuota({
-    directory, detached, limits, unlimitedUserId: options.unlimitedUserId, end: (session, reason) => { void life.end(session, reason) }
+    directory,
+    detached,
+    limits,
+    unlimitedUserId: options.unlimitedUserId,
+    end: (session, reason) => { void life.end(session, reason) }
   })
 
-  /** An operator may have ended it from another node, whose message has not come yet; else the store has lost it (S-21). */
+  /**
+   * An operator may have ended it from another node, whose message has not come yet; else the store
+   * has lost it (S-21).
+   */
   async function lookFor (shared: SharedSessionStore, session: SessionRecord): Promise<void> {
     const { id } = session
     const journal = session.journal as JournalState
@@ -176,7 +203,9 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     return context
   }
 
-  function open (userId: UserId, profile: Profile, seed: SessionSeed & { labels?: JsonObject } = NOTHING): SessionRecord {
+  function open (
+    userId: UserId, profile: Profile, seed: SessionSeed & { labels?: JsonObject } = NOTHING
+  ): SessionRecord {
     const { context, bytes } = seed.context === undefined ? EMPTY : readContext(seed.context, limits.maxContextBytes)
     quota.makeRoom(userId)
     const session = createRecord({

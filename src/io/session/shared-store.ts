@@ -33,9 +33,9 @@
 //      if that node dies in between.
 // S-20 Calls never pile up: above a bound of calls and bytes they answer `unavailable` at once.
 // S-21 A store that came back empty is given owned sessions again. Where a write of the owner is
-//      `missing` and the store has no tombstone either, the owner calls `create` with the session as
-//      it is in memory; outputs that wait for the batch are kept with it. Of two that believe to be
-//      the owner the second finds that it `exists`, and has lost it.
+//      `missing` and the store has no tombstone either, the owner calls `create` with the session
+//      as it is in memory; outputs that wait for the batch are kept with it. Of two that believe to
+//      be the owner the second finds that it `exists`, and has lost it.
 
 import type {
   ByteString, EndReason, JsonObject, JsonValue, Millis, Profile, Seq, SessionId, SessionState, UserId

@@ -1,37 +1,53 @@
-// The port behind which sessions are kept. A session that a node owns lives in that node's memory as one SessionRecord and is
-// found through its directory; the store is the journal behind these records. It is given values, never records, so a retry
-// writes what was meant when it was first tried. Nothing is read from a store per command.
+// The port behind which sessions are kept. A session that a node owns lives in that node's memory
+// as one SessionRecord and is found through its directory; the store is the journal behind these
+// records. It is given values, never records, so a retry writes what was meant when it was first
+// tried. Nothing is read from a store per command.
 //
 // Rules for whoever writes a store; the suite contract/session-store.ts holds each store to them.
-// S-1  `create` keeps a new session, or says why not. An id that is known, also by a tombstone, is `exists`.
-// S-2  `commit` resolves with `kept` only when the whole batch is kept as the traits say. No output leaves the node before.
-// S-3  A write whose fence is not the session's is `fenced`, and one for a session that is not there is `missing`. Nothing of it
-//      is kept.
-// S-4  `end` takes the session away and keeps its tombstone, in one step. A second `end` is `missing`.
-// S-5  `commit` compares and appends: `prevSeq` is the highest seq that the store has. A batch whose last seq the store already has
-//      is `kept` (it was, and its answer was lost); its progress replaces the stored one. Any other is a `gap`, and nothing is kept.
+// S-1  `create` keeps a new session, or says why not. An id that is known, also by a tombstone, is
+//      `exists`.
+// S-2  `commit` resolves with `kept` only when the whole batch is kept as the traits say. No output
+//      leaves the node before.
+// S-3  A write whose fence is not the session's is `fenced`, and one for a session that is not
+//      there is `missing`. Nothing of it is kept.
+// S-4  `end` takes the session away and keeps its tombstone, in one step. A second `end` is
+//      `missing`.
+// S-5  `commit` compares and appends: `prevSeq` is the highest seq that the store has. A batch
+//      whose last seq the store already has is `kept` (it was, and its answer was lost); its
+//      progress replaces the stored one. Any other is a `gap`, and nothing is kept.
 // S-6  The commits of one session take effect in the order of the calls.
-// S-7  `open` gives back each session as its last kept batch left it, or a later one whose answer was lost; never a part of a batch.
-// S-8  A store that fails answers `unavailable`; it neither throws nor rejects. Such a write may have been kept all the same, and a
-//      retry is safe by S-5. `health` is not `ok` from then on, until writes are kept again.
-// S-9  When `close` has resolved, everything kept is where the traits say. Later writes are `unavailable`.
+// S-7  `open` gives back each session as its last kept batch left it, or a later one whose answer
+//      was lost; never a part of a batch.
+// S-8  A store that fails answers `unavailable`; it neither throws nor rejects. Such a write may
+//      have been kept all the same, and a retry is safe by S-5. `health` is not `ok` from then on,
+//      until writes are kept again.
+// S-9  When `close` has resolved, everything kept is where the traits say. Later writes are
+//      `unavailable`.
 
-import type { ByteString, EndReason, JsonObject, MaybePromise, Millis, Profile, Seq, SessionId, UserId } from '../types.js'
+import type {
+  ByteString, EndReason, JsonObject, MaybePromise, Millis, Profile, Seq, SessionId, UserId
+} from '../types.js'
 
 export interface StoreTraits {
-  /** What a kept session survives: nothing, the death of the process, of the host, of any one node. */
+  /**
+   * What a kept session survives: nothing, the death of the process, of the host, of any one node.
+   */
   readonly survives: 'nothing' | 'process' | 'host' | 'node'
   /** Whether several nodes see the same sessions. */
   readonly shared: boolean
 }
 
 /**
- * `ok`: writes are kept. `degraded`: they are not at the moment, and the store tries again by itself. `fenced`: this process may
- * not write any more until somebody mends the store or starts the process again.
+ * `ok`: writes are kept. `degraded`: they are not at the moment, and the store tries again by
+ * itself. `fenced`: this process may not write any more until somebody mends the store or starts
+ * the process again.
  */
 export type StoreHealth = 'ok' | 'degraded' | 'fenced'
 
-/** Ownership of a session: a number that rises with each claim. A write with another one than the session's is refused (S-3). */
+/**
+ * Ownership of a session: a number that rises with each claim. A write with another one than the
+ * session's is refused (S-3).
+ */
 export type Fence = number
 
 /** Milliseconds since 1970-01-01 UTC; monotonic times mean nothing to another process. */
@@ -55,7 +71,10 @@ export interface OpenCommand {
 export interface StoredProgress {
   /** Highest seq given. */
   readonly lastSeq: Seq
-  /** Every output up to this one is released: acknowledged, or dropped. Those above it are held, without a hole. */
+  /**
+   * Every output up to this one is released: acknowledged, or dropped. Those above it are held,
+   * without a hole.
+   */
   readonly releasedSeq: Seq
   /** Highest seq acknowledged. */
   readonly ackedSeq: Seq
@@ -83,7 +102,10 @@ export interface StoredBlame {
 /** Who may take the session up. */
 export interface StoredAccess {
   readonly labels: JsonObject
-  /** SHA-256 of the resume token in force, and of the one before it while that is still valid (P-28). */
+  /**
+   * SHA-256 of the resume token in force, and of the one before it while that is still valid
+   * (P-28).
+   */
   readonly tokenHash: string | null
   readonly previousTokenHash: string | null
 }
@@ -94,7 +116,10 @@ export interface StoredSession {
   readonly userId: UserId
   readonly profile: Profile
   readonly createdAt: WallMillis
-  /** Continuity of the numbering: whoever cannot prove that seqs go on without a hole gives the session another one. */
+  /**
+   * Continuity of the numbering: whoever cannot prove that seqs go on without a hole gives the
+   * session another one.
+   */
   readonly generation: string
   readonly context: JsonObject
   readonly access: StoredAccess
@@ -122,8 +147,8 @@ export interface CommitBatch {
   /** Highest seq of the last batch that was kept; 0 before the first. */
   readonly prevSeq: Seq
   /**
-   * The outputs since then that are still held; they end with `progress.lastSeq`. Fewer than `lastSeq - prevSeq` where some were
-   * dropped already; `progress.releasedSeq` says so.
+   * The outputs since then that are still held; they end with `progress.lastSeq`. Fewer than
+   * `lastSeq - prevSeq` where some were dropped already; `progress.releasedSeq` says so.
    */
   readonly outputs: readonly StoredOutput[]
   readonly progress: StoredProgress
@@ -150,7 +175,10 @@ export interface StoreHooks {
 
 export interface SessionStore {
   readonly traits: StoreTraits
-  /** The first call. Rejects where the store cannot be used at all, with a sentence that says what to do. */
+  /**
+   * The first call. Rejects where the store cannot be used at all, with a sentence that says what
+   * to do.
+   */
   open(hooks: StoreHooks): Promise<void>
   /** The last call. */
   close(): Promise<void>
@@ -159,7 +187,10 @@ export interface SessionStore {
   /** An id for a session of this user; default 122 random bits. */
   readonly newId?: (userId: UserId) => SessionId
   create(session: StoredSession): MaybePromise<CreateResult>
-  /** Not called where nothing survives, nor for sessions of the basic profile, which nobody can resume. */
+  /**
+   * Not called where nothing survives, nor for sessions of the basic profile, which nobody can
+   * resume.
+   */
   commit(batch: CommitBatch): Promise<CommitResult>
   end(id: SessionId, fence: Fence, tombstone: StoredTombstone): MaybePromise<EndResult>
 }

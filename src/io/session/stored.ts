@@ -1,5 +1,6 @@
-// Between a live record and what a store keeps of it. Stored forms hold wall-clock times, since monotonic ones mean nothing to
-// another process, and nothing of this node: no connection, no running calls, no places in lists.
+// Between a live record and what a store keeps of it. Stored forms hold wall-clock times, since
+// monotonic ones mean nothing to another process, and nothing of this node: no connection, no
+// running calls, no places in lists.
 
 import type { Millis, Seq } from '../types.js'
 import { createRecord, lastSeqOf, NEVER, watermarkOf, type JournalState, type SessionRecord } from './record.js'
@@ -71,7 +72,9 @@ export function outputsAfter (session: SessionRecord, seq: Seq): StoredOutput[] 
   return outputs
 }
 
-/** Events that were told and not kept before a crash: an attach or a detach each come with a commit. */
+/**
+ * Events that were told and not kept before a crash: an attach or a detach each come with a commit.
+ */
 const UNKEPT_REVISIONS = 2
 
 export interface RevivalOptions {
@@ -85,8 +88,8 @@ export interface RevivalOptions {
 }
 
 /**
- * A record out of what was kept. Commands that may be executed again are open to be sent again; those that may not are left to
- * the caller, who answers them (`stored.progress.open`).
+ * A record out of what was kept. Commands that may be executed again are open to be sent again;
+ * those that may not are left to the caller, who answers them (`stored.progress.open`).
  */
 export function revive (stored: StoredSession, fence: Fence, options: RevivalOptions): SessionRecord {
   const { progress, access } = stored
@@ -111,7 +114,9 @@ export function revive (stored: StoredSession, fence: Fence, options: RevivalOpt
   record.previousTokenHash = access.previousTokenHash
   record.keptSeq = progress.lastSeq
   // Its connection went with the process that had it.
-  record.detachedAt = progress.detachedAt === null ? options.now : Math.max(NEVER + 1, options.fromWall(progress.detachedAt))
+  record.detachedAt = progress.detachedAt === null
+    ? options.now
+    : Math.max(NEVER + 1, options.fromWall(progress.detachedAt))
   if (progress.lastSeq > 0 || progress.watermark > 0) record.log = reviveLog(stored)
   return record
 }

@@ -1,10 +1,11 @@
 // Deadlines without timers. Items lie in buckets by the tick of their deadline, and a sweep looks
-// only at buckets that have fallen due, so it costs time proportional to what expires, not to what is
-// filed. A deadline that moves later costs nothing: the item stays where it is and is filed again
-// when its old bucket comes up (a touch writes one number). Intrusive lists, so filing and removing
-// allocate nothing.
+// only at buckets that have fallen due, so it costs time proportional to what expires, not to what
+// is filed. A deadline that moves later costs nothing: the item stays where it is and is filed
+// again when its old bucket comes up (a touch writes one number). Intrusive lists, so filing and
+// removing allocate nothing.
 //
-// Invariants: an item is in at most one wheel; an item whose deadline has passed lies in a bucket at or before the current tick.
+// Invariants: an item is in at most one wheel; an item whose deadline has passed lies in a bucket
+// at or before the current tick.
 
 import type { Millis } from '../types.js'
 
@@ -21,10 +22,12 @@ export interface TimingWheel<T extends WheelItem> {
   file(item: T): void
   remove(item: T): void
   /**
-   * Calls `expire` for items whose deadline has passed; they are out of the wheel by then. Returns how many there were.
+   * Calls `expire` for items whose deadline has passed; they are out of the wheel by then. Returns
+   * how many there were.
    *
-   * Without a limit it is exact to the millisecond. With one, it expires at most that many, looks at no more than eight times as many, and leaves the tick
-   * that is not over yet to a later call, so that nothing is looked at again and again; `behind` tells whether it stopped short.
+   * Without a limit it is exact to the millisecond. With one, it expires at most that many, looks
+   * at no more than eight times as many, and leaves the tick that is not over yet to a later call,
+   * so that nothing is looked at again and again; `behind` tells whether it stopped short.
    */
   sweep(now: Millis, limit: number, expire: (item: T) => void): number
   /** Whether the last sweep met its limit before it was through. */
@@ -32,26 +35,33 @@ export interface TimingWheel<T extends WheelItem> {
 }
 
 export interface TimingWheelOptions<T> {
-  /** When the item is due, as far as known now. It may be later at the next call, not earlier without `file`. */
+  /**
+   * When the item is due, as far as known now. It may be later at the next call, not earlier
+   * without `file`.
+   */
   deadlineOf(item: T): Millis
   /** Width of a bucket, ms. */
   tickMs: Millis
-  /** Number of buckets, at least 2; deadlines beyond `tickMs * buckets` are looked at once per round. */
+  /**
+   * Number of buckets, at least 2; deadlines beyond `tickMs * buckets` are looked at once per
+   * round.
+   */
   buckets: number
   now: Millis
 }
 
 export function createTimingWheel<T extends WheelItem> (options: TimingWheelOptions<T>): TimingWheel<T> {
   const { deadlineOf, tickMs, buckets } = options
-  // One list more than there are buckets: what a sweep has looked at in a tick that is not over. A list like the others, so that an item in it can be
-  // removed or filed anew from within `expire`.
+  // One list more than there are buckets: what a sweep has looked at in a tick that is not over. A
+  // list like the others, so that an item in it can be removed or filed anew from within `expire`.
   const looked = buckets
   const heads = new Array<WheelItem | null>(buckets + 1).fill(null)
   let tick = Math.floor(options.now / tickMs)
   let behind = false
 
   function bucketOf (item: T): number {
-    // A deadline is passed only when the clock is beyond it, hence the tick that contains deadline + 1.
+    // A deadline is passed only when the clock is beyond it, hence the tick that contains deadline
+    // + 1.
     const due = Math.floor((deadlineOf(item) + 1) / tickMs)
     return Math.min(Math.max(due, tick), tick + buckets - 1) % buckets
   }

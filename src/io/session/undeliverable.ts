@@ -6,13 +6,17 @@ import type { Output, Seq } from '../types.js'
 import { LARGE_OUTPUT_BYTES, MAX_LOST_DELIVERIES, MAX_REFUSED_DELIVERIES } from '../protocol/frames.js'
 import { firstSeq, outputAt, type ReplayLog } from './replay-log.js'
 
-/** `sentSeq`: what the connection was sent before it ended; `isRefusal`: by a code that blames it. */
+/**
+ * `sentSeq`: what the connection was sent before it ended; `isRefusal`: by a code that blames it.
+ */
 export function suspect (log: ReplayLog, isRefusal: boolean, sentSeq: Seq): void {
   log.suspicion = isRefusal ? MAX_LOST_DELIVERIES / MAX_REFUSED_DELIVERIES : 1
   log.suspectedTo = sentSeq
 }
 
-/** Counts the suspicion, once, when the client is back. Returns the oldest output if it has to go. */
+/**
+ * Counts the suspicion, once, when the client is back. Returns the oldest output if it has to go.
+ */
 export function judgeOldest (log: ReplayLog): Output | undefined {
   const { suspicion, suspectedTo } = log
   if (suspicion === 0) return undefined

@@ -195,7 +195,8 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
 /** @throws Error with what to do, if this node cannot work with what is there. */
 async function checkServer (node: RedisNode, port: RedisPort, log: Log): Promise<void> {
   const { partitions } = node.layout
-  const [layout, parts] = (await node.gate.call('meta', [node.layout.meta], [LAYOUT, String(partitions)]) ?? []) as Reply[]
+  const [layout, parts] = (await node.gate.call('meta', [node.layout.meta], [LAYOUT, String(partitions)]) ??
+    []) as Reply[]
   if (layout === undefined) {
     throw new Error('Redis does not answer. Check HOLDFAST_REDIS_URL, and that the server runs.')
   }

@@ -56,7 +56,8 @@ export function createTouch (node: RedisNode, touchMs: Millis): () => Promise<vo
     const [word, detail] = (await gate.call('find', layout.sessionKeys(id), []) ?? []) as Reply[]
     if (word === undefined || node.owned.get(id) !== fence) return
     if (textOf(word) === 'missing') {
-      // The server came back empty (S-21): whoever reads the inbox finds that out. So are the others missing.
+      // The server came back empty (S-21): whoever reads the inbox finds that out. So are the
+      // others missing.
       node.hooks.doorbell(id)
       touched = -Infinity
       return

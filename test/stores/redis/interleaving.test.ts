@@ -31,7 +31,10 @@ t.test('any interleaving leaves the keys whole', needsRedis(), async t => {
   const owned = nodes.map(() => new Map<string, Ownership>())
   const ids: string[] = []
   const pushed = new Map<string, string[]>()
-  /** By session, what each ownership wrote: acknowledgements of two nodes may cross, so the fence says which came first. */
+  /**
+   * By session, what each ownership wrote: acknowledgements of two nodes may cross, so the fence
+   * says which came first.
+   */
   const own = new Map<string, Map<number, string[]>>()
   let counter = 0
   let fenced = 0
