@@ -243,7 +243,7 @@ for (const kind of ['socket', 'pipe'] as const) {
     const exit = new Promise(resolve => { child.on('exit', (code, signal) => { resolve({ code, signal }) }) })
     child.kill('SIGTERM')
     t.same(await exit, { code: 0, signal: null })
-    t.ok(Date.now() - startedAt < 2000, `${Date.now() - startedAt} ms`)
+    t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
   })
 }
 

@@ -94,7 +94,7 @@ async function run (given: ReferenceOptions, withCore: boolean, options: Partial
       admin: server.admin,
       profiles: ['basic', 'full'],
       requireAll: false,
-      timeoutMs: 5000,
+      timeoutMs: 20_000,
       parallel: 8,
       verbose: false,
       jwtClaims: {},

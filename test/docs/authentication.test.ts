@@ -202,7 +202,7 @@ t.test('every row of what a browser sees', async t => {
     401: () => null,
     403: fail({ statusCode: 403 }),
     '503, authenticate failed': fail({}),
-    'expired later': () => ({ userId: 'ada', expiresAt: Date.now() + 300 })
+    'expired later': () => ({ userId: 'ada', expiresAt: Date.now() + 2000 })
   }
   const { rows } = tableUnder(doc, 'What a browser sees')
   t.same(rows.map(([refusal]) => refusal), ['401', '403', '503, authenticate failed', 'expired later'])

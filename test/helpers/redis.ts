@@ -25,7 +25,7 @@ export interface RedisServer {
 }
 
 const CANDIDATES = [process.env['REDIS_SERVER_BIN'], 'redis-server', 'valkey-server']
-const READY_MS = 10_000
+const READY_MS = 60_000
 
 /** The server's program, or undefined where there is none. */
 export function redisBinary (): string | undefined {

@@ -71,9 +71,9 @@ t.test('a cluster', needsRedis(), async t => {
 })
 
 async function eventually (condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000
+  const end = Date.now() + 120_000
   while (!await condition()) {
-    if (Date.now() > end) throw new Error('waited 30 s in vain')
+    if (Date.now() > end) throw new Error('waited two minutes in vain')
     await new Promise(resolve => setTimeout(resolve, 100))
   }
 }

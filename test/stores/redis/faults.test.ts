@@ -12,7 +12,7 @@ const DEADLINE = { keepForMs: 60_000, reason: 'resume_window' } as const
 t.test('faults of Redis', needsRedis(), async t => {
   t.test('one that stands still for five seconds costs no output and doubles none', async t => {
     const server = await startRedis(t as Test)
-    const a = await startNode(t as Test, server.url, { commandTimeoutMs: 500 })
+    const a = await startNode(t as Test, server.url, { commandTimeoutMs: 2000 })
     const sessions = await Promise.all(Array.from({ length: 16 }, () => createdIn(a)))
     server.freeze()
     const frozenAt = Date.now()
@@ -20,7 +20,7 @@ t.test('faults of Redis', needsRedis(), async t => {
     const answers = await Promise.all(batches.map(batch => a.store.commit(batch)))
     t.same(new Set(answers), new Set(['unavailable']))
     t.equal(a.store.health(), 'degraded')
-    t.match(a.health.at(-1), { health: 'degraded', message: /not answered within 500 ms/ })
+    t.match(a.health.at(-1), { health: 'degraded', message: /not answered within 2000 ms/ })
     t.equal(await a.store.push(sessions[0]?.session.id ?? '', { pushId: 'p', tail: 'x' }), 'unavailable')
     await new Promise(resolve => setTimeout(resolve, 5000 - (Date.now() - frozenAt)))
     server.thaw()
@@ -34,7 +34,7 @@ t.test('faults of Redis', needsRedis(), async t => {
   t.test('one that is slow does not make calls pile up', async t => {
     const server = await startRedis(t as Test)
     const bounds = { maxPendingCalls: 50, maxPendingBytes: 100_000 }
-    const a = await startNode(t as Test, server.url, { commandTimeoutMs: 300, ...bounds })
+    const a = await startNode(t as Test, server.url, { commandTimeoutMs: 2000, ...bounds })
     const { session: { id }, fence } = await createdIn(a)
     server.freeze()
     const writes = Array.from({ length: 500 }, (_, i) => a.store.commit(batchOf(id, fence, i, ['x'.repeat(1000)])))
@@ -140,9 +140,9 @@ async function kept (node: TestNode, batches: ReturnType<typeof batchOf>[]): Pro
 }
 
 async function eventually (condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 15_000
+  const end = Date.now() + 60_000
   while (!await condition()) {
-    if (Date.now() > end) throw new Error('waited 15 s in vain')
+    if (Date.now() > end) throw new Error('waited a minute in vain')
     await new Promise(resolve => setTimeout(resolve, 50))
   }
 }
