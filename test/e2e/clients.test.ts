@@ -103,7 +103,7 @@ t.test('a plain WebSocket client and an operator with curl', async t => {
     payload: { code: 4001, reason: 'ended_by_operator', action: 'stop' }
   })
   t.equal((await socket.nextClose()).code, 4001)
-  t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
   t.equal(
     await curl('-o', '/dev/null', '-w', '%{http_code}', '-X', 'DELETE', `${server.url}/sessions/${sessionId}`), '404'
   )

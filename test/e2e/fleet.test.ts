@@ -148,7 +148,7 @@ t.test('a node is killed under load: its clients are live in their sessions else
     `outage after kill -9, of ${users.length} clients: p95 ${p95(waits)} ms, longest ` +
       `${Math.round(waits.at(-1) as number)} ms`
   )
-  t.ok(p95(waits) < 2000, `p95 of the outage is ${p95(waits)} ms`)
+  t.ok(p95(waits) < 10_000, `p95 of the outage is ${p95(waits)} ms`)
 })
 
 t.test('a rolling restart under load loses, doubles and reorders nothing', needsRedis(), async t => {

@@ -184,14 +184,14 @@ t.test('headers that come slowly are cut off', async t => {
   raw.write('GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Slow: ')
   await raw.ended
   clearInterval(drip)
-  t.ok(Date.now() - startedAt < 15_000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 60_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('a connection that says nothing is cut off', async t => {
   const raw = await rawConnect(server.port)
   const startedAt = Date.now()
   await raw.ended
-  t.ok(Date.now() - startedAt < 15_000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 60_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('secrets in the handshake are in no log line, at debug', async t => {

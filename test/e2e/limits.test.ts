@@ -275,7 +275,7 @@ t.test('handshakes wait in bounds for the keys of tokens; resets harm nobody; a 
   t.equal((await waiting.answer()).status, 503)
   await waiting.ended
   t.strictSame(await exit, { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < 8000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('behind a trusted proxy an address has the budget of its own, and cannot choose another', async t => {

@@ -101,7 +101,7 @@ t.test('P-48 the drain has a hard deadline: a core that hangs, a deaf client and
   t.match(await socket.nextOf('goodbye'), { payload: { code: 4200 } })
   t.strictSame(await exit, { code: 0, signal: null })
   const took = Date.now() - startedAt
-  t.ok(took < 7000, `${took} ms`)
+  t.ok(took < 20_000, `${took} ms`)
   deaf.raw.reset()
 })
 
@@ -162,7 +162,7 @@ t.test('T6 upgrades that arrive all through the shutdown neither crash nor delay
     return isOver
   })
   t.strictSame(await exit, { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < 8000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
   t.ok(refused > 0, `${refused} refused`)
   deaf.raw.reset()
 })
