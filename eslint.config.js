@@ -159,8 +159,11 @@ export default [
     allowed: [
       'typebox(/\\w+)?', 'node:util', '\\./loopback\\.js', '\\./config(-\\w+)?\\.js', '\\./option-checks\\.js',
       '\\./io/(errors|json|names/\\w+)\\.js',
-      '\\./stores/redis/url\\.js'
+      '\\./config-options/\\w+\\.js'
     ]
+  }),
+  imports('src/config-options/*.ts', {
+    allowed: ['typebox', '\\./option\\.js', '\\.\\./io/(json|names/\\w+)\\.js', '\\.\\./stores/redis/url\\.js']
   }),
   imports('src/workers.ts', { allowed: ['node:cluster'], types: ['\\./io/types\\.js'] }),
   {

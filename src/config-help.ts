@@ -27,18 +27,14 @@ export function renderHelp (): string {
 function helpOf (key: OptionKey): string {
   const row = optionOf(key)
   const name = row.secret ? row.env : `--${flagOf(key)}, ${row.env}`
-  const lines = [
-    `  ${name}`, ...wrap(plain(row.what)), ...wrap(`Takes ${rangeOf(row)}. Default: ${plain(defaultOf(key))}.`)
-  ]
+  const values = `Takes ${rangeOf(row)}. Default: ${plain(defaultOf(key))}.`
+  const lines = [`  ${name}`, ...wrap(plain(row.what)), ...wrap(values)]
   if (row.hit !== undefined) lines.push(...wrap(`When hit: ${plain(row.hit)}.`))
   if (row.tune !== undefined) lines.push(...wrap(plain(row.tune)))
   return `${lines.join('\n')}\n`
 }
 
-/**
- * Text of `--print-config`: one `NAME=value` a line, fit for a .env file but for the masked
- * secrets.
- */
+/** Text of `--print-config`: `NAME=value` each line, fit for .env but for the masked secrets. */
 export function renderConfig (config: Config): string {
   return OPTION_KEYS.map(key => {
     const { env, secret } = optionOf(key)
@@ -67,9 +63,8 @@ function defaultOf (key: OptionKey): string {
   if (key === 'resumeWindowSeconds') return 'HOLDFAST_SESSION_TIMEOUT_SECONDS'
   if (row.default === undefined) return 'not set'
   if (Array.isArray(row.default)) return row.default.length === 0 ? 'empty' : row.default.join(',')
-  return typeof row.default === 'number'
-    ? `${row.default}${row.unit === undefined ? '' : ` ${row.unit}`}`
-    : `\`${row.default}\``
+  if (typeof row.default !== 'number') return `\`${row.default}\``
+  return row.unit === undefined ? `${row.default}` : `${row.default} ${row.unit}`
 }
 
 function boundsOf (key: OptionKey): string {

@@ -21,9 +21,7 @@ type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D>
   ? (D extends undefined ? Static<S> | undefined : Static<S>)
   : never
 
-/**
- * Every option under its key; seconds are seconds and bytes are bytes, as the names say. Frozen.
- */
+/** Every option under its key, in the unit that its name says. Frozen. */
 export type Config = Readonly<{ [K in Exclude<OptionKey, 'resumeWindowSeconds'>]: ValueOf<K> } & {
   resumeWindowSeconds: number
 }>
@@ -82,9 +80,8 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
   const given = new Map<OptionKey, Given>()
   const draft: Draft = {}
   for (const name of Object.keys(changes)) {
-    if (!OPTION_KEYS.includes(name as OptionKey)) {
-      problems.push(`${name} is not an option${suggest(name, OPTION_KEYS)}.`)
-    }
+    if (OPTION_KEYS.includes(name as OptionKey)) continue
+    problems.push(`${name} is not an option${suggest(name, OPTION_KEYS)}.`)
   }
   for (const key of OPTION_KEYS) {
     const value = changes[key] ?? optionOf(key).default
@@ -92,10 +89,9 @@ export function configWith (changes: { [K in keyof Config]?: Config[K] | undefin
     if (changes[key] === undefined) continue
     given.set(key, { text: String(value), place: key })
     const row = optionOf(key)
-    const problem = Value.Check(row.schema, value) ? row.problem?.(value as never) : `Expected ${rangeOf(row)}`
-    if (problem !== undefined) {
-      problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid. ${problem}.`)
-    } else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
+    const fault = faultOf(row, value)
+    if (fault !== undefined) problems.push(`${key}: ${row.secret ? 'the value' : show(value)} is not valid${fault}.`)
+    else if (row.canonical !== undefined) draft[key] = row.canonical(value as never)
   }
   const config = complete(draft, given)
   if (problems.length === 0) checkTogether(config, given, problems)
@@ -115,16 +111,16 @@ function complete (draft: Draft, given: Map<OptionKey, Given>): Config {
 /** What is set, by option; the place that wins comes last. */
 function gather ({ env, argv, dotenv }: ConfigSources, problems: string[]): Map<OptionKey, Given> {
   const given = new Map<OptionKey, Given>()
-  for (const [place, values] of [
-    ['.env', dotenv === undefined ? {} : parseEnv(dotenv)], ['the environment', env]
-  ] as const) {
+  const names = OPTION_KEYS.map(key => OPTIONS[key].env)
+  const file = dotenv === undefined ? {} : parseEnv(dotenv)
+  for (const [place, values] of [['.env', file], ['environment', env]] as const) {
     for (const [name, text] of Object.entries(values)) {
       const key = OPTION_KEYS.find(each => OPTIONS[each].env === name)
-      if (key !== undefined && text !== undefined) given.set(key, { text, place: `${name} in ${place}` })
+      if (key !== undefined && text !== undefined) given.set(key, { text, place: `${name} (${place})` })
       else if (Object.hasOwn(WITHDRAWN, name)) {
-        problems.push(`${name} in ${place} has been withdrawn: ${WITHDRAWN[name]}.`)
+        problems.push(`${name} (${place}) has been withdrawn: ${WITHDRAWN[name]}.`)
       } else if (key === undefined && name.startsWith(PREFIX)) {
-        problems.push(`${name} in ${place} is no option${suggest(name, OPTION_KEYS.map(each => OPTIONS[each].env))}.`)
+        problems.push(`${name} (${place}) is not an option${suggest(name, names)}.`)
       }
     }
   }
@@ -142,7 +138,9 @@ function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, pro
   let afterUnknown = false
   for (const token of tokens) {
     // What follows an unknown flag was meant as its value.
-    if (token.kind === 'positional' && !afterUnknown) problems.push(`"${token.value}" on the command line is no flag.`)
+    if (token.kind === 'positional' && !afterUnknown) {
+      problems.push(`"${token.value}" on the command line is not a flag.`)
+    }
     afterUnknown = false
     if (token.kind !== 'option' || ACTIONS.includes(token.name as Action)) continue
     const key = OPTION_KEYS.find(each => flagOf(each) === token.name)
@@ -151,20 +149,15 @@ function gatherFlags (argv: readonly string[], given: Map<OptionKey, Given>, pro
       problems.push(`${token.rawName} has been withdrawn: ${WITHDRAWN[withdrawn]}.`)
       afterUnknown = true
     } else if (key === undefined) {
-      problems.push(
-        `${token.rawName} is no flag${suggest(token.rawName, Object.keys(options).map(name => `--${name}`))}.`
-      )
+      const near = suggest(token.rawName, Object.keys(options).map(name => `--${name}`))
+      problems.push(`${token.rawName} is not a flag${near}.`)
       afterUnknown = true
     } else if (optionOf(key).secret) {
-      problems.push(
-        `${token.rawName} is not taken, since every user of the machine can read a command line; set ` +
-          `${OPTIONS[key].env}.`
-      )
+      problems.push(`${token.rawName} is not taken, since every user of the machine can read a command line; ` +
+        `set ${OPTIONS[key].env}.`)
     } else if (typeof token.value !== 'string' || (token.inlineValue !== true && token.value.startsWith('--'))) {
       problems.push(`${token.rawName} needs a value.`)
-    } else {
-      given.set(key, { text: token.value, place: token.rawName })
-    }
+    } else given.set(key, { text: token.value, place: token.rawName })
   }
 }
 
@@ -172,14 +165,17 @@ function readValue (key: OptionKey, { text, place }: Given, problems: string[]):
   const row = optionOf(key)
   const shown = row.secret ? 'the value' : JSON.stringify(text)
   const value = parseValue(row, text)
-  if (value === undefined || !Value.Check(row.schema, value)) {
-    problems.push(`${place}: ${shown} is not possible; it takes ${rangeOf(row)}.`)
-    return row.default
-  }
-  const wrong = row.problem?.(value as never)
-  if (wrong === undefined) return row.canonical === undefined ? value : row.canonical(value as never)
-  problems.push(`${place}: ${shown} is not possible; ${wrong}.`)
-  return value
+  const fault = faultOf(row, value)
+  if (fault === undefined) return row.canonical === undefined ? value : row.canonical(value as never)
+  problems.push(`${place}: ${shown} is not valid${fault}.`)
+  return Value.Check(row.schema, value) ? value : row.default
+}
+
+/** What follows "is not valid" for a value; undefined for one that is. */
+function faultOf (row: Option, value: unknown): string | undefined {
+  if (!Value.Check(row.schema, value)) return `. Expected ${rangeOf(row)}`
+  const problem = row.problem?.(value as never)
+  return problem === undefined ? undefined : `: ${problem}`
 }
 
 /** Undefined for a text that is not written as the schema's type. */
@@ -192,51 +188,39 @@ function parseValue (row: Option, text: string): unknown {
   return text
 }
 
+interface SchemaFacts {
+  type?: string
+  minimum?: number
+  maximum?: number
+  enum?: string[]
+  minLength?: number
+  maxLength?: number
+  items?: { enum?: string[] }
+}
+
 /** What an option takes, in words. */
 export function rangeOf (row: Option): string {
-  const schema = row.schema as {
-    type?: string
-    minimum?: number
-    maximum?: number
-    enum?: string[]
-    minLength?: number
-    maxLength?: number
-    items?: { enum?: string[] }
-  }
+  const schema = row.schema as SchemaFacts
   const between = `from ${schema.minimum} to ${schema.maximum}`
-  if (schema.enum !== undefined) {
-    return schema.enum.length === 1 ? `${schema.enum[0]}` : `one of ${schema.enum.join(', ')}`
-  }
+  if (schema.enum?.length === 1) return `${schema.enum[0]}`
+  if (schema.enum !== undefined) return `one of ${schema.enum.join(', ')}`
   if (schema.type === 'integer') return `a whole number ${between}`
   if (schema.type === 'number') return `a number ${between}, with up to three decimals`
   if (schema.type === 'boolean') return 'true or false'
   if (schema.type === 'array') {
-    return schema.items?.enum === undefined
-      ? 'a list, separated by commas'
-      : `a list, separated by commas, of ${schema.items.enum.join(', ')}`
+    const items = schema.items?.enum
+    return items === undefined ? 'a list, separated by commas' : `a list, separated by commas, of ${items.join(', ')}`
   }
   return `${schema.minLength} to ${schema.maxLength} characters`
 }
 
 /** What no option can know by itself. */
 function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
-  const {
-    host,
-    adminToken,
-    trustProxy,
-    jwtSecret,
-    jwksUrl,
-    coreUrl,
-    maxSessions,
-    maxSessionsPerUser,
-    outboxBytes,
-    outboxTotalBytes
-  } = config
+  const { host, adminToken, trustProxy, jwtSecret, jwksUrl, coreUrl } = config
+  const { maxSessions, maxSessionsPerUser, outboxBytes, outboxTotalBytes } = config
   if (!isLoopbackName(host) && adminToken === undefined && !given.has('adminToken')) {
-    problems.push(
-      `HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read and end ` +
-        'sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.'
-    )
+    problems.push(`HOST ${JSON.stringify(host)} can be reached from other machines, and then anybody could read ` +
+      'and end sessions: set HOLDFAST_ADMIN_TOKEN, or listen on 127.0.0.1.')
   }
   const needs = (keys: OptionKey[], present: boolean, what: string): void => {
     for (const key of keys) {
@@ -262,22 +246,16 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
       'set HOLDFAST_REDIS_URL, so that the workers share their sessions, or leave HOLDFAST_WORKERS at 1.')
   }
   if (isChanged(config, given, 'maxSessionsPerUser') && maxSessionsPerUser > maxSessions) {
-    problems.push(
-      `HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: HOLDFAST_MAX_SESSIONS, ` +
-        `${maxSessions}, is reached before it.`
-    )
+    problems.push(`HOLDFAST_MAX_SESSIONS_PER_USER is ${maxSessionsPerUser} and has no effect: ` +
+      `HOLDFAST_MAX_SESSIONS, ${maxSessions}, is reached before it.`)
   }
   if (isLoopbackName(host) && trustProxy.length > 0 && !reachLoopback(trustProxy)) {
-    problems.push(
-      `HOLDFAST_TRUST_PROXY has no effect: HOST ${JSON.stringify(host)} is reached from this machine alone, and ` +
-        'none of its addresses is in the list.'
-    )
+    problems.push(`HOLDFAST_TRUST_PROXY has no effect: HOST ${JSON.stringify(host)} is reached from this machine ` +
+      'alone, and none of its addresses is in the list.')
   }
   if (outboxBytes > outboxTotalBytes) {
-    problems.push(
-      `HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ${outboxTotalBytes}, allows ` +
-        'for all sessions together.'
-    )
+    problems.push(`HOLDFAST_OUTBOX_BYTES is ${outboxBytes}, more than HOLDFAST_OUTBOX_TOTAL_BYTES, ` +
+      `${outboxTotalBytes}, allows for all sessions together.`)
   }
 }
 
@@ -294,21 +272,16 @@ function isChanged (config: Config, given: Map<OptionKey, Given>, key: OptionKey
  * another problem, which is told already.
  */
 function reachLoopback (proxies: readonly string[]): boolean {
-  if (proxies.some(proxy => proxyRangeProblem(proxy) !== undefined ||
-    isLoopbackAddress(proxy.split('/', 1)[0] as string))) {
-    return true
-  }
+  const isBadOrLoopback = (proxy: string): boolean =>
+    proxyRangeProblem(proxy) !== undefined || isLoopbackAddress(proxy.split('/', 1)[0] as string)
+  if (proxies.some(isBadOrLoopback)) return true
   return ['127.0.0.1', '::1'].some(createAddressMatcher(proxies))
 }
 
 /** For the server alone: an application tells its users apart by a function of its own. */
 function checkUsers (config: Config, given: Map<OptionKey, Given>, problems: string[]): void {
-  if (config.jwtSecret !== undefined || config.jwksUrl !== undefined ||
-      !isChanged(config, given, 'maxSessionsPerUser')) {
-    return
-  }
-  problems.push(
-    'HOLDFAST_MAX_SESSIONS_PER_USER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL: everybody is ' +
-      'the placeholder user, who has no limit.'
-  )
+  if (config.jwtSecret !== undefined || config.jwksUrl !== undefined) return
+  if (!isChanged(config, given, 'maxSessionsPerUser')) return
+  problems.push('HOLDFAST_MAX_SESSIONS_PER_USER has no effect without HOLDFAST_JWT_SECRET or HOLDFAST_JWKS_URL: ' +
+    'everybody is the placeholder user, who has no limit.')
 }

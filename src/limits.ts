@@ -3,8 +3,7 @@
 // code.
 //
 // `limitsOf` gives what a configuration says. The `complete…` functions take what an application
-// gives in code: partial means the server's defaults for the rest, and whatever is wrong is
-// refused.
+// gives in code: partial means the server's defaults for the rest; whatever is wrong is refused.
 
 import { Value } from 'typebox/value'
 import { optionOf, type OptionKey } from './config-options.js'
@@ -139,9 +138,8 @@ function complete<L extends object> (plugin: string, table: Table<L>, given: Giv
     refuseProblems([`limits of ${plugin}: ${show(given)} is not valid. Expected an object.`])
   }
   for (const name of Object.keys(given)) {
-    if (!(name in table)) {
-      problems.push(`limits.${name} is not a limit of ${plugin}${homeOf(name) ?? suggest(name, Object.keys(table))}.`)
-    }
+    if (name in table) continue
+    problems.push(`limits.${name} is not a limit of ${plugin}${homeOf(name) ?? suggest(name, Object.keys(table))}.`)
   }
   const limits: Record<string, number> = {}
   for (const [name, key] of Object.entries<OptionKey>(table)) {
@@ -149,24 +147,20 @@ function complete<L extends object> (plugin: string, table: Table<L>, given: Giv
     const { minimum, maximum } = optionOf(key).schema as { minimum?: number, maximum?: number }
     const [least, most] = [inUnitOf(name, minimum ?? 0), inUnitOf(name, maximum ?? Number.MAX_SAFE_INTEGER)]
     if (value === undefined) {
-      // Only the resume window has no number of its own: as long as the session, which comes before
-      // it.
+      // Only the resume window has no default of its own: it is as long as the session.
       limits[name] = inUnitOf(name, (optionOf(key).default ?? NaN) as number)
     } else if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most) {
       limits[name] = value as number
     } else {
-      problems.push(
-        `limits.${name} of ${plugin}: ${show(value)} is not valid. Expected an integer from ${least} to ${most}.`
-      )
+      problems.push(`limits.${name} of ${plugin}: ${show(value)} is not valid. ` +
+        `Expected an integer from ${least} to ${most}.`)
     }
   }
   if (Number.isNaN(limits['resumeWindowMs'])) limits['resumeWindowMs'] = limits['idleTimeoutMs'] as number
   const { outboxBytes, outboxTotalBytes } = limits
   if (outboxBytes !== undefined && outboxTotalBytes !== undefined && outboxBytes > outboxTotalBytes) {
-    problems.push(
-      `limits.outboxBytes is ${outboxBytes}, more than limits.outboxTotalBytes, ${outboxTotalBytes}, allows for all ` +
-        'sessions together.'
-    )
+    problems.push(`limits.outboxBytes is ${outboxBytes}, more than limits.outboxTotalBytes, ${outboxTotalBytes}, ` +
+      'allows for all sessions together.')
   }
   refuseProblems(problems)
   return limits as L

@@ -103,15 +103,16 @@ t.test('lists every problem at once', async t => {
   })
   t.equal(problems.length, 8)
   t.match(
-    problems.join('\n'), /PORT in the environment: "70000" is not possible; it takes a whole number from 0 to 65535/
+    problems.join('\n'),
+    /PORT \(environment\): "70000" is not valid\. Expected a whole number from 0 to 65535\./
   )
-  t.match(problems.join('\n'), /HOLDFAST_OUTBOX_BYTES in \.env: "many"/)
+  t.match(problems.join('\n'), /HOLDFAST_OUTBOX_BYTES \(\.env\): "many"/)
   t.match(
     problems.join('\n'),
-    /HOLDFAST_SESION_TIMEOUT_SECONDS in the environment is no option; did you mean HOLDFAST_SESSION_TIMEOUT_SECONDS\?/
+    /HOLDFAST_SESION_TIMEOUT_SECONDS \(environment\) is not an option; did you mean HOLDFAST_SESSION_TIMEOUT_SECONDS\?/
   )
-  t.match(problems.join('\n'), /--max-in-flght is no flag; did you mean --max-in-flight\?/)
-  t.match(problems.join('\n'), /"stray" on the command line is no flag/)
+  t.match(problems.join('\n'), /--max-in-flght is not a flag; did you mean --max-in-flight\?/)
+  t.match(problems.join('\n'), /"stray" on the command line is not a flag/)
   t.match(problems.join('\n'), /--heartbeat-seconds needs a value/)
   t.match(problems.join('\n'), /one of memory, embedded, redis/)
   t.match(problems.join('\n'), /set HOLDFAST_ADMIN_TOKEN/)
@@ -154,7 +155,7 @@ t.test('takes the ends of every range and nothing beyond', async t => {
 t.test('nothing larger than what is parsed in one piece can be allowed', async t => {
   for (const env of ['HOLDFAST_MAX_MESSAGE_BYTES', 'HOLDFAST_MAX_CONTEXT_BYTES']) {
     t.match(problemsOf({ env: { [env]: '1048577' } }), [
-      new RegExp(`^${env} in the environment: "1048577" is not possible; it takes a whole number from \\d+ to 1048576`)
+      new RegExp(`^${env} \\(environment\\): "1048577" is not valid\\. Expected a whole number from \\d+ to 1048576`)
     ])
   }
 })
@@ -207,12 +208,12 @@ t.test('takes origins, not addresses of pages, and says which origin was meant',
 })
 
 t.test('checks secrets and addresses before anything uses them', async t => {
-  t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'short' } }), [/it has 5 bytes, and 32 are the least/])
+  t.match(problemsOf({ env: { HOLDFAST_JWT_SECRET: 'short' } }), [/not valid: it is 5 bytes long; the minimum is 32/])
   t.match(problemsOf({ env: { HOLDFAST_JWKS_URL: 'ftp://keys.example' } }), [/not an http or https URL/])
   t.match(problemsOf({ env: { HOLDFAST_CORE_URL: 'http://user:secret@core.example' } }), [/credentials or a fragment/])
   t.match(
     problemsOf({ env: { HOLDFAST_CORE_URL: 'http://core.example', HOLDFAST_CORE_SECRET: 'whsec_c2hvcnQ=' } }),
-    [/its key has 5 bytes/]
+    [/its key is 5 bytes long; the minimum is 24/]
   )
   t.match(
     problemsOf({
@@ -278,8 +279,8 @@ t.test('says what became of options that were withdrawn', async t => {
       argv: ['--core-retries', '2']
     }),
     [
-      /^HOLDFAST_CORE_RETRIES in .env has been withdrawn: .*HOLDFAST_CORE_IDEMPOTENT.*remove it/,
-      /^HOLDFAST_CORE_RETRIES in the environment has been withdrawn/,
+      /^HOLDFAST_CORE_RETRIES \(\.env\) has been withdrawn: .*HOLDFAST_CORE_IDEMPOTENT.*remove it/,
+      /^HOLDFAST_CORE_RETRIES \(environment\) has been withdrawn/,
       /^--core-retries has been withdrawn/
     ]
   )
@@ -291,7 +292,7 @@ t.test('takes true and false for what is one or the other, and nothing else', as
   t.equal(load({ env: { ...env, HOLDFAST_CORE_IDEMPOTENT: 'true' } }).coreIdempotent, true)
   t.equal(load({ env, argv: ['--core-idempotent', 'false'] }).coreIdempotent, false)
   for (const text of ['1', 'yes', 'TRUE', '']) {
-    t.match(problemsOf({ env: { ...env, HOLDFAST_CORE_IDEMPOTENT: text } }), [/takes true or false/], text)
+    t.match(problemsOf({ env: { ...env, HOLDFAST_CORE_IDEMPOTENT: text } }), [/Expected true or false/], text)
   }
 })
 
