@@ -95,6 +95,22 @@ function createCommandWriter (dialect: Dialect, greeting: Greeting, payload: str
   }
 }
 
+/** What one read brought. */
+function createTally () {
+  const tally = {
+    replies: 0,
+    pushes: 0,
+    report (conversation: Conversation): void {
+      const { replies, pushes } = tally
+      tally.replies = 0
+      tally.pushes = 0
+      if (pushes > 0) conversation.onPushes(pushes)
+      if (replies > 0) conversation.onReplies(replies)
+    }
+  }
+  return tally
+}
+
 /** Connects, upgrades and waits for the greeting. Rejects if the server refuses or closes. */
 export function openConversation (options: OpenOptions): Promise<Conversation> {
   const { dialect, payload = 'null', ackEvery = 0, onFailure = ignore } = options
@@ -104,9 +120,8 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
     let isClosing = false
     let writer: CommandWriter | undefined
     let replyWaiter: ((text: string) => void) | undefined
-    let replies = 0
-    let pushes = 0
     let unacknowledged = 0
+    const tally = createTally()
 
     const socket: Socket = connect({
       port: options.port,
@@ -162,19 +177,10 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
           head = undefined
         }
         read(bytes, length)
-        report()
+        tally.report(conversation)
       } catch (error) {
         fail(error as Error)
       }
-    }
-
-    function report (): void {
-      const pushed = pushes
-      const replied = replies
-      pushes = 0
-      replies = 0
-      if (pushed > 0) conversation.onPushes(pushed)
-      if (replied > 0) conversation.onReplies(replied)
     }
 
     const read = createFrameReader((opcode, bytes, start, end) => {
@@ -207,7 +213,7 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
     function onReply (bytes: Buffer, start: number, end: number): void {
       conversation.seq++
       if (replyWaiter === undefined) {
-        replies++
+        tally.replies++
         return
       }
       const waiter = replyWaiter
@@ -217,7 +223,7 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
 
     function onPush (bytes: Buffer, start: number, end: number): void {
       conversation.seq++
-      pushes++
+      tally.pushes++
       if (ackEvery === 0 || ++unacknowledged < ackEvery) return
       unacknowledged = 0
       const acknowledgement = dialect.acknowledge(conversation.seq, bytes.toString('latin1', start, end))
