@@ -2,7 +2,7 @@
 // does: they give seqs, hold outputs, repeat writes whose answers were lost, fill gaps; and what a
 // stale node does, which has to be refused.
 
-import type { CommitBatch, SessionStore } from '../src/io/session/store.js'
+import type { CommitBatch, SessionStore, StoredSession } from '../src/io/session/store.js'
 import { buildStored, buildTombstone, print, randomAccess, randomJson, randomOutput } from './forms.js'
 import { createModel, type Model } from './model.js'
 import { advance, batchOf, type Owner } from './owner.js'
@@ -42,17 +42,7 @@ export function createHistory (random: Random, prefix: string): History {
   function create (store: SessionStore): Write[] {
     const again = ids.length > 0 && random() < 0.2
     const id = again ? oneOf(random, ids) : `${prefix}-${ids.length}_${upTo(random, 1e9).toString(36)}`
-    const outputs = Array.from({ length: random() < 0.8 ? 0 : upTo(random, 5) }, () => randomOutput(random))
-    const session = buildStored({
-      id,
-      userId: oneOf(random, ['ann', 'Ćao 🦊', 'u'.repeat(128)]),
-      profile: oneOf(random, ['full', 'basic']),
-      context: random() < 0.5 ? {} : randomJson(random),
-      ...(random() < 0.5 ? {} : { access: randomAccess(random) }),
-      outputs
-    })
-    const progress = { ...session.progress, lastSeq: outputs.length }
-    const whole = { ...session, progress }
+    const whole = randomSession(random, id)
     const expected = model.create(whole)
     const answer = Promise.resolve(store.create(whole)).then(result => {
       if (typeof result === 'string') return result
@@ -60,7 +50,7 @@ export function createHistory (random: Random, prefix: string): History {
       owners.set(id, {
         session: whole,
         fence: result.fence,
-        keptSeq: outputs.length,
+        keptSeq: whole.progress.lastSeq,
         lastBatch: undefined,
         changed: { context: false, access: false }
       })
@@ -154,4 +144,17 @@ export function createHistory (random: Random, prefix: string): History {
       }
     }
   }
+}
+
+function randomSession (random: Random, id: string): StoredSession {
+  const outputs = Array.from({ length: random() < 0.8 ? 0 : upTo(random, 5) }, () => randomOutput(random))
+  const session = buildStored({
+    id,
+    userId: oneOf(random, ['ann', 'Ćao 🦊', 'u'.repeat(128)]),
+    profile: oneOf(random, ['full', 'basic']),
+    context: random() < 0.5 ? {} : randomJson(random),
+    ...(random() < 0.5 ? {} : { access: randomAccess(random) }),
+    outputs
+  })
+  return { ...session, progress: { ...session.progress, lastSeq: outputs.length } }
 }
