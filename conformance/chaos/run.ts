@@ -10,8 +10,9 @@ import { credentials } from '../kit.js'
 import type { ChaosOptions, KitOptions } from '../options.js'
 import { createProxy, type Lane } from '../proxy.js'
 import { startKiller, type Kill } from './killer.js'
-import { createChaosClient, markOf, type ChaosClient } from './client.js'
+import { createChaosClient, type ChaosClient } from './client.js'
 import { isAnswered, planChaos, type ClientPlan, type CoreFault } from './plan.js'
+import { markOf } from './talk.js'
 
 /** More than an outbox holds by default. */
 const FLOOD = { outputs: 36, bytes: 40_000 }
