@@ -1,23 +1,19 @@
 // The store of one process whose sessions outlive it: sessions are in this node's memory, and each
 // write goes to a journal on a disk before it is answered. The journal is read once, at the
 // opening.
-//
-// `sessions` and `ended` decide about a write; they run ahead of the disk by what is being written.
-// When a group fails, what they say of its sessions is in doubt and is read from the journal.
 
 import { HoldfastError } from '../../io/errors.js'
-import type {
-  CommitBatch, CommitResult, SessionStore, StoredSession, StoredTombstone, StoreHooks
-} from '../../io/session/store.js'
+import type { CommitBatch, CommitResult, SessionStore, StoreHooks } from '../../io/session/store.js'
 import type { Millis, SessionId } from '../../io/types.js'
 import { meet } from '../append.js'
 import { describeFault, withoutRetries } from './faults.js'
 import { createGroupCommit } from './group-commit.js'
 import { createJournal, type Group, type Journal } from './journal.js'
 import { createKeeper, type After } from './keeper.js'
-import { advance, placeOf, putBatch, putEnd, putSession, tombstoneKey, type Place } from './layout.js'
-import { openLayout, prove, readEverything, readSession } from './opening.js'
-import { createStats, type EmbeddedStats, type Outcome } from './stats.js'
+import { createKnown } from './known.js'
+import { advance, placeOf, putBatch, putEnd, putSession, type Place } from './layout.js'
+import { openLayout, prove } from './opening.js'
+import { createStats, type EmbeddedStats, type Outcome, type StatsCounters } from './stats.js'
 
 /** `process`: what is kept survives the end of the process. `disk`: also that of the host. */
 export type Durability = 'process' | 'disk'
@@ -47,16 +43,13 @@ export interface EmbeddedStore extends SessionStore {
   readonly stats: EmbeddedStats
 }
 
-const PROGRESS_EVERY = 10_000
-
 export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedStore {
   const { directory, durability = 'process', tombstoneMs = 3_600_000, maxTombstones = 10_000 } = options
   const { wall = Date.now, after = timeout, stallMs = 5000, journal = createJournal(directory) } = options
   const counters = createStats()
-  const sessions = new Map<SessionId, Place>()
-  /** When each ended, oldest first. */
-  const ended = new Map<SessionId, Millis>()
-  const doubtful = new Set<SessionId>()
+  const count = countIn(counters)
+  const known = createKnown({ journal, wall, tombstoneMs, maxTombstones })
+  const { sessions, ended, doubtful } = known
   let hooks: StoreHooks | undefined
   let isOpen = false
   let fence = 0
@@ -70,7 +63,7 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     stats: counters,
     healthChanged: (health, error) => hooks?.healthChanged(health, error),
     stalled: () => { groups.giveUp() },
-    reread
+    reread: known.reread
   })
   const groups = createGroupCommit({
     begin: () => journal.group(),
@@ -81,22 +74,6 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
       keeper.failed(error)
     }
   })
-
-  async function reread (): Promise<void> {
-    for (const id of doubtful) {
-      const { place, endedAt } = await readSession(journal, id)
-      if (place === undefined) sessions.delete(id)
-      else sessions.set(id, place)
-      if (endedAt === undefined) ended.delete(id)
-      else ended.set(id, endedAt)
-    }
-    doubtful.clear()
-  }
-
-  function count<T> (outcome: Outcome, answer: T): T {
-    counters.answers[outcome]++
-    return answer
-  }
 
   /** The answer to a write that joins the next group. */
   function join<T> (
@@ -117,9 +94,11 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     })
   }
 
+  const isReady = (): boolean => isOpen && keeper.health() === 'ok'
+
   /** What a write of this fence finds; a text is the answer. */
   function find (id: SessionId, given: number): Place | 'unavailable' | 'missing' | 'fenced' {
-    if (!isOpen || keeper.health() !== 'ok') return count('unavailable', 'unavailable')
+    if (!isReady()) return count('unavailable', 'unavailable')
     const place = sessions.get(id)
     if (place === undefined) return count('missing', 'missing')
     return given === fence ? place : count('fenced', 'fenced')
@@ -138,34 +117,6 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     return join(id, group => putBatch(group, place, next, batch), 'kept', 'kept')
   }
 
-  /** Tombstones that have served their time go with this group. */
-  function forgetOld (group: Group): void {
-    const before = wall() - tombstoneMs
-    for (const [id, endedAt] of ended) {
-      if (ended.size <= maxTombstones && endedAt >= before) return
-      ended.delete(id)
-      doubtful.add(id)
-      group.delete(tombstoneKey(id))
-    }
-  }
-
-  async function read (): Promise<void> {
-    await journal.open('anew')
-    fence = await openLayout(journal, directory)
-    await readEverything(journal, {
-      restore (session: StoredSession, place: Place) {
-        sessions.set(session.id, place)
-        if (sessions.size % PROGRESS_EVERY === 0) options.onProgress?.(sessions.size)
-        hooks?.restore(session, fence)
-      },
-      bury (tombstone: StoredTombstone) {
-        ended.set(tombstone.id, tombstone.endedAt)
-        hooks?.bury(tombstone)
-      },
-      damaged: problem => { options.onDamaged?.(problem) }
-    }, { now: wall(), tombstoneMs, maxTombstones })
-  }
-
   return {
     traits: { survives: durability === 'disk' ? 'host' : 'process', shared: false },
     get stats () { return { ...counters, sessions: sessions.size, tombstones: ended.size } },
@@ -173,12 +124,12 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     async open (given) {
       hooks = given
       try {
-        await read()
+        await journal.open('anew')
+        fence = await openLayout(journal, directory)
+        await known.read(fence, given, options)
       } catch (cause) {
         await journal.close().catch(() => {})
-        if (cause instanceof HoldfastError) throw cause
-        const message = withoutRetries(describeFault(cause, directory).message)
-        throw new HoldfastError('STORE_UNAVAILABLE', { message, cause })
+        throw openingError(cause, directory)
       }
       isOpen = true
       keeper.start(fence)
@@ -194,7 +145,7 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     },
     create (session) {
       const { id } = session
-      if (!isOpen || keeper.health() !== 'ok') return count('unavailable', 'unavailable')
+      if (!isReady()) return count('unavailable', 'unavailable')
       if (sessions.has(id) || ended.has(id)) return count('exists', 'exists')
       sessions.set(id, placeOf(session))
       return join(id, group => putSession(group, session), 'created', { fence })
@@ -207,10 +158,24 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
       ended.set(id, tombstone.endedAt)
       return join(id, group => {
         putEnd(group, place, tombstone)
-        forgetOld(group)
+        known.forgetOld(group)
       }, 'ended', 'ended')
     }
   }
+}
+
+/** Returns what counts an answer and gives it back. */
+function countIn ({ answers }: StatsCounters): <T>(outcome: Outcome, answer: T) => T {
+  return (outcome, answer) => {
+    answers[outcome]++
+    return answer
+  }
+}
+
+function openingError (cause: unknown, directory: string): HoldfastError {
+  if (cause instanceof HoldfastError) return cause
+  const message = withoutRetries(describeFault(cause, directory).message)
+  return new HoldfastError('STORE_UNAVAILABLE', { message, cause })
 }
 
 function timeout (ms: Millis, callback: () => void): () => void {
