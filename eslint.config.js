@@ -43,14 +43,12 @@ export default [
   imports('src/io/protocol/*.ts', {
     allowed: ['typebox(/\\w+)?', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json)\\.js', '\\.\\./names/[\\w-]+\\.js']
   }),
-  imports(
-    'src/io/cluster/*.ts',
-    { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'] }
-  ),
-  imports(
-    'src/io/operators/*.ts',
-    { allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(cluster|protocol|session)/[\\w-]+\\.js'] }
-  ),
+  imports('src/io/cluster/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js']
+  }),
+  imports('src/io/operators/*.ts', {
+    allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(cluster|protocol|session)/[\\w-]+\\.js']
+  }),
   imports('src/io/events/*.ts', { allowed: ['\\./[\\w-]+\\.js', '\\.\\./types\\.js'] }),
   imports('src/io/session/*.ts', {
     allowed: [
@@ -58,15 +56,12 @@ export default [
     ]
   }),
   imports('src/io/session/resume-token.ts', { allowed: ['node:crypto'] }),
-  imports(
-    'src/io/dispatcher/*.ts',
-    {
-      allowed: [
-        'typebox(/\\w+)?', '@standard-schema/spec', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js',
-        '\\.\\./(protocol|session)/[\\w-]+\\.js'
-      ]
-    }
-  ),
+  imports('src/io/dispatcher/*.ts', {
+    allowed: [
+      'typebox(/\\w+)?', '@standard-schema/spec', '\\./[\\w-]+\\.js', '\\.\\./(types|errors|json|maybe-promise)\\.js',
+      '\\.\\./(protocol|session)/[\\w-]+\\.js'
+    ]
+  }),
   imports('src/io/gateway/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js', '\\.\\./(protocol|session)/[\\w-]+\\.js'],
     types: ['\\.\\./dispatcher/[\\w-]+\\.js']
@@ -106,10 +101,9 @@ export default [
     types: ['node:http', 'fastify'],
     ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts']
   }),
-  imports(
-    'src/auth/{jwt,key-set}.ts',
-    { allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js'] }
-  ),
+  imports('src/auth/{jwt,key-set}.ts', {
+    allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js']
+  }),
   // Runs in browsers.
   imports('src/client/*.ts', {
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./io/protocol/close-codes\\.js'],
