@@ -37,7 +37,8 @@ export default [
   imports('src/io/types.ts', { allowed: [] }),
   imports('src/io/errors.ts', { allowed: ['\\./types\\.js'] }),
   imports('src/io/maybe-promise.ts', { allowed: ['\\./types\\.js'] }),
-  imports('src/io/json.ts', { allowed: ['secure-json-parse', '\\./json-number\\.js'] }),
+  imports('src/io/json.ts', { allowed: ['secure-json-parse', '\\./json-(fault|number)\\.js'] }),
+  imports('src/io/json-fault.ts', { allowed: ['\\./json-number\\.js'] }),
   imports('src/io/json-number.ts', { allowed: [] }),
   imports('src/io/names/*.ts', { allowed: ['ipaddr\\.js', '\\./[\\w-]+\\.js', '\\.\\./(types|errors)\\.js'] }),
   imports('src/io/protocol/*.ts', {

@@ -11,6 +11,7 @@
 // so the change would only happen one step further on.
 
 import { scan as refusePrototypeKeys } from 'secure-json-parse'
+import { findFault } from './json-fault.js'
 import { SAFE_LITERAL_LENGTH, isKept } from './json-number.js'
 
 /**
@@ -83,10 +84,10 @@ const MARK_BYTES = 3
 
 /** Looks closely at a text that the scan could not clear. @throws JsonError */
 function refuse (text: string, value: unknown, suspicions: number): void {
-  if ((suspicions & NUMBER_CHANGED) !== 0) throw faultOf(text)
+  if ((suspicions & NUMBER_CHANGED) !== 0) throw faultIn(text)
   if (typeof value !== 'object' || value === null) return
   // Of two equal keys the parser kept one, so the text has more members than the value.
-  if ((suspicions & MAYBE_TWICE) !== 0 && found.members !== countMembers(value)) throw faultOf(text)
+  if ((suspicions & MAYBE_TWICE) !== 0 && found.members !== countMembers(value)) throw faultIn(text)
   // Neither key can be there, in whatever spelling, without one of these two strings.
   if ((suspicions & MAYBE_FORBIDDEN) !== 0 && (text.includes('proto') || text.includes('\\u'))) {
     try {
@@ -95,6 +96,11 @@ function refuse (text: string, value: unknown, suspicions: number): void {
       throw new JsonError('', 'has a forbidden key')
     }
   }
+}
+
+function faultIn (text: string): JsonError {
+  const { path, problem } = findFault(text)
+  return new JsonError(path, problem)
 }
 
 /** How many members all objects of a value have together. */
@@ -257,17 +263,6 @@ function endOfExponent (bytes: Buffer, start: number): number {
   return end
 }
 
-/** Index of the quote that ends the string that starts at `start`. */
-function endOfText (json: string, start: number): number {
-  let end = start
-  for (;;) {
-    end = json.indexOf('"', end + 1)
-    let before = end - 1
-    while (json.charCodeAt(before) === BACKSLASH) before--
-    if ((end - before) % 2 === 1) return end
-  }
-}
-
 function isDigit (character: number): boolean {
   return character >= ZERO && character <= NINE
 }
@@ -279,50 +274,6 @@ function isExponent (character: number): boolean {
 
 function isOfMantissa (character: number): boolean {
   return isDigit(character) || character === POINT
-}
-
-const CHANGED_NUMBER = 'is a number that would be changed on its way; send it as a string'
-
-/**
- * Where the first number is that would change, or the first key that is there twice. Only asked
- * about a text that has one.
- */
-function faultOf (json: string): JsonError {
-  interface Level { readonly keys: Set<string> | null, key: string | number }
-  const levels: Level[] = []
-  const path = (): string => levels.map(({ key }) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`)
-    .join('')
-  const numbers = /[\d.eE+-]+/y
-  let isKey = false
-  for (let at = 0; at < json.length; at++) {
-    const character = json.charAt(at)
-    const level = levels.at(-1)
-    if (character === '"') {
-      const end = endOfText(json, at)
-      if (isKey && level !== undefined && level.keys !== null) {
-        level.key = JSON.parse(json.slice(at, end + 1)) as string
-        if (level.keys.has(level.key)) return new JsonError(path(), 'is there twice')
-        level.keys.add(level.key)
-        isKey = false
-      }
-      at = end
-    } else if (character === '{' || character === '[') {
-      isKey = character === '{'
-      levels.push(isKey ? { keys: new Set(), key: '' } : { keys: null, key: 0 })
-    } else if (character === '}' || character === ']') {
-      levels.pop()
-      isKey = false
-    } else if (character === ',' && level !== undefined) {
-      if (level.keys === null) level.key = Number(level.key) + 1
-      else isKey = true
-    } else if (isDigit(character.charCodeAt(0))) {
-      numbers.lastIndex = at
-      const [literal] = numbers.exec(json) as RegExpExecArray
-      if (!isKept(literal)) return new JsonError(path(), CHANGED_NUMBER)
-      at += literal.length - 1
-    }
-  }
-  return new JsonError('', CHANGED_NUMBER)
 }
 
 /**

@@ -79,9 +79,9 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
   }
 
   /**
-   * Of two handshakes of one client on two nodes the earlier may ask for the session when the later one has it: then a frame
-   * is due of a client that has read its token, and with it the token of the earlier one dies (P-28a). Resolves with whether
-   * it came.
+   * Of two handshakes of one client on two nodes the earlier may ask for the session when the later
+   * one has it: then a frame is due of a client that has read its token, and with it the token of
+   * the earlier one dies (P-28a). Resolves with whether it came.
    */
   async function hearClient (session: SessionRecord): Promise<boolean> {
     if (session.previousTokenHash === null) return false
@@ -114,7 +114,8 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
       async handOff (id, fence) {
         const session = owned(id, fence)
         if (session === undefined || session.profile === 'basic') return
-        // Its client has another connection, as in P-29; or else it is here, and comes back with the only token that is left.
+        // Its client has another connection, as in P-29; or else it is here, and comes back with
+        // the only token that is left.
         const isHeard = session.connection !== null && await hearClient(session)
         sessions.dismiss(session, isHeard ? CLOSE.moved : CLOSE.replaced)
         await partOne(session)

@@ -193,7 +193,9 @@ t.test('a node that stops gives up every session, and ends those that nobody can
   peer.send({ command: 'hang', id: 2 })
   peer.close()
   await Promise.all([a.ownership.partFromAll(5000), fleet.pass(5000)])
-  t.strictSame([fleet.redis.sessions.get(id)?.fields.get('o'), fleet.redis.sessions.has(basic.welcome.sessionId)], ['', false])
+  t.strictSame(
+    [fleet.redis.sessions.get(id)?.fields.get('o'), fleet.redis.sessions.has(basic.welcome.sessionId)], ['', false]
+  )
   t.match(a.log.lines.at(-1), { message: 'sessions given up for other nodes', fields: { sessions: 2, left: 0 } })
 })
 
@@ -204,20 +206,23 @@ t.test('a node that stops without its store says what it could not give up', asy
   t.match(a.log.lines.at(-1), { message: 'sessions given up for other nodes', fields: { sessions: 1 } })
 })
 
-t.test('P-28a a client that has just read its token keeps its session, though an earlier handshake of it asks', async t => {
-  const { a, b, fleet, peer, welcome, id } = await start()
-  peer.close()
-  await fleet.settle()
-  const later = await a.connectLate(offerOf(welcome))
-  const earlier = b.connectLate(offerOf(welcome))
-  await fleet.pass(100)
-  later.send({ command: 'echo', payload: 2, id: 2 })
-  await fleet.pass(1500)
-  t.match((await earlier).welcome, { previous: { sessionId: id, reason: 'unknown' } })
-  t.match(later.transport.closed, { code: 4204 })
-  const back = await b.connectLate(offerOf(later.welcome, 2))
-  t.match(back.welcome, { sessionId: id, lastCommand: 2 })
-})
+t.test(
+  'P-28a a client that has just read its token keeps its session, though an earlier handshake of it asks',
+  async t => {
+    const { a, b, fleet, peer, welcome, id } = await start()
+    peer.close()
+    await fleet.settle()
+    const later = await a.connectLate(offerOf(welcome))
+    const earlier = b.connectLate(offerOf(welcome))
+    await fleet.pass(100)
+    later.send({ command: 'echo', payload: 2, id: 2 })
+    await fleet.pass(1500)
+    t.match((await earlier).welcome, { previous: { sessionId: id, reason: 'unknown' } })
+    t.match(later.transport.closed, { code: 4204 })
+    const back = await b.connectLate(offerOf(later.welcome, 2))
+    t.match(back.welcome, { sessionId: id, lastCommand: 2 })
+  }
+)
 
 t.test('P-29 a client that is silent after its handshake gives way to the one that asks', async t => {
   const { a, b, fleet, peer, welcome, id } = await start()

@@ -135,7 +135,9 @@ t.test('P-33 a claim of a session that ended tells its holder why', async t => {
   peer.send({ type: 'end' })
   await fleet.settle()
   t.match((await b.connectLate(offerOf(welcome))).welcome, { previous: { reason: 'ended_by_client', lastCommand: 1 } })
-  t.match((await b.connectLate(offerOf({ ...welcome, resumeToken: 'wrong' }))).welcome, { previous: { reason: 'unknown' } })
+  t.match((await b.connectLate(offerOf({ ...welcome, resumeToken: 'wrong' }))).welcome, {
+    previous: { reason: 'unknown' }
+  })
   t.equal(a.manager.tombstoneOf(welcome.sessionId)?.reason, 'ended_by_client')
 })
 

@@ -8,7 +8,14 @@ import { createMembership, type Membership } from '../../../plugins/cluster/memb
 import { createModelFleet, type ModelFleet, type ModelNode } from '../../helpers/model-fleet.js'
 import type { StoreHealth } from '../../../src/io/session/store.js'
 
-interface Scene { fleet: ModelFleet, node: ModelNode, membership: Membership, pass(seconds: number): Promise<void>, health: StoreHealth, ticks: number }
+interface Scene {
+  fleet: ModelFleet
+  node: ModelNode
+  membership: Membership
+  pass(seconds: number): Promise<void>
+  health: StoreHealth
+  ticks: number
+}
 
 async function start (t: Test): Promise<Scene> {
   mock.timers.enable({ apis: ['setInterval'] })
@@ -61,7 +68,11 @@ t.test('P-39 clients are sent to other nodes when the store was away for more th
   scene.health = 'degraded'
   await scene.pass(20)
   t.equal(late.transport.closed, undefined)
-  t.strictSame(scene.node.log.lines.filter(({ message }) => message.startsWith('session store is away')).map(({ fields }) => fields), [{ connections: 2 }])
+  t.strictSame(
+    scene.node.log.lines.filter(({ message }) => message.startsWith('session store is away'))
+      .map(({ fields }) => fields),
+    [{ connections: 2 }]
+  )
 })
 
 t.test('an absence that ends in time costs nobody his connection, and the next one counts anew', async t => {
