@@ -29,12 +29,18 @@ export interface MetricsOptions {
   keySet?: KeySetSource
   /** Log lines that were lost since nobody read them; default: none ever are. */
   readLostLogLines?: () => number
+  /**
+   * Number of this worker where several share a port: a label of every metric. Each answer closes its
+   * connection then, so that the next scrape comes to another worker.
+   */
+  worker?: number
 }
 
 const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
 
 export default fp<MetricsOptions>(async function metrics (fastify, options) {
   const registry = options.registry ?? new Registry()
+  if (options.worker !== undefined) registry.setDefaultLabels({ worker: String(options.worker) })
   const { sessionManager: manager, sessionInternals: { sessions: { committer }, store }, dispatcher, gateway } = fastify
   const journal = (store as { stats?: JournalStats }).stats
   collectSessionMetrics(registry, { manager, committer, journal, dispatcher, gateway, keySet: options.keySet })
@@ -70,6 +76,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, options) {
       }
     }, async (_request, reply) => {
       reply.type(registry.contentType)
+      if (options.worker !== undefined) reply.header('connection', 'close')
       return registry.metrics()
     })
   })

@@ -32,7 +32,7 @@ import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
 import { largestOutputBytes } from './io/session/delivery.js'
 import type { SessionStore } from './io/session/store.js'
-import type { Clock, JsonObject } from './io/types.js'
+import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
@@ -54,8 +54,8 @@ export interface AppOverrides {
    * a metric.
    */
   logStream?: { write(line: string): void, readonly lostLines?: number }
-  /** In every log line, beside the id of the process and the name of the host. */
-  logFields?: JsonObject
+  /** Number of this worker where several share a port: in every log line, and a label of every metric. */
+  worker?: number
   /** Shown in the description of the REST API. */
   version?: string
 }
@@ -140,6 +140,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   })
   await app.register(metrics, {
     readLostLogLines: () => overrides.logStream?.lostLines ?? 0,
+    ...(overrides.worker === undefined ? {} : { worker: overrides.worker }),
     ...(authenticate.keySet === undefined ? {} : { keySet: authenticate.keySet })
   })
   await app.register(health)
@@ -155,7 +156,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   return app
 }
 
-function createInstance (config: Config, { logStream, logFields }: AppOverrides): FastifyInstance {
+function createInstance (config: Config, { logStream, worker }: AppOverrides): FastifyInstance {
   return Fastify({
     logger: {
       level: config.logLevel,
@@ -163,7 +164,7 @@ function createInstance (config: Config, { logStream, logFields }: AppOverrides)
         'req.headers.authorization', 'req.headers.cookie', 'req.headers["sec-websocket-protocol"]',
         'headers.authorization', 'headers.cookie', 'headers["sec-websocket-protocol"]'
       ],
-      ...(logFields === undefined ? {} : { base: { pid: process.pid, hostname: hostname(), ...logFields } }),
+      ...(worker === undefined ? {} : { base: { pid: process.pid, hostname: hostname(), worker } }),
       serializers: { req: describeRequest as never },
       ...(logStream === undefined ? {} : { stream: logStream })
     },

@@ -75,7 +75,7 @@ async function serve (config: Config): Promise<void> {
   const output = await openLogOutput(lines => { app.log.warn({ lines }, 'log lines lost') })
   const app = await buildApp(
     workerId === undefined ? config : { ...config, nodeName: `${config.nodeName}-${workerId}` },
-    { version, logStream: output, ...(workerId === undefined ? {} : { logFields: { worker: workerId } }) }
+    { version, logStream: output, ...(workerId === undefined ? {} : { worker: workerId }) }
   )
   drainOnSignal(app, config)
   await app.listen({ host: config.host, port: config.port })

@@ -22,6 +22,8 @@ export interface ServerKind {
   readonly keepsSessions?: boolean
   /** Broadcasts to every session and asks each client for an acknowledgement. */
   readonly asksForAcks?: boolean
+  /** Default: to a core that the generator does not use. */
+  readonly isPinned?: boolean
   /** Sessions survive their connection. */
   readonly canResume?: boolean
   readonly broadcast: (server: Server, payload: string) => Promise<void>
@@ -30,6 +32,7 @@ export interface ServerKind {
 export interface Server {
   readonly kind: ServerKind
   readonly port: number
+  readonly pid: number
   cpuUs(): Promise<number>
   /** Memory after a forced garbage collection. */
   memory(): Promise<MemoryAnswer>
@@ -167,7 +170,7 @@ export async function startServer (kind: ServerKind, env: Readonly<Record<string
     },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc']
   })
-  pin(child.pid!, SERVER_CPU)
+  if (kind.isPinned !== false) pin(child.pid!, SERVER_CPU)
 
   async function ask<T> (question: ProbeQuestion): Promise<T> {
     child.send(question)
@@ -181,6 +184,7 @@ export async function startServer (kind: ServerKind, env: Readonly<Record<string
   const server: Server = {
     kind,
     port,
+    pid: child.pid!,
     cpuUs: async () => (await ask<CpuAnswer>({ probe: 'cpu' })).cpuUs,
     memory: () => ask<MemoryAnswer>({ probe: 'memory' }),
     startProfile: () => ask({ probe: 'profileStart' }),

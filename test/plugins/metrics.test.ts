@@ -144,3 +144,11 @@ t.test('closing stops the histogram of the event loop', async t => {
   await new Promise(resolve => setTimeout(resolve, 30))
   t.match(await registry.getSingleMetricAsString('nodejs_eventloop_lag_seconds'), /quantile="1"\} 0$/m)
 })
+
+t.test('of several workers each labels what is its own, and sends the next scrape to another one', async t => {
+  const app = await buildRestApp(t, { metrics: { worker: 3 } })
+  const { body, headers } = await app.inject('/metrics')
+  const samples = body.split('\n').filter(line => line !== '' && !line.startsWith('#'))
+  t.same(samples.filter(line => !line.includes('worker="3"')), [])
+  t.equal(headers.connection, 'close')
+})
