@@ -49,8 +49,11 @@ const childrenOf = (pid: number): number[] =>
 
 /** Of all threads that live; in nanoseconds, where the usual counter has steps of 10 ms. */
 function cpuUsOf (pid: number): number {
-  const tasks = readdirSync(`/proc/${pid}/task`)
-  return tasks.reduce((sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]) / 1000, 0)
+  let sumNs = 0
+  for (const task of readdirSync(`/proc/${pid}/task`)) {
+    sumNs += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0])
+  }
+  return sumNs / 1000
 }
 
 async function prepare (workers: number) {

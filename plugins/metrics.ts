@@ -30,8 +30,8 @@ export interface MetricsOptions {
   /** Log lines that were lost since nobody read them; default: none ever are. */
   readLostLogLines?: () => number
   /**
-   * Number of this worker where several share a port: a label of every metric. Each answer closes its
-   * connection then, so that the next scrape comes to another worker.
+   * Number of this worker where several share a port: a label of every metric. Each answer closes
+   * its connection then, so that the next scrape comes to another worker.
    */
   worker?: number
 }

@@ -54,7 +54,7 @@ export interface AppOverrides {
    * a metric.
    */
   logStream?: { write(line: string): void, readonly lostLines?: number }
-  /** Number of this worker where several share a port: in every log line, and a label of every metric. */
+  /** Number of this worker: in every log line, and a label of every metric. */
   worker?: number
   /** Shown in the description of the REST API. */
   version?: string
