@@ -55,7 +55,7 @@ function logCalls (): LogCall[] {
   const code = source('src') + source('plugins')
   return Array.from(
     code.matchAll(
-      /\b(?:log|logger)\.(trace|debug|info|warn|error|fatal)\(((?:(?!\blog\.)[^;\n])*?), '([a-z][^'\n]*)'\)/g
+      /\b(?:log|logger)\.(trace|debug|info|warn|error|fatal)\(\s*((?:(?!\blog\.)[^;\n])*?),\s*'([a-z][^'\n]*)'\s*\)/g
     ),
     ([, level, fields, message]) => ({ level: level as string, message: message as string, fields: fields as string })
   )
