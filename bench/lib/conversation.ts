@@ -111,11 +111,28 @@ function createTally () {
   return tally
 }
 
+/** What follows the head of the answer; undefined while the head is not complete. */
+type HeadReader = (bytes: Buffer) => Buffer | undefined
+
+/** Throws if the server refuses the upgrade. */
+function createHeadReader (): HeadReader {
+  let head: Buffer = Buffer.alloc(0)
+  return bytes => {
+    head = Buffer.concat([head, bytes])
+    const end = head.indexOf(HEAD_END)
+    if (end < 0) return undefined
+    if (!head.toString('latin1', 0, 12).endsWith(' 101')) {
+      throw new Error(`the upgrade was refused: ${head.toString()}`)
+    }
+    return head.subarray(end + HEAD_END.length)
+  }
+}
+
 /** Connects, upgrades and waits for the greeting. Rejects if the server refuses or closes. */
 export function openConversation (options: OpenOptions): Promise<Conversation> {
   const { dialect, payload = 'null', ackEvery = 0, onFailure = ignore } = options
   return new Promise((resolve, reject) => {
-    let head: Buffer | undefined = Buffer.alloc(0)
+    let readHead: HeadReader | undefined = createHeadReader()
     let isOpen = false
     let isClosing = false
     let writer: CommandWriter | undefined
@@ -165,16 +182,12 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
 
     function onRead (length: number, bytes: Buffer): void {
       try {
-        if (head !== undefined) {
-          head = Buffer.concat([head, bytes.subarray(0, length)])
-          const end = head.indexOf(HEAD_END)
-          if (end < 0) return
-          if (!head.toString('latin1', 0, 12).endsWith(' 101')) {
-            throw new Error(`the upgrade was refused: ${head.toString()}`)
-          }
-          bytes = head.subarray(end + HEAD_END.length)
-          length = bytes.length
-          head = undefined
+        if (readHead !== undefined) {
+          const rest = readHead(bytes.subarray(0, length))
+          if (rest === undefined) return
+          readHead = undefined
+          bytes = rest
+          length = rest.length
         }
         read(bytes, length)
         tally.report(conversation)
@@ -195,11 +208,8 @@ export function openConversation (options: OpenOptions): Promise<Conversation> {
     function onControlFrame (opcode: number, bytes: Buffer, start: number, end: number): void {
       if (opcode === OPCODE_PING) socket.write(frame(OPCODE_PONG, masked(bytes.toString('latin1', start, end))))
       if (opcode !== OPCODE_CLOSE) return
-      if (!isClosing) {
-        fail(new Error(`the server closed the conversation with ${end - start < 2 ? 1005 : bytes.readUInt16BE(start)}`))
-      } else {
-        socket.end()
-      }
+      if (isClosing) socket.end()
+      else fail(new Error(`the server closed with ${end - start < 2 ? 1005 : bytes.readUInt16BE(start)}`))
     }
 
     function onGreeting (text: string): void {
