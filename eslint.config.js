@@ -17,6 +17,10 @@ export default [
     }
   },
   {
+    files: ['src', 'plugins', 'conformance', 'contract', 'bench'].map(ts),
+    rules: { 'max-lines': ['error', 400], 'max-lines-per-function': ['error', 120] }
+  },
+  {
     files: [...['src', 'plugins', 'test', 'bench', 'conformance', 'contract', 'examples'].map(ts), 'examples/**/*.tsx'],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     plugins: { '@typescript-eslint': plugins['typescript-eslint'].plugin },

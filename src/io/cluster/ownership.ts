@@ -104,11 +104,8 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
   return {
     hooks: {
       doorbell (id) {
-        if (reading.has(id)) {
-          reading.set(id, true)
-          return
-        }
-        void read(id).finally(() => reading.delete(id))
+        if (reading.has(id)) reading.set(id, true)
+        else void read(id).finally(() => reading.delete(id))
       },
 
       async handOff (id, fence) {
