@@ -1,6 +1,6 @@
 // A Platform Core in Node.js without dependencies. It remembers no numbers, so it is not declared
-// idempotent: a command whose answer is lost is OUTCOME_UNKNOWN, and is not sent again. docs/core.md is
-// the contract; core.py beside it shows how repeats are recognised.
+// idempotent: a command whose answer is lost is OUTCOME_UNKNOWN, and is not sent again.
+// docs/core.md is the contract; core.py beside it shows how repeats are recognised.
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -75,8 +75,8 @@ const server = createServer((request, response) => {
     response.end()
   })
 })
-// Commands that arrive after this find no connection and wait for the next process; those that run are
-// answered first.
+// Commands that arrive after this find no connection and wait for the next process; those that run
+// are answered first.
 process.once('SIGTERM', () => server.close())
 server.listen(Number(process.env.PORT ?? 8080), '127.0.0.1', () => {
   console.log(`core on http://127.0.0.1:${server.address().port}`)
