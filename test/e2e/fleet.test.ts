@@ -56,7 +56,7 @@ interface Fleet {
   readonly redis: RedisServer
   readonly balancer: Balancer
   nodes: ServerProcess[]
-  startNode(): Promise<ServerProcess>
+  startNode(redisUrl?: string): Promise<ServerProcess>
 }
 
 async function startFleet (t: Test, count = 3): Promise<Fleet> {
@@ -66,9 +66,9 @@ async function startFleet (t: Test, count = 3): Promise<Fleet> {
     redis,
     nodes: [],
     balancer: await startBalancer(t, []),
-    async startNode () {
+    async startNode (redisUrl = redis.url) {
       const node = await startServer({
-        HOLDFAST_REDIS_URL: redis.url,
+        HOLDFAST_REDIS_URL: redisUrl,
         HOLDFAST_NODE_NAME: `n${++started}`,
         HOLDFAST_UPGRADES_PER_MINUTE: '100000',
         HOLDFAST_REQUESTS_PER_MINUTE: '100000',
@@ -81,7 +81,7 @@ async function startFleet (t: Test, count = 3): Promise<Fleet> {
       return node
     }
   }
-  await Promise.all(Array.from({ length: count }, fleet.startNode))
+  await Promise.all(Array.from({ length: count }, () => fleet.startNode()))
   return fleet
 }
 
@@ -239,3 +239,64 @@ t.test('S-21 Redis dies and comes back empty: whoever is connected goes on in hi
   }
   await checkAll(t, users, 5)
 })
+
+/** A way to Redis that can be closed: nothing passes then, and nothing is refused. */
+async function startWire (t: Test, port: number): Promise<{ url: string, cut(): void, mend(): void }> {
+  const sockets = new Set<Socket>()
+  let isCut = false
+  const server = createServer(socket => {
+    const upstream = connectTcp(port, '127.0.0.1')
+    for (const [one, other] of [[socket, upstream], [upstream, socket]] as const) {
+      sockets.add(one)
+      one.on('error', () => { other.destroy() }).on('close', () => {
+        sockets.delete(one)
+        other.destroy()
+      })
+      one.on('data', data => { other.write(data) })
+    }
+    if (isCut) for (const one of [socket, upstream]) one.pause()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  return {
+    url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    cut () {
+      isCut = true
+      for (const socket of sockets) socket.pause()
+    },
+    mend () {
+      isCut = false
+      for (const socket of sockets) socket.resume()
+    }
+  }
+}
+
+t.test(
+  'P-39 a node is cut off from Redis under load: its clients go on elsewhere after 10 s',
+  needsRedis(),
+  async t => {
+    const fleet = await startFleet(t, 1)
+    const wire = await startWire(t, fleet.redis.port)
+    const cutOff = await fleet.startNode(wire.url)
+    const users = await startUsers(t, fleet)
+    await delay(500)
+    wire.cut()
+    const cutAt = performance.now()
+    await eventually('readiness is red', async () => (await fetch(`${cutOff.url}/health/ready`)).status === 503)
+    // As a balancer does that looks at readiness.
+    fleet.balancer.ports.delete(cutOff.port)
+    await cutOff.line(({ msg }) => msg === 'session store is away, clients are sent to other nodes')
+    await eventually('all are answered elsewhere', () => users.every(({ answeredAt }) => (answeredAt.at(-1) ??
+      0) > performance.now() - 500))
+    const waits = outages(users, cutAt)
+    t.comment(
+      `outage of a node that is cut off, of ${users.length} clients: longest ${Math.round(waits.at(-1) as number)} ms`
+    )
+    await checkAll(t, users, 0, true)
+    wire.mend()
+    await eventually('readiness is green', async () => (await fetch(`${cutOff.url}/health/ready`)).status === 200)
+  }
+)
