@@ -21,12 +21,13 @@ export const SAFE_LITERAL_LENGTH = 15
  */
 export function isKept (literal: string): boolean {
   const value = Number(literal)
+  // The usual spellings first, without the cost of printing: up to 15 digits, however they are
+  // written, name one double far from either end of the range.
+  if (isFarFromEnds(value) && mantissaLength(literal) <= SAFE_LITERAL_LENGTH) return true
   const printed = String(value)
   if (printed === literal) return true
   if (!Number.isFinite(value)) return false
-  // The usual other spellings, without the cost of taking digits apart: up to 15 digits, however
-  // they are written, name one double far from either end of the range; and C's %.17g.
-  if (isFarFromEnds(value) && mantissaLength(literal) <= SAFE_LITERAL_LENGTH) return true
+  // C's %.17g, without taking digits apart.
   if (literal.includes('.') && value.toPrecision(MAX_FRACTION_DIGITS) === literal) return true
   const wanted = readDecimal(literal)
   const carried = readDecimal(printed)
