@@ -213,9 +213,13 @@ function scan (text: string, bytes: Buffer): number {
       // A sign was passed over already: it changes nothing.
       let next = at + 1
       while (isOfMantissa(bytes[next] as number)) next++
-      const hasExponent = isExponent(bytes[next] as number)
-      if (hasExponent) next = endOfExponent(bytes, next)
-      const isSafe = !hasExponent && next - at <= SAFE_LITERAL_LENGTH
+      let isSafe = next - at <= SAFE_LITERAL_LENGTH
+      if (isExponent(bytes[next] as number)) {
+        const end = endOfExponent(bytes, next)
+        const digits = end - next - (isDigit(bytes[next + 1] as number) ? 1 : 2)
+        if (digits > SAFE_EXPONENT_DIGITS) isSafe = false
+        next = end
+      }
       if (!isSafe && !isKept(bytes.toString('latin1', at, next))) suspicions |= NUMBER_CHANGED
       at = next - 1
     } else if (byte === COLON) {
@@ -237,6 +241,9 @@ function scan (text: string, bytes: Buffer): number {
   found.containers = containers
   return suspicions
 }
+
+/** With so many, a number of 15 digits is far from either end of what a double can be. */
+const SAFE_EXPONENT_DIGITS = 2
 
 /** Of `__proto__` and of `prototype`, without which a `constructor` is harmless. */
 const FORBIDDEN_LENGTH = 9

@@ -56,6 +56,13 @@ t.test('P-6 takes every double as common printers write it', async t => {
   ), seeded)
 })
 
+t.test('P-6a what the quick look lets pass is what the close look keeps', async () => {
+  const digits = fc.stringMatching(/^(0|[1-9]\d{0,17})(\.\d{1,16})?$/)
+  const exponent = fc.stringMatching(/^([eE][+-]?\d{1,3})?$/)
+  fc.assert(fc.property(digits, exponent, (mantissa, power) =>
+    (faultIn(mantissa + power) === undefined) === isKept(mantissa + power)), { numRuns: 5000 })
+})
+
 t.test('P-6 takes an integer exactly if it is printed again with the same value', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   fc.assert(fc.property(fc.bigInt({ min: -(10n ** 25n), max: 10n ** 25n }), integer => {
