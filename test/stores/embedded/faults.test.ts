@@ -14,6 +14,7 @@ import t, { type Test } from 'tap'
 import type { StoredSession, StoreHealth, StoreHooks } from '../../../src/io/session/store.js'
 import { createEmbeddedStore, type EmbeddedStore } from '../../../src/stores/embedded/store.js'
 import { createRandom, randomBytes, upTo } from '../../../contract/random.js'
+import { eventually } from '../../helpers/server.js'
 import { buildBatch, buildStored, buildTombstone } from '../../helpers/stored.js'
 
 function makeDirectory (t: Test): string {
@@ -293,11 +294,16 @@ t.test('the directory stays small however much goes through it', async t => {
   t.ok(store.stats.bytes > 60_000_000, `${store.stats.bytes} went through`)
   t.equal(store.stats.tombstones, 100)
   await store.close()
-  // The next opening gives back what LevelDB has not come past yet.
-  await (await open(t, directory)).store.close()
-  const size = readdirSync(join(directory, 'journal'))
-    .reduce((sum, name) => sum + statSync(join(directory, 'journal', name)).size, 0)
-  t.ok(size < 1_000_000, `${size} bytes are left`)
+  // The next opening gives back what LevelDB has not come past yet; on a busy machine the one after
+  // that, since nobody waits for it.
+  const sizes: number[] = []
+  await eventually('less than a megabyte is left', async () => {
+    await (await open(t, directory)).store.close()
+    sizes.push(readdirSync(join(directory, 'journal'))
+      .reduce((sum, name) => sum + statSync(join(directory, 'journal', name)).size, 0))
+    return (sizes.at(-1) as number) < 1_000_000
+  })
+  t.comment(`bytes left: ${sizes.join(', ')}`)
 })
 
 t.test('the data is for its owner alone', async t => {
