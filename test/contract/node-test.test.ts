@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { UNCOUNTED } from '../helpers/uncounted.js'
 
 const run = promisify(execFile)
 
@@ -12,7 +13,7 @@ async function runOnNode (body: string): Promise<{ code: number, printed: string
     import { onNodeTest, sessionStoreContract } from './contract/index.ts'
     import { createMemoryStore } from './src/stores/memory.ts'
     ${body}`
-  const options = { cwd: process.cwd(), env: { ...process.env, NODE_OPTIONS: '', NODE_TEST_CONTEXT: '' } }
+  const options = { cwd: process.cwd(), env: { ...process.env, ...UNCOUNTED, NODE_OPTIONS: '', NODE_TEST_CONTEXT: '' } }
   return await run(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', script], options)
     .then(({ stdout }) => ({ code: 0, printed: stdout }))
     .catch(({ code, stdout }: { code: number, stdout: string }) => ({ code, printed: stdout }))

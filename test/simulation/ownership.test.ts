@@ -7,6 +7,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { FLAWS, type Flaw } from './world.js'
+import { UNCOUNTED } from '../helpers/uncounted.js'
 
 const SEED = Number(process.env.SIMULATION_SEED ?? 0)
 const HISTORIES = SEED > 0 ? 1 : Number(process.env.SIMULATIONS ?? 300)
@@ -25,7 +26,7 @@ async function run (flaw: Flaw): Promise<Sum> {
   const { PATH } = process.env
   const { stdout } = await promisify(execFile)(
     process.execPath, ['--import', 'tsx', 'test/simulation/run.ts', String(FIRST_SEED), String(HISTORIES), flaw],
-    { env: { PATH } }
+    { env: { PATH, ...UNCOUNTED } }
   )
   return JSON.parse(stdout) as Sum
 }

@@ -16,6 +16,7 @@ import { createEmbeddedStore, type EmbeddedStore } from '../../../src/stores/emb
 import { createRandom, randomBytes, upTo } from '../../../contract/random.js'
 import { eventually } from '../../helpers/server.js'
 import { buildBatch, buildStored, buildTombstone } from '../../helpers/stored.js'
+import { UNCOUNTED } from '../../helpers/uncounted.js'
 
 function makeDirectory (t: Test): string {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-faults-'))
@@ -258,7 +259,7 @@ t.test('a second store on the same directory is refused', async t => {
 t.test('also in another process', async t => {
   const directory = join(makeDirectory(t), 'data')
   const writer = fork('test/helpers/killed-writer.ts', [directory, '1'], {
-    execArgv: ['--import', 'tsx'], env: { ...process.env, NODE_OPTIONS: '' }, silent: true
+    execArgv: ['--import', 'tsx'], env: { ...process.env, ...UNCOUNTED, NODE_OPTIONS: '' }, silent: true
   })
   await once(writer.stdout as NonNullable<typeof writer.stdout>, 'data')
   await t.rejects(open(t, directory), { message: /is used by another process/ })

@@ -11,6 +11,7 @@ import t from 'tap'
 import { createRandom, upTo } from '../../../contract/random.js'
 import type { StoredSession } from '../../../src/io/session/store.js'
 import { createEmbeddedStore } from '../../../src/stores/embedded/store.js'
+import { UNCOUNTED } from '../../helpers/uncounted.js'
 
 const KILLS = 20
 const seed = Number(process.env.FUZZ_SEED ?? 20260101)
@@ -21,7 +22,7 @@ interface Kept { seq: number, watermark: number }
 async function writeAndKill (directory: string, life: number, lines: number): Promise<Map<string, Kept>> {
   const script = ['--import', 'tsx', 'test/helpers/killed-writer.ts', directory, String(life)]
   const writer = spawn(process.execPath, script, {
-    env: { ...process.env, NODE_OPTIONS: '' },
+    env: { ...process.env, ...UNCOUNTED, NODE_OPTIONS: '' },
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const exited = once(writer, 'exit')
