@@ -84,9 +84,8 @@ interface Track {
   expired: Set<number>
 }
 
-/** Checks one client; add the verdicts up for a run. */
-export function checkHistory (history: ClientHistory): Verdict {
-  const verdict: Verdict = {
+function emptyVerdict (): Verdict {
+  return {
     resumes: 0,
     replayed: 0,
     repeats: 0,
@@ -98,6 +97,11 @@ export function checkHistory (history: ClientHistory): Verdict {
     reordered: 0,
     problems: []
   }
+}
+
+/** Checks one client; add the verdicts up for a run. */
+export function checkHistory (history: ClientHistory): Verdict {
+  const verdict = emptyVerdict()
   const track: Track = {
     handled: 0,
     contents: new Map(),
@@ -268,18 +272,7 @@ function commandsOfUnknownOutcome ({ answers, contents }: Track): Set<number> {
 }
 
 export function addVerdicts (verdicts: readonly Verdict[]): Verdict {
-  const sum: Verdict = {
-    resumes: 0,
-    replayed: 0,
-    repeats: 0,
-    expired: 0,
-    gaps: 0,
-    gapOutputs: 0,
-    lost: 0,
-    doubled: 0,
-    reordered: 0,
-    problems: []
-  }
+  const sum = emptyVerdict()
   for (const { problems, ...counts } of verdicts) {
     sum.problems.push(...problems)
     for (const name of Object.keys(counts) as (keyof typeof counts)[]) sum[name] += counts[name]
