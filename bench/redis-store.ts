@@ -5,6 +5,7 @@
 
 import { spawn } from 'node:child_process'
 import { Redis } from 'ioredis'
+import { buildStored, NO_PROGRESS } from '../contract/forms.js'
 import { connectRedis } from '../src/stores/redis/ioredis.js'
 import { createRedisStore } from '../src/stores/redis/store.js'
 import { readRedisUrl } from '../src/stores/redis/url.js'
@@ -73,18 +74,7 @@ async function measure (name: string, count: number, call: (i: number) => Promis
     `${((user + system) / count).toFixed(1)} µs of this process`)
 }
 
-const progress = {
-  lastSeq: 0,
-  releasedSeq: 0,
-  ackedSeq: 0,
-  dropped: 0,
-  watermark: 0,
-  open: [],
-  revision: 1,
-  lastActiveAt: Date.now(),
-  detachedAt: null,
-  heard: true
-}
+const progress = { ...NO_PROGRESS, lastActiveAt: Date.now(), heard: true }
 const ids: string[] = []
 const fences: number[] = []
 const before = await number('memory', /used_memory:(\d+)/)
@@ -92,17 +82,8 @@ await measure('create', SESSIONS, async i => {
   const userId = `user-${Math.floor(i / 2)}`
   const id = store.newId?.(userId) ?? ''
   const access = { labels: { role: 'reviewer' }, tokenHash: 'x'.repeat(43), previousTokenHash: null }
-  const result = await store.create({
-    id,
-    userId,
-    profile: 'full',
-    createdAt: Date.now(),
-    generation: 'a1b2c3d4',
-    context: {},
-    access,
-    progress,
-    outputs: []
-  })
+  const session = buildStored({ id, userId, createdAt: Date.now(), generation: 'a1b2c3d4', access, progress })
+  const result = await store.create(session)
   if (typeof result === 'string') throw new Error(result)
   ids[i] = id
   fences[i] = result.fence
@@ -149,14 +130,15 @@ for (let i = 0; i < pages; i++) {
 const micros = await number('commandstats', /cmdstat_evalsha:calls=\d+,usec=(\d+)/)
 console.log(`a page of 100 of ${SESSIONS}: ${((performance.now() - startedAt) / pages).toFixed(1)} ms, ` +
   `${(micros / pages / 1000).toFixed(1)} ms of Redis`)
-await measure('release', 20_000, i => store.release({
+const moved = Math.min(20_000, SESSIONS)
+await measure('release', moved, i => store.release({
   id: ids[i] as string,
   fence: fences[i] as number,
   prevSeq: seqs[i] as number,
   outputs: [],
   progress: { ...progress, lastSeq: seqs[i] as number, releasedSeq: 0 }
 }, { keepForMs: 300_000, reason: 'resume_window' }))
-await measure('claim', 20_000, i => store.claim({
+await measure('claim', moved, i => store.claim({
   id: ids[i] as string,
   userId: `user-${Math.floor(i / 2)}`,
   tokenHash: 'x'.repeat(43),

@@ -2,6 +2,7 @@
 // were told.
 
 import type { Test } from 'tap'
+import { buildBatch, buildStored, NO_PROGRESS } from '../../contract/forms.js'
 import type { Clock, Profile } from '../../src/io/types.js'
 import type { SharedStoreHooks } from '../../src/io/session/shared-store.js'
 import type {
@@ -89,33 +90,12 @@ export function hooksOf (node: TestNode): SharedStoreHooks {
   }
 }
 
-export const PROGRESS: StoredProgress = {
-  lastSeq: 0,
-  releasedSeq: 0,
-  ackedSeq: 0,
-  dropped: 0,
-  watermark: 0,
-  open: [],
-  revision: 1,
-  lastActiveAt: 1_790_000_000_000,
-  detachedAt: null,
-  heard: true
-}
+/** Of sessions whose clients have spoken. */
+export const PROGRESS: StoredProgress = { ...NO_PROGRESS, heard: true }
 
 export function sessionOf (store: RedisStore, changes: Partial<StoredSession> = {}): StoredSession {
-  const userId = changes.userId ?? 'ann'
-  return {
-    id: store.newId?.(userId) ?? '',
-    userId,
-    profile: 'full',
-    createdAt: 1_790_000_000_000,
-    generation: 'g1',
-    context: {},
-    access: { labels: {}, tokenHash: 'hash-1', previousTokenHash: null },
-    progress: PROGRESS,
-    outputs: [],
-    ...changes
-  }
+  const access = { labels: {}, tokenHash: 'hash-1', previousTokenHash: null }
+  return buildStored({ id: store.newId?.(changes.userId ?? 'ann') ?? '', access, progress: PROGRESS, ...changes })
 }
 
 export async function createdIn (
@@ -131,11 +111,5 @@ export async function createdIn (
 export function batchOf (
   id: string, fence: Fence, prevSeq: number, tails: string[], changes: Partial<StoredProgress> = {}
 ): CommitBatch {
-  return {
-    id,
-    fence,
-    prevSeq,
-    outputs: tails.map(tail => ({ tail, commandId: 0 })),
-    progress: { ...PROGRESS, lastSeq: prevSeq + tails.length, ...changes }
-  }
+  return buildBatch({ id, fence, prevSeq, progress: { heard: true, ...changes } }, ...tails)
 }

@@ -2,6 +2,7 @@
 // answered.
 
 import t from 'tap'
+import { buildStored, NO_PROGRESS } from '../../../contract/forms.js'
 import { hashResumeToken } from '../../../src/io/session/resume-token.js'
 import { restoreSessions } from '../../../src/io/session/restore.js'
 import type { StoredSession } from '../../../src/io/session/store.js'
@@ -18,30 +19,15 @@ type Kept = Partial<Omit<StoredSession, 'progress' | 'access'>> & {
 }
 
 function kept (id: string, { progress, access, ...rest }: Kept = {}): StoredSession {
-  return {
+  const times = { lastActiveAt: START_WALL - 5000, detachedAt: START_WALL - 4000 }
+  return buildStored({
     id,
-    userId: 'ann',
-    profile: 'full',
     createdAt: START_WALL - 60_000,
-    generation: 'life-zero',
     context: { draft: 7 },
-    outputs: [],
     access: { labels: { role: 'chief' }, tokenHash: hashResumeToken(TOKEN), previousTokenHash: null, ...access },
-    progress: {
-      lastSeq: 0,
-      releasedSeq: 0,
-      ackedSeq: 0,
-      dropped: 0,
-      watermark: 0,
-      open: [],
-      revision: 3,
-      lastActiveAt: START_WALL - 5000,
-      detachedAt: START_WALL - 4000,
-      heard: true,
-      ...progress
-    },
+    progress: { ...NO_PROGRESS, ...times, revision: 3, heard: true, ...progress },
     ...rest
-  }
+  })
 }
 
 async function restored (
