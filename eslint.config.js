@@ -92,7 +92,9 @@ export default [
     allowed: ['\\./[\\w-]+\\.js', '\\.\\./append\\.js', '\\.\\./\\.\\./io/(types|errors|session/store)\\.js'],
     ignores: ['src/stores/embedded/journal.ts']
   }),
-  imports('src/stores/embedded/journal.ts', { allowed: ['node:(fs|path)', 'classic-level', '\\./layout\\.js'] }),
+  imports('src/stores/embedded/journal.ts', {
+    allowed: ['node:(fs|fs/promises|path)', 'classic-level', '\\./layout\\.js']
+  }),
   imports('src/cores/*.ts', {
     allowed: [
       '\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?',
@@ -150,7 +152,7 @@ export default [
       '\\.\\./\\.\\./src/(io/.*|system-clock|loopback|limits|config-options|option-checks|auth/authenticate)\\.js',
       '\\./[\\w-]+\\.js'
     ],
-    types: ['fastify', '\\.\\./[\\w-]+\\.js']
+    types: ['fastify', '\\.\\./[\\w-]+\\.js', '\\.\\./\\.\\./src/stores/(embedded|redis)/store\\.js']
   }),
 
   // The process. Only server.ts reads the environment and writes to the terminal.

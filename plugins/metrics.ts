@@ -1,13 +1,14 @@
 // Serves `/metrics` in Prometheus' text form, to operators only, and measures HTTP answers. What is
-// measured of sessions and of the process is in the folder beside it. Register it before the routes
-// whose answers it shall measure and after the plugins whose counters it reads. An accepted upgrade
-// is no answer: nothing here sees the life of a socket.
+// measured of sessions, of their store and of the process is in the folder beside it. Register it
+// before the routes whose answers it shall measure and after the plugins whose counters it reads.
+// An accepted upgrade is no answer: nothing here sees the life of a socket.
 
 import fp from 'fastify-plugin'
 import { Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
 import { collectProcessMetrics } from './metrics/process-metrics.js'
-import { collectSessionMetrics, type JournalStats, type KeySetSource } from './metrics/session-metrics.js'
+import { collectSessionMetrics, type KeySetSource } from './metrics/session-metrics.js'
+import { collectStoreMetrics } from './metrics/store-metrics.js'
 import type {} from './load-shedding.js'
 import type {} from './dispatcher.js'
 import type {} from './operator-auth.js'
@@ -41,9 +42,15 @@ const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
 export default fp<MetricsOptions>(async function metrics (fastify, options) {
   const registry = options.registry ?? new Registry()
   if (options.worker !== undefined) registry.setDefaultLabels({ worker: String(options.worker) })
-  const { sessionManager: manager, sessionInternals: { sessions: { committer }, store }, dispatcher, gateway } = fastify
-  const journal = (store as { stats?: JournalStats }).stats
-  collectSessionMetrics(registry, { manager, committer, journal, dispatcher, gateway, keySet: options.keySet })
+  const { sessionManager: manager, sessionInternals, dispatcher, gateway } = fastify
+  const { sessions: { committer, totals }, store, membership } = sessionInternals
+  collectSessionMetrics(registry, { manager, dispatcher, gateway, keySet: options.keySet })
+  collectStoreMetrics(registry, {
+    store,
+    committer,
+    totals,
+    readInboxes: membership === undefined ? undefined : () => membership.inboxes
+  })
   const stop = collectProcessMetrics(registry, { readLostLogLines: options.readLostLogLines ?? (() => 0) })
   fastify.addHook('onClose', async () => { stop() })
 

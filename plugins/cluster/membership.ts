@@ -23,6 +23,8 @@ export interface Membership {
   readonly hooks: Omit<SharedStoreHooks, 'restore' | 'bury' | 'healthChanged'>
   readonly asking: Asking
   readonly store: SharedSessionStore
+  /** Sessions whose inbox is being read. */
+  readonly inboxes: number
   /** Gives up every session of this node, and stops the ticks. */
   leave(): Promise<void>
 }
@@ -63,6 +65,7 @@ export function createMembership ({ sessions, store, clock, log, delay, yieldTur
     hooks: { ...ownership.hooks, told: asking.told },
     asking,
     store,
+    get inboxes () { return ownership.inboxes },
     async leave () {
       await ownership.partFromAll(LEAVE_MS)
       clearInterval(ticks)

@@ -4,12 +4,12 @@
 // commands: never a session id, a user id, or anything a client made up, so their number is
 // bounded.
 
-import { Counter, Gauge, type Metric, type Registry } from 'prom-client'
+import type { Registry } from 'prom-client'
 import type { Dispatcher } from '../../src/io/dispatcher/dispatcher.js'
-import { DURATION_BOUNDS_MS, type CommandStats } from '../../src/io/dispatcher/stats.js'
+import { DURATION_BOUNDS_MS } from '../../src/io/dispatcher/stats.js'
 import type { Gateway } from '../../src/io/gateway/gateway.js'
-import type { Committer } from '../../src/io/session/committer.js'
 import type { SessionManager } from '../../src/io/session/manager.js'
+import { plain, registerHistogram, registerRows, type Row } from './rows.js'
 
 /** What is counted of the public keys of a token issuer. */
 export interface KeySetSource {
@@ -19,37 +19,14 @@ export interface KeySetSource {
   readonly failures: number
 }
 
-/** What the embedded store counts. */
-export interface JournalStats {
-  readonly groups: number
-  readonly failures: number
-  readonly bytes: number
-  readonly writeSeconds: number
-}
-
 export interface MetricSources {
   manager: SessionManager
-  committer: Committer
-  /** Of the embedded store. */
-  journal: JournalStats | undefined
   dispatcher: Dispatcher
   gateway: Gateway
   keySet: KeySetSource | undefined
 }
 
-interface Sample { labels: Record<string, string | number>, value: number }
-
-interface Row {
-  name: string
-  type: 'counter' | 'gauge'
-  help: string
-  labelNames?: string[]
-  read(sources: MetricSources): Iterable<Sample>
-}
-
-const plain = (value: number): Sample[] => [{ labels: {}, value }]
-
-const ROWS: Row[] = [
+const ROWS: Row<MetricSources>[] = [
   {
     name: 'holdfast_sessions',
     type: 'gauge',
@@ -179,52 +156,6 @@ const ROWS: Row[] = [
         ]
   },
   {
-    name: 'holdfast_store_available',
-    type: 'gauge',
-    help: 'Whether the session store keeps what it is given: 1 or 0.',
-    read: ({ committer }) => plain(committer.isAvailable ? 1 : 0)
-  },
-  {
-    name: 'holdfast_store_commits_total',
-    type: 'counter',
-    help: 'Batches given to the session store, by its answer; none for the memory store.',
-    labelNames: ['outcome'],
-    read: ({ committer }) => Object.entries(committer.commits).map(([outcome, value]) => ({
-      labels: { outcome },
-      value
-    }))
-  },
-  {
-    name: 'holdfast_store_backlog',
-    type: 'gauge',
-    help: 'Writes that wait for the session store to come back.',
-    read: ({ committer }) => plain(committer.backlog)
-  },
-  {
-    name: 'holdfast_store_written_bytes_total',
-    type: 'counter',
-    help: 'Written to the journal of the embedded store.',
-    read: ({ journal }) => journal === undefined ? [] : plain(journal.bytes)
-  },
-  {
-    name: 'holdfast_store_writes_total',
-    type: 'counter',
-    help: 'Writes to the journal of the embedded store; each holds what came together.',
-    labelNames: ['outcome'],
-    read: ({ journal }) => journal === undefined
-      ? []
-      : [
-          { labels: { outcome: 'ok' }, value: journal.groups },
-          { labels: { outcome: 'failed' }, value: journal.failures }
-        ]
-  },
-  {
-    name: 'holdfast_store_write_seconds_total',
-    type: 'counter',
-    help: 'Time that those writes took.',
-    read: ({ journal }) => journal === undefined ? [] : plain(journal.writeSeconds)
-  },
-  {
     name: 'holdfast_bad_frames_total',
     type: 'counter',
     help: 'Malformed frames (P-6).',
@@ -232,66 +163,14 @@ const ROWS: Row[] = [
   }
 ]
 
-const DURATION_NAME = 'holdfast_command_duration_seconds'
-
 export function collectSessionMetrics (registry: Registry, sources: MetricSources): void {
-  for (const { name, type, help, labelNames = [], read } of ROWS) {
-    const options = { name, help, labelNames, registers: [registry] }
-    if (type === 'gauge') {
-      const gauge: Gauge = new Gauge({
-        ...options,
-        collect () { for (const { labels, value } of read(sources)) gauge.set(labels, value) }
-      })
-    } else {
-      const counter: Counter = new Counter({
-        ...options,
-        collect () {
-          // The total is kept elsewhere; here it is only shown.
-          counter.reset()
-          for (const { labels, value } of read(sources)) counter.inc(labels, value)
-        }
-      })
-    }
-  }
-  registry.registerMetric(durationHistogram(sources.dispatcher) as unknown as Metric)
-}
-
-/**
- * A histogram of counts that are there already. prom-client's own can only observe one value after
- * the other; the registry asks no more than this of a metric.
- */
-function durationHistogram (dispatcher: Dispatcher) {
-  const help = 'Time from taking a command in to its answer, by name.'
-  return {
-    name: DURATION_NAME,
-    help,
-    reset () {},
-    get: async () => ({
-      name: DURATION_NAME,
-      help,
-      type: 'histogram',
-      aggregator: 'sum',
-      values: dispatcher.stats.flatMap(durationSamples)
-    })
-  }
-}
-
-function durationSamples ({
-  name: command, durations, durationSumMs
-}: CommandStats): Array<Sample & { metricName: string }> {
-  let count = 0
-  const samples = durations.map((inBucket, i) => {
-    count += inBucket
-    const bound = DURATION_BOUNDS_MS[i]
-    return {
-      metricName: `${DURATION_NAME}_bucket`,
-      labels: { command, le: bound === undefined ? '+Inf' : bound / 1000 },
-      value: count
-    }
+  registerRows(registry, ROWS, sources)
+  registerHistogram(registry, {
+    name: 'holdfast_command_duration_seconds',
+    help: 'Time from taking a command in to its answer, by name.',
+    bounds: DURATION_BOUNDS_MS.map(bound => bound / 1000),
+    read: () => sources.dispatcher.stats.map(({ name: command, durations, durationSumMs }) => ({
+      labels: { command }, counts: durations, sum: durationSumMs / 1000
+    }))
   })
-  return [
-    ...samples,
-    { metricName: `${DURATION_NAME}_sum`, labels: { command }, value: durationSumMs / 1000 },
-    { metricName: `${DURATION_NAME}_count`, labels: { command }, value: count }
-  ]
 }

@@ -66,6 +66,17 @@ t.test('a second scrape shows totals, not their sum with the first', async t => 
   t.equal((await scrape(app))('holdfast_sessions_created_total'), 1)
 })
 
+// The age of keys that are not there was shown as 0: as keys fetched just now.
+t.test('what there is no value of is absent, and what is there is shown once by scrapes at the same time', async t => {
+  const app = await buildRestApp(t)
+  app.sessionManager.createSession('alice')
+  const values = await Promise.all([scrape(app), scrape(app), scrape(app)])
+  for (const value of values) {
+    t.equal(value('holdfast_jwks_age_seconds'), undefined)
+    t.equal(value('holdfast_sessions_created_total'), 1)
+  }
+})
+
 t.test('buckets of a duration are cumulative and in seconds', async t => {
   const app = await buildRestApp(t)
   const stats = app.dispatcher.stats.find(({ name }) => name === 'echo')

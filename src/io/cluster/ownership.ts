@@ -21,6 +21,8 @@ export interface OwnershipOptions {
 }
 
 export interface Ownership {
+  /** Sessions whose inbox has something that is not read yet, as far as this node was told. */
+  readonly inboxes: number
   readonly hooks: Pick<SharedStoreHooks, 'doorbell' | 'handOff' | 'evicted' | 'ended'>
   /**
    * Drops every connection, so that clients come back to another node; for one that cannot keep
@@ -102,6 +104,8 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
   }
 
   return {
+    get inboxes () { return reading.size },
+
     hooks: {
       doorbell (id) {
         if (reading.has(id)) reading.set(id, true)

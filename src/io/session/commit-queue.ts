@@ -6,20 +6,20 @@
 // the store is told, the record is a mere errand: nobody finds it any more, and it is repeated
 // until the store has answered.
 
-import type { Log } from '../types.js'
+import type { Clock, Log } from '../types.js'
+import { countCommit, createCommitStats, type CommitStats } from './commit-stats.js'
 import { settleAll, settleWaiters } from './journal.js'
 import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
 import type { Deadline, SharedBatch, SharedSessionStore } from './shared-store.js'
 import { accessOf, outputsAfter, progressOf, type ConvertTime } from './stored.js'
 import type { CommitBatch, CommitResult, SessionStore } from './store.js'
 
-export type CommitOutcome = 'kept' | 'fenced' | 'missing' | 'unavailable' | 'gap'
-
 export interface CommitQueueOptions {
   store: SessionStore
   /** The same store, where it is shared. */
   sharedStore: SharedSessionStore | undefined
   log: Log
+  clock: Clock
   toWall: ConvertTime
   /** Runs a callback after the present turn and before other events. */
   defer: (callback: () => void) => void
@@ -47,14 +47,14 @@ export interface CommitQueue {
   readonly changed: number
   /** Sessions whose last batch was not kept. */
   readonly failed: number
-  readonly outcomes: Readonly<Record<CommitOutcome, number>>
+  readonly stats: Readonly<CommitStats>
 }
 
 export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
-  const { store, sharedStore, log, defer } = options
+  const { store, sharedStore, log, clock, defer } = options
   const changed: SessionRecord[] = []
   const failed: SessionRecord[] = []
-  const outcomes: Record<CommitOutcome, number> = { kept: 0, fenced: 0, missing: 0, unavailable: 0, gap: 0 }
+  const stats = createCommitStats()
 
   function startAll (sessions: readonly SessionRecord[]): void {
     for (const session of sessions) {
@@ -83,10 +83,15 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     const answer = sharedStore !== undefined && journal.parting?.stage === 'gone'
       ? sharedStore.release(batch, options.deadlineOf(session))
       : store.commit(batch)
-    answer.then(result => settle(session, journal, batch, version, result), error => {
+    const startedAt = clock.now()
+    const answered = (result: CommitResult): void => {
+      countCommit(stats, batch.outputs.length, clock.now() - startedAt, result)
+      settle(session, journal, batch, version, result)
+    }
+    answer.then(answered, error => {
       // S-8 is broken; whether it was kept is unknown, as after any lost answer.
       log.error({ err: error, sid: session.id }, 'session store rejected a commit')
-      settle(session, journal, batch, version, 'unavailable')
+      answered('unavailable')
     })
   }
 
@@ -94,7 +99,6 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     session: SessionRecord, journal: JournalState, batch: CommitBatch, version: number, result: CommitResult
   ): void {
     journal.isRunning = false
-    outcomes[typeof result === 'object' ? 'gap' : result]++
     const isParting = journal.parting?.stage === 'gone' && session.ended
     if (isParting && (result === 'kept' || result === 'fenced' || result === 'missing')) {
       journal.keptVersion = journal.version
@@ -137,7 +141,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
   }
 
   return {
-    outcomes,
+    stats,
     start,
     get changed () { return changed.length },
     get failed () { return failed.length },

@@ -15,7 +15,8 @@
 // seqs; a waiter is settled once, also when its session ends or is lost.
 
 import type { MaybePromise } from '../types.js'
-import { createCommitQueue, type CommitOutcome, type CommitQueueOptions } from './commit-queue.js'
+import { createCommitQueue, type CommitQueueOptions } from './commit-queue.js'
+import type { CommitStats } from './commit-stats.js'
 import { createEnrolment } from './enrolment.js'
 import { createJournal, settleAll, waitUntilKept } from './journal.js'
 import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
@@ -68,8 +69,8 @@ export interface Committer {
   readonly isAvailable: boolean
   /** Writes that wait for the store to come back. */
   readonly backlog: number
-  /** Answers of the store to batches so far. */
-  readonly commits: Readonly<Record<CommitOutcome, number>>
+  /** What is counted of the batches so far. */
+  readonly commits: Readonly<CommitStats>
 }
 
 /** While the store is away: enough to notice that it is back, and no burden on it. */
@@ -118,7 +119,7 @@ export function createCommitter (options: CommitterOptions): Committer {
   }
 
   return {
-    commits: queue.outcomes,
+    commits: queue.stats,
     giveAgain,
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
     get backlog () { return queue.failed + enrolment.failed + lost.length },

@@ -118,6 +118,7 @@ export function createEndings (options: LifeOptions): Endings {
     lose (session, result) {
       if (session.ended) return
       log.warn({ sid: session.id, result }, 'session is not held by this node any more')
+      totals.lost[result]++
       const connection = remove(session)
       directory.drop(session)
       committer.abandon(session)

@@ -61,6 +61,8 @@ export interface SessionTotals {
   detached: number
   resumed: number
   resumeRefused: number
+  /** Sessions that were found to be another node's, or that the store does not have any more. */
+  lost: Record<'fenced' | 'missing', number>
   readonly outputs: number
   readonly outputsDropped: number
 }
@@ -150,6 +152,7 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
   const committer: Committer = createCommitter({
     store,
     log,
+    clock,
     toWall,
     defer,
     onLost: (session, result) => {
@@ -267,6 +270,7 @@ function createTotals (delivery: () => Delivery): SessionTotals {
     detached: 0,
     resumed: 0,
     resumeRefused: 0,
+    lost: { fenced: 0, missing: 0 },
     get outputs () { return delivery().outputs },
     get outputsDropped () { return delivery().dropped }
   }

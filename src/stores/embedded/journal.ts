@@ -3,6 +3,7 @@
 // without one does not load a native module.
 
 import { mkdirSync, statSync } from 'node:fs'
+import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClassicLevel } from 'classic-level'
 import type { Parts } from './layout.js'
@@ -31,6 +32,8 @@ export interface Journal {
   compact(from: string, upTo: string): Promise<void>
   /** Bytes in the files of a range, about. */
   sizeOf(from: string, upTo: string): Promise<number>
+  /** Bytes of all its files now; undefined where they cannot be seen. */
+  size(): Promise<number | undefined>
   /**
    * Whether the files are still the ones that were opened; an open file can be written after it was
    * deleted.
@@ -41,6 +44,8 @@ export interface Journal {
 /** One read of a range brings no more than this. */
 const READ_BYTES = 4 * 1024 * 1024
 const READ_ENTRIES = 4096
+
+const NONE = { size: 0 }
 
 /** Files of the journal, in the data directory. */
 export const JOURNAL_FOLDER = 'journal'
@@ -92,6 +97,16 @@ export function createJournal (directory: string): Journal {
     },
     compact: (from, upTo) => opened().compactRange(from, upTo),
     sizeOf: (from, upTo) => opened().approximateSize(from, upTo),
+    async size () {
+      try {
+        // Files come and go while the journal is written.
+        const size = async (name: string): Promise<number> => (await stat(join(location, name)).catch(() => NONE)).size
+        const sizes = await Promise.all((await readdir(location)).map(size))
+        return sizes.reduce((sum, bytes) => sum + bytes, 0)
+      } catch {
+        return undefined
+      }
+    },
     isInPlace () {
       try {
         return place !== undefined && currentPlace() === place

@@ -15,7 +15,9 @@ export interface EmbeddedStats {
   bytes: number
   /** Groups that were not kept. */
   failures: number
-  /** Groups by the time their write took; one more than WRITE_SECONDS. */
+  /** WRITE_SECONDS. */
+  readonly writeBounds: readonly number[]
+  /** Groups by the time their write took; one more than there are bounds. */
   readonly writeBuckets: number[]
   writeSeconds: number
   /** Sessions and tombstones at the moment. */
@@ -33,6 +35,7 @@ export function createStats (): StatsCounters {
     operations: 0,
     bytes: 0,
     failures: 0,
+    writeBounds: WRITE_SECONDS,
     writeBuckets: Array.from({ length: WRITE_SECONDS.length + 1 }, () => 0),
     writeSeconds: 0
   }

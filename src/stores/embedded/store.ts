@@ -41,6 +41,8 @@ export interface EmbeddedStoreOptions {
 
 export interface EmbeddedStore extends SessionStore {
   readonly stats: EmbeddedStats
+  /** Bytes of the journal's files now; undefined where they cannot be seen. */
+  size(): Promise<number | undefined>
 }
 
 export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedStore {
@@ -120,6 +122,7 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
   return {
     traits: { survives: durability === 'disk' ? 'host' : 'process', shared: false },
     get stats () { return { ...counters, sessions: sessions.size, tombstones: ended.size } },
+    size: journal.size,
     health: keeper.health,
     async open (given) {
       hooks = given
@@ -144,11 +147,10 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
       await journal.close().catch(() => {})
     },
     create (session) {
-      const { id } = session
       if (!isReady()) return count('unavailable', 'unavailable')
-      if (sessions.has(id) || ended.has(id)) return count('exists', 'exists')
-      sessions.set(id, placeOf(session))
-      return join(id, group => putSession(group, session), 'created', { fence })
+      if (sessions.has(session.id) || ended.has(session.id)) return count('exists', 'exists')
+      sessions.set(session.id, placeOf(session))
+      return join(session.id, group => putSession(group, session), 'created', { fence })
     },
     commit: async batch => await commit(batch),
     end (id, given, tombstone) {

@@ -48,11 +48,21 @@ export function createBus (node: RedisNode, port: RedisPort, handOffMs: Millis):
 
   function answer (message: Extract<Message, { kind: 'hand_off' }>): void {
     const { id, fence, request, from } = message
+    const { requests: counted } = node.stats
+    const isOwned = (): boolean => node.owned.get(id) === fence
     const done = (): void => { void send(from, { kind: 'released', request }) }
+    if (!isOwned()) {
+      counted.gone++
+      done()
+      return
+    }
+    const answered = (): void => {
+      counted[isOwned() ? 'kept' : 'given']++
+      done()
+    }
     // Whoever asks finds out what the store says; a promise that fails is an owner that did not
     // release.
-    if (node.owned.get(id) === fence) node.hooks.handOff(id, fence).then(done, done)
-    else done()
+    node.hooks.handOff(id, fence).then(answered, answered)
   }
 
   function receive (text: string): void {

@@ -25,9 +25,14 @@ export interface StoreLimits {
 export interface StoreStats {
   commits: { kept: number, fenced: number, missing: number, gap: number, unavailable: number }
   claims: { claimed: number, ended: number, unknown: number, moved: number, unavailable: number }
+  /** Of other nodes' sessions: how often their owner was asked, and whether it let go in time. */
   handOffs: { asked: number, released: number, taken: number }
+  /** Of this node's sessions that others asked for: given up, kept, or not here any more. */
+  requests: { given: number, kept: number, gone: number }
   pushes: { sequenced: number, queued: number, duplicate: number, full: number, missing: number, unavailable: number }
   outputs: number
+  /** Entries that were read from inboxes. */
+  inboxEntries: number
   evicted: number
   orphaned: number
   expired: number
@@ -39,8 +44,10 @@ export function createStats (): StoreStats {
     commits: { kept: 0, fenced: 0, missing: 0, gap: 0, unavailable: 0 },
     claims: { claimed: 0, ended: 0, unknown: 0, moved: 0, unavailable: 0 },
     handOffs: { asked: 0, released: 0, taken: 0 },
+    requests: { given: 0, kept: 0, gone: 0 },
     pushes: { sequenced: 0, queued: 0, duplicate: 0, full: 0, missing: 0, unavailable: 0 },
     outputs: 0,
+    inboxEntries: 0,
     evicted: 0,
     orphaned: 0,
     expired: 0,

@@ -59,6 +59,8 @@ export interface RedisStore extends SharedSessionStore {
   readonly stats: StoreStats
   /** Calls that wait for Redis, and their bytes. */
   readonly pending: { readonly calls: number, readonly bytes: number }
+  /** Calls that were refused since too many waited. */
+  readonly refused: number
 }
 
 const NO_HOOKS: SharedStoreHooks = {
@@ -151,6 +153,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     get nodeId () { return node.id },
     get stats () { return node.stats },
     get pending () { return gate.pending },
+    get refused () { return gate.refused },
     health,
     newId: node.layout.newId,
 

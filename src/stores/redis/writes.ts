@@ -107,6 +107,7 @@ export function createWrites (node: RedisNode): Writes {
       const [word, first, entries] = (reply ?? []) as Reply[]
       if (textOf(word) === 'entries') {
         const number = Number(textOf(first))
+        stats.inboxEntries += (entries as Buffer[]).length
         return (entries as Buffer[]).map((entry, i): InboxEntry => ({ number: number + i, tail: outputOf(entry).tail }))
       }
       if (word === undefined) return 'unavailable'
