@@ -12,15 +12,16 @@ import { placeholderAuthenticator, type Authenticate } from '../src/auth/authent
 import { HoldfastError } from '../src/io/errors.js'
 import type { Before, CommandMap, EventMap } from '../src/io/dispatcher/command.js'
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
-import type { SessionStore } from '../src/io/session/store.js'
+import type { CreateStore, SessionStore } from '../src/io/session/store.js'
 import type { Clock, Millis } from '../src/io/types.js'
-import { completeLimits, likeOption, type AllLimits, type Given } from '../src/limits.js'
+import { completeLimits, defaultDrainMs, likeOption, type AllLimits, type Given } from '../src/limits.js'
 import { isLoopbackAddress } from '../src/loopback.js'
 import {
-  aBoolean, aClock, aFunction, aText, anObject, checkOptions, milliseconds, type OptionCheck
+  aBoolean, aClock, aFunction, aSessionStore, aText, anObject, checkOptions, milliseconds, orFunction, type OptionCheck
 } from '../src/option-checks.js'
 import dispatcher from './dispatcher.js'
 import health from './health.js'
+import nodesApi from './nodes-api.js'
 import operatorAuth from './operator-auth.js'
 import sessionManager from './session-manager.js'
 import sessionsApi from './sessions-api.js'
@@ -55,11 +56,11 @@ export interface HoldfastOptions {
   upgradesPerMinute?: number
   /** Executes the commands that no handler answers. */
   core?: PlatformCore
-  /** Default: the memory store. */
-  store?: SessionStore
+  /** Default: the memory store. For a fleet: `redisStore({ url })`. */
+  store?: SessionStore | CreateStore
   /**
-   * Serves `/sessions`, `/users` and the other routes of the operators, with the token that they
-   * send; without a token to this machine only. Default: not served.
+   * Serves `/sessions`, `/users`, `/nodes` and the other routes of the operators, with the token
+   * that they send; without a token to this machine only. Default: not served.
    */
   operators?: { adminToken?: string, prefix?: string }
   /** Serves `/health/live` and `/health/ready`. Default false. */
@@ -83,7 +84,7 @@ const CHECKS: Record<keyof HoldfastOptions, OptionCheck> = {
   allowedOrigins: { ...likeOption('allowedOrigins'), expected: 'an array of origins such as https://app.example' },
   upgradesPerMinute: likeOption('upgradesPerMinute'),
   core: anObject,
-  store: anObject,
+  store: orFunction(aSessionStore, 'that makes one'),
   operators: anObject,
   health: aBoolean,
   closeTimeoutMs: milliseconds(1, 600_000),
@@ -142,6 +143,7 @@ export default fp<HoldfastOptions>(async function holdfast (fastify, options) {
     await fastify.register(operatorAuth, { host: '127.0.0.1', ...defined('adminToken', options.operators.adminToken) })
     await fastify.register(sessionsApi, under)
     await fastify.register(usersApi, under)
+    await fastify.register(nodesApi, { ...under, drainMs: defaultDrainMs() })
   }
   if (authenticate === undefined) {
     fastify.log.warn(

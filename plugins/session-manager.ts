@@ -15,10 +15,12 @@ import { createSessionManager, type SessionManager } from '../src/io/session/man
 import { restoreSessions } from '../src/io/session/restore.js'
 import { createSessionRuntime, type SessionLimits, type SessionRuntime } from '../src/io/session/runtime.js'
 import { isShared } from '../src/io/session/shared-store.js'
-import type { SessionStore, StoreHealth } from '../src/io/session/store.js'
+import type { CreateStore, SessionStore, StoreHealth, StoreSurroundings } from '../src/io/session/store.js'
 import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
 import { completeSessionLimits, type Given } from '../src/limits.js'
-import { aClock, aText, anObject, anObjectWith, checkOptions, type OptionCheck } from '../src/option-checks.js'
+import {
+  aClock, aSessionStore, aText, anObject, checkOptions, orFunction, type OptionCheck
+} from '../src/option-checks.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock } from '../src/system-clock.js'
 import { createMembership, type Membership } from './cluster/membership.js'
@@ -47,8 +49,8 @@ export interface SessionInternals {
 export interface SessionManagerPluginOptions {
   /** Default: the server's, each of those that are not given. */
   limits?: Given<SessionLimits>
-  /** Default: the memory store. */
-  store?: SessionStore
+  /** Default: the memory store. One that several nodes share is made by a function. */
+  store?: SessionStore | CreateStore
   /** The placeholder user, who is everybody and has no quota. */
   unlimitedUserId?: UserId
   clock?: Clock
@@ -67,7 +69,7 @@ const PURGE_SLICE = 1000
 
 const CHECKS: Record<keyof SessionManagerPluginOptions, OptionCheck> = {
   limits: anObject,
-  store: anObjectWith(['open', 'close', 'health', 'create', 'commit', 'end'], 'a session store'),
+  store: orFunction(aSessionStore, 'that makes one'),
   unlimitedUserId: aText('a user id'),
   clock: aClock
 }
@@ -82,8 +84,15 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   checkOptions('holdfast/session-manager', options, CHECKS)
   const limits = completeSessionLimits(options.limits)
   const { clock = systemClock, unlimitedUserId } = options
-  const store = options.store ?? createMemoryStore()
   const log = fastify.log.child({ module: 'sessions' })
+  const startedAt = new Date(clock.wall()).toISOString()
+  const store = made(options.store, {
+    clock,
+    log: fastify.log,
+    limits,
+    describe: () => ({ startedAt, draining: fastify.hasDecorator('gateway') && fastify.gateway.draining }),
+    ...(unlimitedUserId === undefined ? {} : { unlimitedUserId })
+  })
   const sessions = createSessionRuntime({
     store,
     clock,
@@ -155,3 +164,11 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
     await store.close()
   })
 }, { name: 'holdfast/session-manager', fastify: '5.x' })
+
+/** @throws CONFIG_INVALID  where the function of an application makes something else */
+function made (given: SessionManagerPluginOptions['store'], surroundings: StoreSurroundings): SessionStore {
+  if (typeof given !== 'function') return given ?? createMemoryStore()
+  const store = given(surroundings)
+  checkOptions('holdfast/session-manager', { store }, { store: aSessionStore })
+  return store
+}

@@ -31,12 +31,12 @@ import type { Config } from './config.js'
 import type { PlatformCore } from './io/dispatcher/core.js'
 import { createAddressMatcher } from './io/names/address.js'
 import { largestOutputBytes } from './io/session/delivery.js'
-import type { SessionStore } from './io/session/store.js'
+import type { CreateStore, SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
 import { createRequestLog, describeRequest } from './request-log.js'
-import { createStore, openRedisUrl, type StoreSurroundings } from './stores/create.js'
+import { createStore, openRedisUrl, type StoreListeners } from './stores/create.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {
@@ -45,7 +45,7 @@ export interface AppOverrides {
   /** In place of HOLDFAST_CORE_URL. */
   core?: PlatformCore
   /** In place of HOLDFAST_STORE. */
-  store?: SessionStore
+  store?: SessionStore | CreateStore
   /** Whether ping, echo, context.get and context.set answer; default: only without a core. */
   builtinCommands?: boolean
   clock?: Clock
@@ -96,19 +96,12 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(startPage, { version })
 
   // The domain, each on the one before. The store closes last, since onClose hooks run in reverse.
-  const started = { version, startedAt: new Date(clock.wall()).toISOString() }
   const placeholder = overrides.authenticate === undefined && config.jwtSecret === undefined &&
     config.jwksUrl === undefined
   await app.register(sessionManager, {
     limits: limits.sessions,
     clock,
-    store: overrides.store ?? createStore(config, {
-      ...storeHooks(app),
-      clock,
-      log: app.log,
-      describe: () => ({ ...started, draining: isDraining(app) }),
-      ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
-    }),
+    store: overrides.store ?? createStore(config, { ...storeListeners(app), info: { version } }),
     ...(placeholder ? { unlimitedUserId: PLACEHOLDER_USER } : {})
   })
   const core = overrides.core ?? await createCore(config, app, clock)
@@ -182,13 +175,8 @@ function createInstance (config: Config, { logStream, worker }: AppOverrides): F
   })
 }
 
-/** Asked by the store from its start on, when there is no gateway yet. */
-function isDraining (app: FastifyInstance): boolean {
-  return app.hasDecorator('gateway') && app.gateway.draining
-}
-
 /** What a start with many sessions says, and what one finds that cannot be read. */
-function storeHooks ({ log }: FastifyInstance): StoreSurroundings {
+function storeListeners ({ log }: FastifyInstance): StoreListeners {
   return {
     onProgress: sessions => { log.info({ sessions }, 'session store is being read') },
     onDamaged: problem => { log.error({ err: new Error(problem) }, 'session store has a session that cannot be read') }

@@ -29,8 +29,8 @@ export { SUBPROTOCOL } from './io/protocol/frames.js'
 export type { ListQuery, SessionCounts, SessionManager, SessionPage } from './io/session/manager.js'
 export type { SessionLimits, SessionSeed, SessionTotals } from './io/session/runtime.js'
 export type {
-  CommitBatch, CommitResult, CreateResult, EndResult, Fence, OpenCommand, SessionStore, StoreHealth, StoreHooks,
-  StoreTraits,
+  CommitBatch, CommitResult, CreateResult, CreateStore, EndResult, Fence, OpenCommand, SessionStore, StoreHealth,
+  StoreHooks, StoreSurroundings, StoreTraits,
   StoredAccess, StoredBlame, StoredOutput, StoredProgress, StoredSession, StoredTombstone, WallMillis
 } from './io/session/store.js'
 export {
@@ -41,5 +41,6 @@ export type {
   Log, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'
 export { limitsOf, type Limits } from './limits.js'
+export { redisStore, type RedisStoreSettings } from './stores/create.js'
 export { createMemoryStore } from './stores/memory.js'
 export { systemClock } from './system-clock.js'

@@ -114,6 +114,9 @@ export function likeOption (key: OptionKey): OptionCheck {
   }
 }
 
+/** What a drain may take where nobody says otherwise. */
+export const defaultDrainMs = (): Millis => toMs(optionOf('drainSeconds').default as number)
+
 /** Rounded, since 1.001 × 1000 is not 1001. */
 export function toMs (seconds: number): Millis {
   return Math.round(seconds * 1000)

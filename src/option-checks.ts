@@ -62,6 +62,11 @@ export function milliseconds (minimum: number, maximum: number): OptionCheck {
 }
 
 export const aClock = anObjectWith(['now', 'wall'], 'a clock')
+export const aSessionStore = anObjectWith(['open', 'close', 'health', 'create', 'commit', 'end'], 'a session store')
+
+export function orFunction ({ is, expected }: OptionCheck, what: string): OptionCheck {
+  return { is: value => isFunction(value) || is(value), expected: `${expected}, or a function ${what}` }
+}
 
 /** `; did you mean …?`, where one of the known names is near. */
 export function suggest (name: string, known: readonly string[]): string {

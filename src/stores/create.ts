@@ -1,12 +1,12 @@
-// The store that the configuration asks for.
+// The store that the configuration or an application asks for. Nothing is opened here: no file is
+// made, and no connection.
 
-import type { Clock, JsonObject, Log, UserId } from '../io/types.js'
-import type { SessionStore } from '../io/session/store.js'
-import { systemClock } from '../system-clock.js'
+import type { JsonObject } from '../io/types.js'
+import type { CreateStore, SessionStore } from '../io/session/store.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
 import { createMemoryStore } from './memory.js'
-import { connectRedis, openRedis } from './redis/ioredis.js'
-import { createRedisStore } from './redis/store.js'
+import { adoptRedis, connectRedis, openRedis, type RedisTemplate } from './redis/ioredis.js'
+import { createRedisStore, type RedisStoreOptions } from './redis/store.js'
 import { readRedisUrl, type RedisAddress } from './redis/url.js'
 
 /** The members of the configuration that decide. */
@@ -18,62 +18,74 @@ export interface StoreConfig {
   readonly redisPrefix: string
   readonly redisPartitions: number
   readonly nodeName: string
-  readonly resumeWindowSeconds: number
-  readonly sessionTimeoutSeconds: number
-  readonly maxSessionsPerUser: number
-  readonly outboxMessages: number
-  readonly outboxBytes: number
 }
 
-export interface StoreSurroundings extends Pick<EmbeddedStoreOptions, 'onProgress' | 'onDamaged'> {
-  readonly clock?: Clock
-  readonly log?: Log
-  /** What this node says of itself to the others. */
-  readonly describe?: () => JsonObject
-  /** A user without a quota, who is everybody. */
-  readonly unlimitedUserId?: UserId
+export type StoreListeners = Pick<EmbeddedStoreOptions, 'onProgress' | 'onDamaged'> & {
+  /** Shown by `GET /nodes`, beside what every node says of itself. */
+  readonly info?: JsonObject
 }
 
-const SILENT: Log = { debug () {}, info () {}, warn () {}, error () {} }
+export interface RedisStoreSettings {
+  /**
+   * Where Redis or Valkey is: `redis://`, `rediss://`, `redis+cluster://` or `redis+sentinel://`.
+   */
+  readonly url?: string
+  /**
+   * In place of `url`: a client of ioredis or iovalkey, or a cluster of one. The store makes
+   * connections of its own like it, and leaves it as it is.
+   */
+  readonly client?: RedisTemplate
+  /** In front of every key; default `holdfast`. */
+  readonly prefix?: string
+  /** A power of two up to 4,096, fixed by the first node of a deployment; default 256. */
+  readonly partitions?: number
+  /** Name of this node for people; a random part is added. Default `node`. */
+  readonly nodeName?: string
+  /** Shown by `GET /nodes`, beside what every node says of itself. */
+  readonly info?: JsonObject
+}
+
 const TOMBSTONE_MS = 3_600_000
 /** P-36b. */
 const UNHEARD_MS = 30_000
 
-/** The store; it is not open yet, nothing was made on the disk, and no connection. */
-export function createStore (config: StoreConfig, surroundings: StoreSurroundings = {}): SessionStore {
-  const { store, dataDir, durability } = config
-  if (store === 'redis') return createFromUrl(config, surroundings)
-  // The configuration refuses an embedded store without a directory.
-  if (store === 'memory' || dataDir === undefined) return createMemoryStore()
-  return createEmbeddedStore({ directory: dataDir, durability, ...surroundings })
+const scheduler: RedisStoreOptions['scheduler'] = {
+  after (ms, callback) {
+    const timer = setTimeout(callback, ms).unref()
+    return () => { clearTimeout(timer) }
+  }
 }
 
-function createFromUrl (config: StoreConfig, surroundings: StoreSurroundings): SessionStore {
-  const { clock = systemClock, log = SILENT, unlimitedUserId, describe } = surroundings
-  const address = addressOf(config.redisUrl ?? '')
-  return createRedisStore({
-    port: connectRedis(address),
+export function createStore (config: StoreConfig, listeners: StoreListeners = {}): SessionStore | CreateStore {
+  const { store, dataDir, durability, redisUrl = '', redisPrefix, redisPartitions, nodeName } = config
+  const { info = {}, ...hooks } = listeners
+  if (store === 'redis') {
+    return redisStore({ url: redisUrl, prefix: redisPrefix, partitions: redisPartitions, nodeName, info })
+  }
+  // The configuration refuses an embedded store without a directory.
+  if (store === 'memory' || dataDir === undefined) return createMemoryStore()
+  return createEmbeddedStore({ directory: dataDir, durability, ...hooks })
+}
+
+/**
+ * The store of a fleet, for the option `store` of an application: sessions in Redis or Valkey,
+ * which any node takes up. Limits and clock are those of the application.
+ *
+ * @throws TypeError  without a URL or a client, or with a URL that is none of Redis
+ */
+export function redisStore ({ url, client, info = {}, ...rest }: RedisStoreSettings): CreateStore {
+  if ((url === undefined) === (client === undefined)) {
+    throw new TypeError('The Redis store takes either a url or a client.')
+  }
+  const address = url === undefined ? undefined : addressOf(url)
+  return ({ clock, log, limits, unlimitedUserId, describe }) => createRedisStore({
+    ...rest,
+    port: address === undefined ? adoptRedis(client as RedisTemplate) : connectRedis(address),
     clock,
     log,
-    scheduler: {
-      after (ms, callback) {
-        const timer = setTimeout(callback, ms).unref()
-        return () => { clearTimeout(timer) }
-      }
-    },
-    limits: {
-      resumeWindowMs: config.resumeWindowSeconds * 1000,
-      idleTimeoutMs: config.sessionTimeoutSeconds * 1000,
-      unheardWindowMs: UNHEARD_MS,
-      maxSessionsPerUser: config.maxSessionsPerUser,
-      outboxMessages: config.outboxMessages,
-      outboxBytes: config.outboxBytes,
-      tombstoneMs: TOMBSTONE_MS
-    },
-    prefix: config.redisPrefix,
-    partitions: config.redisPartitions,
-    nodeName: config.nodeName,
-    ...describe === undefined ? {} : { describe },
+    scheduler,
+    limits: { ...limits, unheardWindowMs: UNHEARD_MS, tombstoneMs: TOMBSTONE_MS },
+    describe: () => ({ ...info, ...describe() }),
     ...unlimitedUserId === undefined ? {} : { unlimitedUserId }
   })
 }
@@ -83,7 +95,6 @@ export function openRedisUrl (url: string): ReturnType<typeof openRedis> {
   return openRedis(addressOf(url))
 }
 
-/** The configuration refuses what is not a URL of Redis. */
 function addressOf (url: string): RedisAddress {
   const address = readRedisUrl(url)
   if ('problem' in address) throw new TypeError(`The URL of Redis cannot be used: ${address.problem}.`)

@@ -3,12 +3,26 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { loadConfig } from '../../src/config.js'
-import { createStore } from '../../src/stores/create.js'
+import type { SessionStore, StoreSurroundings } from '../../src/io/session/store.js'
+import { createStore, redisStore } from '../../src/stores/create.js'
+import { systemClock } from '../../src/system-clock.js'
 
 const root = mkdtempSync(join(tmpdir(), 'holdfast-create-'))
 t.teardown(() => { rmSync(root, { recursive: true, force: true }) })
 
-const storeOf = (env: Record<string, string>) => createStore(loadConfig({ env, argv: [] }))
+const SURROUNDINGS: StoreSurroundings = {
+  clock: systemClock,
+  log: { debug () {}, info () {}, warn () {}, error () {} },
+  limits: {
+    resumeWindowMs: 60_000, idleTimeoutMs: 60_000, maxSessionsPerUser: 0, outboxMessages: 10, outboxBytes: 1000
+  },
+  describe: () => ({})
+}
+
+function storeOf (env: Record<string, string>): SessionStore {
+  const store = createStore(loadConfig({ env, argv: [] }))
+  return typeof store === 'function' ? store(SURROUNDINGS) : store
+}
 
 t.test('nothing set: memory', async t => {
   t.same(storeOf({}).traits, { survives: 'nothing', shared: false })
@@ -32,4 +46,10 @@ t.test('a URL of Redis: redis, and nothing is connected before it is opened', as
   t.match(store.newId?.('ann'), /^[a-z2-7]{28}$/)
   await t.rejects(store.open({ restore () {}, bury () {}, healthChanged () {} }))
   await store.close()
+})
+
+t.test('an application gives a URL of Redis or a client, and is told what is wrong at once', async t => {
+  t.throws(() => redisStore({}), { message: 'The Redis store takes either a url or a client.' })
+  t.throws(() => redisStore({ url: 'redis://a', client: { options: {} } }), /either a url or a client/)
+  t.throws(() => redisStore({ url: 'http://a' }), /URL of Redis cannot be used/)
 })

@@ -25,7 +25,7 @@
 //      `unavailable`.
 
 import type {
-  ByteString, EndReason, JsonObject, MaybePromise, Millis, Profile, Seq, SessionId, UserId
+  ByteString, Clock, EndReason, JsonObject, Log, MaybePromise, Millis, Profile, Seq, SessionId, UserId
 } from '../types.js'
 
 export interface StoreTraits {
@@ -194,3 +194,24 @@ export interface SessionStore {
   commit(batch: CommitBatch): Promise<CommitResult>
   end(id: SessionId, fence: Fence, tombstone: StoredTombstone): MaybePromise<EndResult>
 }
+
+/** What a node knows of itself, for a store that has to judge sessions without their owner. */
+export interface StoreSurroundings {
+  readonly clock: Clock
+  readonly log: Log
+  readonly limits: {
+    readonly resumeWindowMs: Millis
+    readonly idleTimeoutMs: Millis
+    /** 0: no limit. */
+    readonly maxSessionsPerUser: number
+    readonly outboxMessages: number
+    readonly outboxBytes: number
+  }
+  /** A user without a quota, who is everybody. */
+  readonly unlimitedUserId?: UserId
+  /** What the node says of itself to others; asked again and again. */
+  readonly describe: () => JsonObject
+}
+
+/** Makes a store for a node; nothing is connected or opened yet. */
+export type CreateStore = (surroundings: StoreSurroundings) => SessionStore

@@ -1,15 +1,20 @@
-// The port over ioredis, or over a client of the same shape that somebody hands in (ioredis 5 and
-// 6, iovalkey). Two connections: one for commands, one that listens. Nothing is queued here while a
-// connection is missing: the gate and the callers above decide what is tried again.
+// The port over ioredis, with an address, or where a client leads that somebody hands in (ioredis 5
+// and 6, iovalkey). Two connections: one for commands, one that listens. Nothing is queued here
+// while a connection is missing: the gate and the callers above decide what is tried again.
 
-import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { Cluster, Redis, type ClusterNode, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { sentenceOf } from './faults.js'
 import type { Argument, RedisPort, Reply } from './redis-port.js'
 import type { Script } from './scripts.js'
 import type { RedisAddress } from './url.js'
 
-/** What is used of a client; the classes of ioredis and iovalkey have it. */
-export interface RedisClient {
+/** What is read of a client that an application hands in, of ioredis or iovalkey. */
+export interface RedisTemplate {
+  readonly options: object
+}
+
+/** What is used of a client. */
+interface RedisClient {
   readonly status: string
   connect(): Promise<unknown>
   callBuffer(command: string, args: Argument[]): Promise<unknown>
@@ -19,9 +24,8 @@ export interface RedisClient {
   on(event: string, listener: (...args: never[]) => void): unknown
   once(event: string, listener: (...args: never[]) => void): unknown
   off(event: string, listener: (...args: never[]) => void): unknown
-  duplicate(...args: never[]): unknown
+  duplicate(): unknown
   disconnect(reconnect?: boolean): void
-  quit(): Promise<unknown>
 }
 
 export interface RedisPortOptions {
@@ -33,13 +37,20 @@ export interface RedisPortOptions {
 
 const CONNECTED = ['ready', 'connect']
 
-function connectionOptions (address: RedisAddress, { silenceMs = 5000, connectTimeoutMs = 2000 }: RedisPortOptions) {
+function connectionOptions (address: RedisAddress, options: RedisPortOptions) {
   const { username, password, tls, db } = address
   return {
     ...username === undefined ? {} : { username },
     ...password === undefined ? {} : { password },
     ...tls ? { tls: {} } : {},
     db,
+    ...settingsOf(options)
+  } satisfies RedisOptions
+}
+
+/** How a connection behaves, wherever it leads. */
+function settingsOf ({ silenceMs = 5000, connectTimeoutMs = 2000 }: RedisPortOptions) {
+  return {
     lazyConnect: true,
     connectionName: 'holdfast',
     connectTimeout: connectTimeoutMs,
@@ -64,7 +75,7 @@ function retryAfter (attempt: number): number {
 
 /** The port over connections of its own. */
 export function connectRedis (address: RedisAddress, options: RedisPortOptions = {}): RedisPort {
-  return createPort(openRedis(address, options) as unknown as RedisClient, address.kind === 'cluster', true)
+  return createPort(openRedis(address, options) as unknown as RedisClient, address.kind === 'cluster')
 }
 
 /** A client that is not connected yet, with the settings of the store. Whoever opens it ends it. */
@@ -73,14 +84,7 @@ export function openRedis (address: RedisAddress, options: RedisPortOptions = {}
   const [{ host, port } = { host: '127.0.0.1', port: 6379 }] = address.hosts
   if (address.kind === 'cluster') {
     return new Cluster([...address.hosts], {
-      redisOptions: settings,
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      shardedSubscribers: true,
-      clusterRetryStrategy: retryAfter,
-      slotsRefreshTimeout: 2000,
-      slotsRefreshInterval: 5000,
-      maxRedirections: 4,
+      ...clusterSettings(settings),
       // Names of nodes on one host resolve by themselves; with TLS the name is needed as it is.
       ...address.tls ? { dnsLookup: sameName } : {}
     })
@@ -95,21 +99,51 @@ export function openRedis (address: RedisAddress, options: RedisPortOptions = {}
     })
 }
 
-/**
- * The port over a client of the host's; it is left open, and only the listening connection made
- * from it is closed.
- */
-export function adoptRedis (client: RedisClient): RedisPort {
-  return createPort(client, 'nodes' in client, false)
+function clusterSettings (redisOptions: object) {
+  return {
+    redisOptions,
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    shardedSubscribers: true,
+    clusterRetryStrategy: retryAfter,
+    slotsRefreshTimeout: 2000,
+    slotsRefreshInterval: 5000,
+    maxRedirections: 4
+  }
 }
 
-function createPort (client: RedisClient, isCluster: boolean, isOwn: boolean): RedisPort {
+/**
+ * The port over connections that lead where somebody else's client leads. That one is not used: it
+ * may queue without a bound, and send again what was given up. Its prefix of keys is left out,
+ * since the store has one of its own.
+ */
+export function adoptRedis (client: RedisTemplate, options: RedisPortOptions = {}): RedisPort {
+  const settings = { ...settingsOf(options), keyPrefix: '', stringNumbers: false }
+  if (!isCluster(client)) {
+    return createPort(new Redis({ ...client.options, ...settings }) as unknown as RedisClient, false)
+  }
+  const { options: { redisOptions, ...rest }, startupNodes } = client
+  const cluster = new Cluster(startupNodes, { ...rest, ...clusterSettings({ ...redisOptions, ...settings }) })
+  return createPort(cluster as unknown as RedisClient, true)
+}
+
+interface ClusterTemplate {
+  readonly options: ClusterOptions
+  /** As they were given to its constructor. Not in its types. */
+  readonly startupNodes: ClusterNode[]
+}
+
+function isCluster (client: RedisTemplate): client is ClusterTemplate {
+  return 'startupNodes' in client
+}
+
+/** Messages of a cluster come over its own connections, those of each shard over one. */
+function createPort (client: RedisClient, isSharded: boolean): RedisPort {
   const listeners = new Map<string, (message: string) => void>()
-  const subscriber = isCluster && isOwn ? client : client.duplicate() as RedisClient
-  const isSharded = isCluster && isOwn
+  const subscriber = isSharded ? client : client.duplicate() as RedisClient
   const ignore = (): void => {}
   // Without a listener an error ends the process; what matters reaches the gate with the calls.
-  if (isOwn) client.on('error', ignore)
+  client.on('error', ignore)
   if (subscriber !== client) subscriber.on('error', ignore)
   subscriber.on(isSharded ? 'smessage' : 'message', ((channel: string, message: string) => {
     listeners.get(channel)?.(message)
@@ -162,7 +196,7 @@ function createPort (client: RedisClient, isCluster: boolean, isOwn: boolean): R
 
     async close () {
       if (subscriber !== client) subscriber.disconnect()
-      if (isOwn) client.disconnect()
+      client.disconnect()
     }
   }
 }

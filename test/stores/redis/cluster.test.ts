@@ -3,8 +3,10 @@
 // nothing else.
 
 import { execFileSync } from 'node:child_process'
+import { Cluster } from 'iovalkey'
 import t from 'tap'
 import type { Test } from 'tap'
+import { adoptRedis } from '../../../src/stores/redis/ioredis.js'
 import { needsRedis, startRedis } from '../../helpers/redis.js'
 import { batchOf, createdIn, startNode } from '../../helpers/redis-node.js'
 
@@ -46,6 +48,16 @@ t.test('a cluster', needsRedis(), async t => {
     const claim = { id, userId: 'user0', tokenHash: 'hash-1', nextTokenHash: 'hash-2', lastSeen: 0, labels: {} }
     const result = await b.store.claim(claim)
     t.match(result, { from: null, session: { outputs: [{ tail: 'a' }, { tail: 'last' }, { tail: 'p' }] } })
+  })
+
+  t.test('is reached through a cluster of iovalkey that is handed in', async t => {
+    const cluster = new Cluster(servers.map(({ port }) => ({ host: '127.0.0.1', port })))
+    t.teardown(() => { cluster.disconnect() })
+    const c = await startNode(t as Test, url, { port: adoptRedis(cluster) })
+    t.match(await c.store.count(), { total: 40 })
+    t.equal(await a.store.tell(c.store.nodeId, 'ping', null), true, 'over the same channels')
+    await c.store.close()
+    t.equal(await cluster.ping(), 'PONG')
   })
 
   t.test('outlives the death of a primary', async t => {

@@ -2,10 +2,11 @@
 // src/io/session/store.ts and shared-store.ts).
 
 import { Redis } from 'ioredis'
+import { Valkey } from 'iovalkey'
 import t from 'tap'
 import type { Test } from 'tap'
 import type { ClaimedSession, ClaimRequest } from '../../../src/io/session/shared-store.js'
-import { adoptRedis, connectRedis, type RedisClient } from '../../../src/stores/redis/ioredis.js'
+import { adoptRedis, connectRedis } from '../../../src/stores/redis/ioredis.js'
 import type { RedisPort } from '../../../src/stores/redis/redis-port.js'
 import { needsRedis, startRedis, type RedisServer } from '../../helpers/redis.js'
 import {
@@ -487,18 +488,24 @@ t.test('redis store', needsRedis(), async t => {
     await server.client.config('SET', 'maxmemory-policy', 'noeviction')
   })
 
-  t.test('a client that is handed in is used, and left open', async t => {
-    const client = new Redis(server.port)
-    t.teardown(() => { client.disconnect() })
-    const port = adoptRedis(client as unknown as RedisClient)
-    const a = await startNode(t as Test, server.url, { prefix: `test${++prefixes}`, port })
-    const { session: { id }, fence } = await createdIn(a)
-    t.equal(await a.store.commit(batchOf(id, fence, 0, ['a'])), 'kept')
-    t.equal(await a.store.tell(a.store.nodeId, 'ping', null), true)
-    await waitFor(() => a.told.length > 0)
-    await a.store.close()
-    t.equal(await client.ping(), 'PONG')
-  })
+  const options = { keyPrefix: 'mine:', stringNumbers: true }
+  const clients = { ioredis: () => new Redis(server.port, options), iovalkey: () => new Valkey(server.port, options) }
+  for (const [name, create] of Object.entries(clients)) {
+    t.test(`a client of ${name} shows the way, and is left as it is`, async t => {
+      const client = create()
+      t.teardown(() => { client.disconnect() })
+      const prefix = `test${++prefixes}`
+      const a = await startNode(t as Test, server.url, { prefix, port: adoptRedis(client) })
+      const b = await startNode(t as Test, server.url, { prefix })
+      const { session: { id }, fence } = await createdIn(a)
+      t.equal(await a.store.commit(batchOf(id, fence, 0, ['a'])), 'kept')
+      t.match(await b.store.find(id), { outboxMessages: 1 }, 'a node with a URL sees the same keys')
+      t.equal(await b.store.tell(a.store.nodeId, 'ping', null), true)
+      await waitFor(() => a.told.length > 0)
+      await a.store.close()
+      t.equal(await client.ping(), 'PONG')
+    })
+  }
 
   t.test('scripts that the server has forgotten are sent again', async t => {
     const [a] = await fleet(t as Test, 1) as [TestNode]
