@@ -3,10 +3,9 @@
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { PLACEHOLDER_USER } from '../../src/app.js'
-import { connectRedis } from '../../src/stores/redis/ioredis.js'
 import { createRedisStore, type RedisStore, type RedisStoreOptions } from '../../src/stores/redis/store.js'
 import { startTestApp, type TestAppOptions } from './app.js'
-import { addressOf, realClock, realScheduler, TEST_LIMITS } from './redis-node.js'
+import { PATIENT, patientPort, realClock, realScheduler, TEST_LIMITS } from './redis-node.js'
 
 export interface FleetNode {
   readonly app: FastifyInstance
@@ -23,13 +22,14 @@ export async function startFleetNode (
   t: Test, url: string, { redis, ...options }: FleetNodeOptions = {}
 ): Promise<FleetNode> {
   const store = createRedisStore({
-    port: connectRedis(addressOf(url)),
+    port: patientPort(url),
     clock: realClock,
     scheduler: realScheduler,
     log: { debug () {}, info () {}, warn () {}, error () {} },
     limits: TEST_LIMITS,
     unlimitedUserId: PLACEHOLDER_USER,
     partitions: 16,
+    ...PATIENT,
     ...redis
   })
   const started = await startTestApp(t, { ...options, store })

@@ -9,6 +9,7 @@ import type {
   CommitBatch, Fence, StoredProgress, StoredSession, StoredTombstone, StoreHealth
 } from '../../src/io/session/store.js'
 import { connectRedis } from '../../src/stores/redis/ioredis.js'
+import type { RedisPort } from '../../src/stores/redis/redis-port.js'
 import { createRedisStore, type RedisStore, type RedisStoreOptions } from '../../src/stores/redis/store.js'
 import { readRedisUrl, type RedisAddress } from '../../src/stores/redis/url.js'
 
@@ -29,6 +30,17 @@ export const TEST_LIMITS = {
   outboxMessages: 100,
   outboxBytes: 100_000,
   tombstoneMs: 60_000
+}
+
+/**
+ * Times that no machine exceeds, however busy: a test of what happens when they are over sets its
+ * own.
+ */
+export const PATIENT = { commandTimeoutMs: 60_000, handOffMs: 60_000, leaseMs: 600_000 }
+
+/** A port that takes no silence for a broken connection. */
+export function patientPort (url: string): RedisPort {
+  return connectRedis(addressOf(url), { silenceMs: 60_000, connectTimeoutMs: 60_000 })
 }
 
 export interface TestNode {
@@ -53,13 +65,14 @@ export async function startNode (t: Test, url: string, options: Partial<RedisSto
   const warnings: string[] = []
   const log = { debug () {}, info () {}, warn (_: object, message: string) { warnings.push(message) }, error () {} }
   const store = createRedisStore({
-    port: connectRedis(addressOf(url)),
+    port: patientPort(url),
     clock: realClock,
     scheduler: realScheduler,
     log,
     limits: TEST_LIMITS,
     partitions: 16,
     tickMs: 0,
+    ...PATIENT,
     ...options
   })
   const node: TestNode = {

@@ -7,11 +7,10 @@ import type { Test } from 'tap'
 import { sessionStoreContract, type StoreUnderTest } from '../../../contract/index.js'
 import type { SharedStoreHooks } from '../../../src/io/session/shared-store.js'
 import type { SessionStore, StoreHooks } from '../../../src/io/session/store.js'
-import { connectRedis } from '../../../src/stores/redis/ioredis.js'
 import { createLayout, readFields, readSession, readTombstone } from '../../../src/stores/redis/layout.js'
 import { createRedisStore, type RedisStore } from '../../../src/stores/redis/store.js'
 import { needsRedis, startRedis, type RedisServer } from '../../helpers/redis.js'
-import { addressOf, realClock, realScheduler, TEST_LIMITS } from '../../helpers/redis-node.js'
+import { PATIENT, patientPort, realClock, realScheduler, TEST_LIMITS } from '../../helpers/redis-node.js'
 
 const PARTITIONS = 8
 const seed = Number(process.env.FUZZ_SEED ?? 20260101)
@@ -22,14 +21,15 @@ t.test('redis store', needsRedis(), async t => {
 
   function createStore (on: RedisServer, prefix: string): RedisStore {
     return createRedisStore({
-      port: connectRedis(addressOf(on.url)),
+      port: patientPort(on.url),
       clock: realClock,
       scheduler: realScheduler,
       log: { debug () {}, info () {}, warn () {}, error () {} },
       limits: { ...TEST_LIMITS, outboxMessages: 100_000, outboxBytes: 100_000_000 },
       prefix,
       partitions: PARTITIONS,
-      tickMs: 0
+      tickMs: 0,
+      ...PATIENT
     })
   }
 

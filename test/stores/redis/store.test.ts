@@ -168,7 +168,7 @@ t.test('redis store', needsRedis(), async t => {
   })
 
   t.test('S-10 of many claims at once one wins', async t => {
-    const nodes = await fleet(t as Test, 4)
+    const nodes = await fleet(t as Test, 4, { handOffMs: 50 })
     const { session: { id }, fence } = await createdIn(nodes[0] as TestNode)
     await nodes[0]?.store.release(batchOf(id, fence, 0, ['a']), DEADLINE)
     for (const node of nodes) node.onHandOff = () => new Promise(() => {})
@@ -349,7 +349,7 @@ t.test('redis store', needsRedis(), async t => {
     t.not(a.store.nodeId, former)
     const lost = [one.session.id, basic.session.id].map(id => [id, null]).sort()
     t.same(a.evicted.map(({ id, tombstone }) => [id, tombstone]).sort(), lost)
-    t.equal(a.store.health(), 'ok')
+    await becomesOk(a)
     t.equal(await a.store.commit(batchOf(one.session.id, one.fence, 1, ['x'])), 'fenced')
     const { session } = await claimed(a, claimOf(one.session.id))
     t.same(session.outputs.map(({ tail }) => tail), ['a', 'pushed'])
@@ -362,11 +362,12 @@ t.test('redis store', needsRedis(), async t => {
     const names = [a.store.nodeId, b.store.nodeId]
     await a.store.tick()
     t.same([a.store.nodeId, b.store.nodeId], names)
-    t.equal(a.store.health(), 'ok')
+    await becomesOk(a)
   })
 
   t.test('a node that closes leaves its sessions to the others at once', async t => {
-    const [a, b] = await fleet(t as Test, 2) as [TestNode, TestNode]
+    // Redis may hear of the end of the connection, on which the node listened, a little later.
+    const [a, b] = await fleet(t as Test, 2, { handOffMs: 50 }) as [TestNode, TestNode]
     const { session: { id } } = await createdIn(a)
     await a.store.close()
     t.equal(typeof await b.store.claim(claimOf(id)), 'object')
@@ -515,6 +516,14 @@ t.test('redis store', needsRedis(), async t => {
     t.same(results, ['kept', 'kept', 'kept'], 'S-6 in their order')
   })
 })
+
+/** A lease of a test is over soon after its renewal, so one look after a tick may come too late. */
+async function becomesOk ({ store }: TestNode): Promise<void> {
+  await waitFor(async () => {
+    await store.tick()
+    return store.health() === 'ok'
+  })
+}
 
 /** Waits for what another process does. */
 async function waitFor (condition: () => boolean | Promise<boolean>): Promise<void> {
