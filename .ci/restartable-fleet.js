@@ -8,13 +8,13 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { createRandom } from '../dist/conformance/random.js'
+import { freePort } from './free-port.js'
 
 const at = path => fileURLToPath(new URL(path, import.meta.url))
 const found = names => names.find(name => spawnSync(name, ['-v']).status === 0)
@@ -23,14 +23,6 @@ const storeFaults = Number(process.env.STORE_FAULTS ?? 0)
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'))
 const counts = {}
 let ending = false
-
-async function freePort () {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  return port
-}
 
 const address = `127.0.0.1:${process.env.PORT}`
 const redisPort = await freePort()

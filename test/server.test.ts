@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
 import { built } from './helpers/built.js'
+import { freePort } from './helpers/free-port.js'
 
 const BUILT = [built('src/server.js')]
 // tap passes its loaders on in execArgv; with them the child runs TypeScript and is measured.
@@ -45,7 +46,10 @@ function launch (
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
-  t.teardown(() => { child.kill('SIGKILL') })
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await exit
+  })
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (data: string) => { stdout += data })
@@ -214,15 +218,10 @@ for (const kind of ['socket', 'pipe'] as const) {
     if (kind === 'pipe') execFileSync('mkfifo', [path])
     // Opened for both directions, so that it has a reader: one that never reads.
     const fifo = kind === 'pipe' ? openSync(path, constants.O_RDWR) : undefined
-    const reported: { port: number } = await new Promise((resolve, reject) => {
-      const probe = createServer().listen(0, '127.0.0.1', () => {
-        const { port } = probe.address() as AddressInfo
-        probe.close(() => { resolve({ port }) })
-      }).on('error', reject)
-    })
+    const port = await freePort()
     const child = spawn(process.execPath, BUILT, {
       cwd: workingDirectory(t),
-      env: { PATH: process.env['PATH'], PORT: String(reported.port), HOLDFAST_DRAIN_SECONDS: '1' },
+      env: { PATH: process.env['PATH'], PORT: String(port), HOLDFAST_DRAIN_SECONDS: '1' },
       stdio: ['ignore', fifo ?? 'pipe', 'ignore']
     })
     t.teardown(() => {
@@ -230,7 +229,7 @@ for (const kind of ['socket', 'pipe'] as const) {
       if (fifo !== undefined) closeSync(fifo)
     })
     child.stdout?.pause()
-    const url = `http://127.0.0.1:${reported.port}`
+    const url = `http://127.0.0.1:${port}`
     for (;;) if (await fetch(`${url}/health/live`).then(() => true, () => false)) break
     let lost = 0
     for (let i = 0; lost === 0; i++) {
@@ -309,7 +308,8 @@ t.test('a terminal shows one line for each entry', async t => {
   t.match(text, /^\[[\d:.]+\] INFO: request completed \{.*"method":"GET","route":"\(none\)","statusCode":404,.*\}\r\n$/)
   // Ctrl+C.
   child.stdin.write('\x03')
-  t.equal(await new Promise(resolve => { child.on('exit', code => { resolve(code) }) }), 0)
+  // Its end is heard before the last of what it printed is read.
+  t.equal(await new Promise(resolve => { child.on('close', code => { resolve(code) }) }), 0)
   t.match(text, /INFO: draining .*\r\n.*INFO: stopped\r\n/)
 })
 

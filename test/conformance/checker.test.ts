@@ -10,6 +10,7 @@ import { checkHistory, type ClientEvent, type ClientHistory } from '../../confor
 import { OPCODE, encodeFrame } from '../../conformance/frames.js'
 import { readOptions, UsageError } from '../../conformance/options.js'
 import { createCutter, createProxy, type Fault } from '../../conformance/proxy.js'
+import { freePort } from '../helpers/free-port.js'
 import { startReferenceServer } from './reference-server.js'
 
 type Resumed = Extract<ClientEvent, { kind: 'resumed' }>
@@ -340,13 +341,6 @@ t.test('proxy', async (t) => {
 })
 
 t.test('chaos', async (t) => {
-  async function freePort (): Promise<number> {
-    const server = createServer()
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as AddressInfo
-    await new Promise((resolve) => server.close(resolve))
-    return port
-  }
   async function run (mutant?: 'executes duplicates' | 'drops while detached') {
     const port = await freePort()
     const server = await startReferenceServer({

@@ -8,6 +8,7 @@ import type { Test } from 'tap'
 import { createHttpCore, type HttpCoreOptions } from '../../src/cores/http.js'
 import type { CoreRequest, PlatformCore } from '../../src/io/dispatcher/core.js'
 import type { LifecycleEvent, Log } from '../../src/io/types.js'
+import { freePort } from '../helpers/free-port.js'
 
 export const SECRET = 'a secret of at least 24 bytes'
 
@@ -138,10 +139,5 @@ export const codeOf = (core: PlatformCore, request = command()): Promise<unknown
 
 /** An address at which nobody listens. */
 export async function unusedUrl (): Promise<string> {
-  const server = createTcpServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return `http://127.0.0.1:${port}/`
+  return `http://127.0.0.1:${await freePort()}/`
 }

@@ -4,25 +4,14 @@
 // as many endings of a request as there are, each with and without a declaration that the core is
 // idempotent.
 
-import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
-import { createServer as createTcpServer, type AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { systemTiming } from '../../src/cores/backoff.js'
 import type { CoreRequest } from '../../src/io/dispatcher/core.js'
+import { freePort } from '../helpers/free-port.js'
 import { SECRET, codeOf, command, connect, heldTime, json, startCore, startRaw } from './fake-core.js'
 
 const done = (response: ServerResponse): void => json(response, 200, { payload: 'done' })
-
-/** A port on which nobody listens. */
-async function freePort (): Promise<number> {
-  const server = createTcpServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 t.test('what may have been executed', async t => {
   type Ending = (response: ServerResponse) => void

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { readDockerfile, textsOf, type Stage } from '../helpers/dockerfile.js'
-import { freePort } from '../helpers/redis.js'
+import { freePort } from '../helpers/free-port.js'
 import { spawnProgram } from '../helpers/program.js'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))

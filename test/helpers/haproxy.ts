@@ -4,8 +4,8 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { freePort } from './free-port.js'
 import { spawnProgram, type Program } from './program.js'
-import { freePort } from './redis.js'
 
 export const HAPROXY_CONFIG = fileURLToPath(new URL('../../deploy/haproxy.cfg', import.meta.url))
 

@@ -5,11 +5,11 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
+import { freePort } from './free-port.js'
 
 export interface RedisServer {
   readonly port: number
@@ -39,15 +39,6 @@ export function needsRedis (): { skip: string | false } {
     throw new Error('REQUIRE_REDIS is set, and there is neither redis-server nor valkey-server.')
   }
   return { skip: 'NO REDIS: install redis-server or valkey-server to run the tests of the Redis store' }
-}
-
-export async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 export async function startRedis (t: Test, args: readonly string[] = []): Promise<RedisServer> {

@@ -5,11 +5,11 @@
 import { spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { createServer, type AddressInfo } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import autoload from '@fastify/autoload'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
+import { freePort } from '../helpers/free-port.js'
 import { readBlocks } from '../helpers/markdown.js'
 import { connectFull, injectSocket } from '../helpers/socket.js'
 
@@ -119,11 +119,3 @@ t.test('fastify start serves it, and ends it in time while a client is connected
   t.equal((await socket.nextClose()).code, 4200)
   t.equal(await exit, 0, output)
 })
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => { server.close(resolve) })
-  return port
-}
