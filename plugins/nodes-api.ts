@@ -55,7 +55,9 @@ export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }
       }]
     }
     const { store } = membership
-    const [nodes, counts] = await Promise.all([store.nodes(), store.count()])
+    const nodes = await store.nodes()
+    // One after the other: sessions are counted of the nodes that are known by then.
+    const counts = nodes === 'unavailable' ? nodes : await store.count()
     if (nodes === 'unavailable' || counts === 'unavailable') {
       throw new HoldfastError('STORE_UNAVAILABLE', { retryAfterMs: 1000 })
     }
