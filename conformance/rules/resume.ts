@@ -92,6 +92,14 @@ export const resumeChecks: readonly Check[] = [
     second.link.destroy()
     await scope.resumed(second, 1)
   }),
+  check('P-28', 'takes a token that was read, though an earlier one is presented after it', FULL, async (scope) => {
+    const peer = await session(scope, 1)
+    peer.link.destroy()
+    const read = await scope.resumed(peer, 1)
+    read.link.destroy()
+    ;(await scope.resumed(peer, 1)).link.destroy()
+    await scope.resumed(read, 1)
+  }),
   check('P-28', 'gives every attach a token of its own, each good once', FULL, async (scope) => {
     let peer = await session(scope, 1)
     const tokens = [peer.token]

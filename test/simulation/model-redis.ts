@@ -1,6 +1,7 @@
 // What the Lua scripts do, once more in TypeScript and on plain values: the server of the
 // simulations. Only what the ownership of sessions needs is here; listing is not.
 
+import { isPrevious, previousAfter } from '../../src/io/session/resume-token.js'
 import type { Argument, Reply } from '../../src/stores/redis/redis-port.js'
 import type { ScriptName } from '../../src/stores/redis/scripts.js'
 import type { Flaw } from './world.js'
@@ -162,7 +163,8 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
         const stone = tombstones.get(sid)
         return stone === undefined ? ['unknown'] : ['ended', flat(stone), '0']
       }
-      if (get(session, 'u') !== user || ![get(session, 'th'), get(session, 'pt')].includes(hash)) return ['unknown']
+      const [latest, previous] = [get(session, 'th'), get(session, 'pt')]
+      if (get(session, 'u') !== user || !(latest === hash || isPrevious(hash, previous))) return ['unknown']
       const owner = get(session, 'o')
       if (owner === '') {
         if (now() >= number(session, 'dl')) {
@@ -182,7 +184,7 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
         f: Math.max(number(session, 'f') + 1, now()),
         n: args[12] as string,
         th: next,
-        pt: flaw === 'a token that dies with its first use' ? '' : hash,
+        pt: flaw === 'a token that dies with its first use' ? '' : previousAfter(hash, latest, previous),
         l: labels,
         da: '',
         dl: '',

@@ -2,6 +2,7 @@
 // time per session, answers that leave when they are kept. What the server's manager, committer and
 // gateway do, in two hundred lines and without sockets.
 
+import { isPrevious, previousAfter } from '../../src/io/session/resume-token.js'
 import type { Deadline, SharedStoreHooks } from '../../src/io/session/shared-store.js'
 import type { Fence, StoredSession } from '../../src/io/session/store.js'
 import { createRedisStore, type RedisStore } from '../../src/stores/redis/store.js'
@@ -262,10 +263,10 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       if (own?.isLeaving === true) return 'again'
       // A token that this record does not know is put to the store: another node may have the
       // session.
-      const isKnown = own !== undefined && (hash === own.tokenHash || hash === own.previousTokenHash)
+      const isKnown = own !== undefined && (hash === own.tokenHash || isPrevious(hash, own.previousTokenHash))
       if (own !== undefined && !isKnown && network.flaw === 'a token judged by a stale record') return 'unknown'
       if (own !== undefined && isKnown) {
-        own.previousTokenHash = hash
+        own.previousTokenHash = previousAfter(hash, own.tokenHash, own.previousTokenHash)
         own.tokenHash = hashed(nextToken)
         own.isDirty = true
         // The client learns its next token when it is kept.

@@ -17,7 +17,7 @@ import type { EndReason, JsonObject, MaybePromise, Profile, Seq, SessionId, User
 import type { Claims } from './claim.js'
 import { NOTHING } from './context.js'
 import { lastSeqOf, watermarkOf, type SessionRecord } from './record.js'
-import { hashResumeToken, sameHash } from './resume-token.js'
+import { hashResumeToken, isPrevious, previousAfter, sameHash } from './resume-token.js'
 import type { SessionRuntime } from './runtime.js'
 
 export interface EntryRequest {
@@ -154,7 +154,7 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
   ): MaybePromise<Entry> {
     // Whichever token was presented stays valid until the new connection speaks: the answer with
     // the next one may be lost (P-28).
-    session.previousTokenHash = hash
+    session.previousTokenHash = previousAfter(hash, session.tokenHash, session.previousTokenHash)
     runtime.dismiss(session, CLOSE.replaced)
     session.labels = request.labels ?? NOTHING
     totals.resumed++
@@ -185,5 +185,5 @@ export function createEntrance (runtime: SessionRuntime, claims?: Claims): Entra
 function holds (
   hash: string, userId: UserId, kept: { userId: UserId, tokenHash: string | null, previousTokenHash: string | null }
 ): boolean {
-  return kept.userId === userId && (sameHash(hash, kept.tokenHash) || sameHash(hash, kept.previousTokenHash))
+  return kept.userId === userId && (sameHash(hash, kept.tokenHash) || isPrevious(hash, kept.previousTokenHash))
 }

@@ -116,7 +116,8 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   /** Count of handshakes that were given the session; only the latest may attach. */
   claims: number
   /**
-   * SHA-256 of the resume token in force, and of the one before it while it is still valid (P-28).
+   * SHA-256 of the resume token in force, and of those before it that are still valid (P-28), with
+   * spaces between them.
    */
   tokenHash: string | null
   previousTokenHash: string | null

@@ -28,3 +28,21 @@ export function hashResumeToken (token: string): string {
 export function sameHash (a: string, b: string | null): boolean {
   return b !== null && a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b))
 }
+
+/** A session with fewer handshakes between two frames of its client forgets none of its tokens. */
+const MOST_PREVIOUS = 4
+
+/** Whether `hash` is one of those in `previous`: hashes with spaces between them (P-28). */
+export function isPrevious (hash: string, previous: string | null): boolean {
+  return previous !== null && previous.split(' ').some(one => sameHash(hash, one))
+}
+
+/**
+ * What stays valid beside the next token when `hash` was presented. Whoever presents the latest
+ * token has read it, and those before it are dead. Whoever presents another one may be an earlier
+ * handshake that arrives late, whose client has read a later token meanwhile (P-28c).
+ */
+export function previousAfter (hash: string, latest: string | null, previous: string | null): string {
+  if (latest === null || previous === null || sameHash(hash, latest)) return hash
+  return [hash, latest, ...previous.split(' ').filter(one => one !== hash)].slice(0, MOST_PREVIOUS).join(' ')
+}

@@ -3,9 +3,9 @@
 // connection may be ownerless: whichever node its client comes back to claims it.
 //
 // Rules beside S-1 to S-9 of store.ts; test/stores/redis holds the Redis store to them.
-// S-10 `claim` checks the token, rotates it, takes the ownership and reads the session in one step.
-//      Of two claims of one ownership one wins, and the other is `moved`. What the former owner
-//      writes afterwards is `fenced`.
+// S-10 `claim` checks the token, rotates it (P-28), takes the ownership and reads the session in
+//      one step. Of two claims of one ownership one wins, and the other is `moved`. What the former
+//      owner writes afterwards is `fenced`.
 // S-11 `claim` of a session that another node owns asks that node to release it first, and takes it
 //      after `handOffMs` at the latest: a client with a valid token outranks an owner that does not
 //      answer. Nobody is asked for a wrong token.

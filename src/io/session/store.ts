@@ -103,8 +103,8 @@ export interface StoredBlame {
 export interface StoredAccess {
   readonly labels: JsonObject
   /**
-   * SHA-256 of the resume token in force, and of the one before it while that is still valid
-   * (P-28).
+   * SHA-256 of the resume token in force, and of those before it that are still valid (P-28): up
+   * to four, with spaces between them.
    */
   readonly tokenHash: string | null
   readonly previousTokenHash: string | null

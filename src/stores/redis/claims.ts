@@ -54,7 +54,7 @@ export function createClaims (node: RedisNode, bus: Bus): Pick<SharedSessionStor
   function readEnded ({ id, userId, tokenHash }: ClaimRequest, [stone, byThisCall]: Reply[]): ClaimResult {
     const ended = readTombstone(id, readFields(stone as Reply))
     if (textOf(byThisCall) === '1') tellEnded(node, id, stone as Reply)
-    const holds = ended.tokenHash === tokenHash || ended.previousTokenHash === tokenHash
+    const holds = ended.tokenHash === tokenHash || ended.previousTokenHash?.split(' ').includes(tokenHash) === true
     return ended.userId === userId && holds ? { ended } : 'unknown'
   }
 

@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import { createResumeToken, hashResumeToken, sameHash } from '../../../src/io/session/resume-token.js'
-import { createDomain, type Domain, type Frame, type Peer } from '../../helpers/domain.js'
+import { createDomain, type Domain, type Frame, type Peer, type Welcome } from '../../helpers/domain.js'
 
 function shape (frames: Frame[]): (number | string)[] {
   return frames.map(frame => frame.seq ?? frame.type)
@@ -177,6 +177,34 @@ t.test('P-28 a lost answer costs nothing: the presented token works again until 
   const holder = domain.resume(latest.welcome, 0)
   t.equal(holder.welcome.sessionId, peer.welcome.sessionId, 'the newest token works as well')
   t.equal(domain.resume(peer.welcome, 0).welcome.previous?.reason, 'unknown', 'and it put the first one to rest')
+})
+
+// Of two handshakes of one client the earlier came last, and the token that the client had read
+// from the answer to the later one was dead: its session was lost to it.
+t.test('P-28c a token that was read stays valid when an earlier handshake arrives after it', async t => {
+  const domain = createDomain()
+  const peer = createLost(domain, 1)
+  const read = domain.resume(peer.welcome, 1)
+  read.close(1006)
+  for (let n = 0; n < 2; n++) domain.resume(peer.welcome, 1).close(1006)
+  const holder = domain.resume(read.welcome, 1)
+  t.equal(holder.welcome.sessionId, peer.welcome.sessionId)
+  holder.send({ type: 'ack', seq: 1 })
+  for (const { welcome } of [peer, read]) {
+    t.equal(domain.resume(welcome, 1).welcome.previous?.reason, 'unknown', 'dead with the first frame')
+  }
+})
+
+t.test('P-28c of more than four such tokens the oldest is dead', async t => {
+  const domain = createDomain()
+  const peer = createLost(domain, 1)
+  const given = Array.from({ length: 5 }, () => {
+    const again = domain.resume(peer.welcome, 1)
+    again.close(1006)
+    return again.welcome
+  })
+  t.equal(domain.resume(given[0] as Welcome, 1).welcome.previous?.reason, 'unknown')
+  t.equal(domain.resume(given[1] as Welcome, 1).welcome.sessionId, peer.welcome.sessionId)
 })
 
 t.test('P-28 a malformed first frame is a first frame', async t => {

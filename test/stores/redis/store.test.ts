@@ -167,6 +167,44 @@ t.test('redis store', needsRedis(), async t => {
     t.equal(typeof again, 'object', 'the presented token is still valid')
   })
 
+  t.test('S-10 P-28c a claim leaves the tokens that were issued since alone, up to four', async t => {
+    const [a] = await fleet(t as Test, 1) as [TestNode]
+    // As long as a SHA-256 is: several are no short value any more.
+    const hash = (n: number): string => String(n).padStart(43, 'hash')
+    const access = { labels: {}, tokenHash: hash(1), previousTokenHash: null }
+    const { session: { id }, fence } = await createdIn(a, { access })
+    const claimBy = (n: number, next: number): ClaimRequest => claimOf(id, {
+      tokenHash: hash(n), nextTokenHash: hash(next)
+    })
+    await a.store.release(batchOf(id, fence, 0, []), DEADLINE)
+    for (let n = 2; n <= 6; n++) {
+      const { session, fence: next } = await claimed(a, claimBy(1, n))
+      const issued = Array.from({ length: Math.min(n - 2, 3) }, (_, i) => hash(n - 1 - i))
+      t.match(session.access, { tokenHash: hash(n), previousTokenHash: [hash(1), ...issued].join(' ') })
+      await a.store.release(batchOf(id, next, 0, []), DEADLINE)
+    }
+    t.equal(await a.store.claim(claimBy(2, 9)), 'unknown')
+    t.equal(await a.store.claim(claimOf(id, { tokenHash: 'hash' })), 'unknown')
+    const read = await claimed(a, claimBy(4, 7))
+    t.match(read.session.access, { tokenHash: hash(7), previousTokenHash: [4, 6, 1, 5].map(hash).join(' ') })
+    await a.store.release(batchOf(id, read.fence, 0, []), DEADLINE)
+    t.match(await a.store.terminate(id, 'ended_by_operator'), { ended: { reason: 'ended_by_operator' } })
+    t.match(await a.store.claim(claimBy(5, 9)), { ended: { reason: 'ended_by_operator' } }, 'its holder is told')
+    t.equal(await a.store.claim(claimBy(2, 9)), 'unknown')
+  })
+
+  t.test('S-10 P-28 whoever presents the latest token has read it, and those before it are dead', async t => {
+    const [a] = await fleet(t as Test, 1) as [TestNode]
+    const { session: { id }, fence } = await createdIn(a)
+    await a.store.release(batchOf(id, fence, 0, []), DEADLINE)
+    const first = await claimed(a, claimOf(id))
+    await a.store.release(batchOf(id, first.fence, 0, []), DEADLINE)
+    const second = await claimed(a, claimOf(id, { tokenHash: 'hash-2', nextTokenHash: 'hash-3' }))
+    t.match(second.session.access, { tokenHash: 'hash-3', previousTokenHash: 'hash-2' })
+    await a.store.release(batchOf(id, second.fence, 0, []), DEADLINE)
+    t.equal(await a.store.claim(claimOf(id)), 'unknown')
+  })
+
   t.test('S-10 of many claims at once one wins', async t => {
     const nodes = await fleet(t as Test, 4, { handOffMs: 50 })
     const { session: { id }, fence } = await createdIn(nodes[0] as TestNode)

@@ -14,7 +14,17 @@ if not owner then
   return { 'ended', stone, '0' }
 end
 if (head[12] or redis.call('HGET', KEYS[2], 'u')) ~= user then return { 'unknown' } end
-if hash == '' or (head[3] ~= hash and head[4] ~= hash) then return { 'unknown' } end
+if hash == '' then return { 'unknown' } end
+-- As previousAfter of io/session/resume-token.ts.
+local previous = { hash }
+if head[3] ~= hash then
+  local isPrevious = false
+  previous[2] = head[3]
+  for other in string.gmatch(head[4] or redis.call('HGET', KEYS[2], 'pt'), '%S+') do
+    if other == hash then isPrevious = true elseif #previous < 4 then previous[#previous + 1] = other end
+  end
+  if not isPrevious then return { 'unknown' } end
+end
 local at = now()
 if owner == '' then
   -- The sweep may be late.
@@ -33,7 +43,7 @@ local numbers = { ls = last, rs = tonumber(head[6]), ob = tonumber(head[7]), dr 
 if owner ~= '' then settle(numbers, nil, tonumber(ARGV[10]), tonumber(ARGV[11])) end
 local fence = text(math.max(tonumber(head[2]) + 1, at))
 put({
-  'o', node, 'f', fence, 'th', ARGV[5], 'pt', hash, 'l', ARGV[7], 'da', '', 'dl', '', 'er', '', 'ib', '0', 'iy', '0',
+  'o', node, 'f', fence, 'th', ARGV[5], 'pt', table.concat(previous, ' '), 'l', ARGV[7], 'da', '', 'dl', '', 'er', '', 'ib', '0', 'iy', '0',
   'n', ARGV[13], 'at', text(at), 'ls', text(numbers.ls), 'rs', text(numbers.rs), 'ob', text(numbers.ob),
   'dr', text(numbers.dr)
 }, head[11])

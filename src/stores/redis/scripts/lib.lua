@@ -87,13 +87,14 @@ end
 local function finish(sid, reason, endedAt, note, keepMs)
   local head = redis.call('HMGET', KEYS[1], 'u', 'wm', 'th', 'pt', 'p', 'rv', 'o', 'f')
   local user = head[1] or redis.call('HGET', KEYS[2], 'u')
+  local previous = head[4] or redis.call('HGET', KEYS[2], 'pt')
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
   redis.call('ZREM', KEYS[7], sid)
   redis.call('ZREM', KEYS[8], user .. '\0' .. sid)
   redis.call('ZREM', KEYS[9], sid)
   if KEYS[10] then redis.call('SREM', KEYS[10], sid) end
   local stone = {
-    'u', user, 'r', reason, 'e', endedAt, 'wm', head[2], 'th', head[3], 'pt', head[4], 'p', head[5], 'rv', head[6]
+    'u', user, 'r', reason, 'e', endedAt, 'wm', head[2], 'th', head[3], 'pt', previous, 'p', head[5], 'rv', head[6]
   }
   if note ~= '' then
     stone[#stone + 1] = 'n'
