@@ -20,7 +20,9 @@ const NodeParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 128,
 const NodeAnswer = Type.Object({
   id: Type.String({ description: 'Name of this life of the node.' }),
   self: Type.Boolean({ description: 'Whether it is the node that answers.' }),
-  sessions: Type.Integer({ minimum: 0, description: 'Sessions that it owns.' }),
+  sessions: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], {
+    description: 'Sessions that it owns; null for a node that went while it was asked.'
+  }),
   leaseUntil: Type.Union([Type.String(), Type.Null()], {
     description: 'Until then no other node takes it for dead; null where no store is shared.'
   }),
@@ -31,7 +33,7 @@ const DrainAnswer = Type.Object({ draining: Type.Literal(true) }, { description:
 
 const NOT_FOUND = errorAnswer(['NODE_NOT_FOUND'])
 
-interface NodeRow { id: string, self: boolean, sessions: number, leaseUntil: string | null, info: JsonObject }
+interface NodeRow { id: string, self: boolean, sessions: number | null, leaseUntil: string | null, info: JsonObject }
 
 export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }) {
   const { membership } = fastify.sessionInternals
@@ -64,7 +66,7 @@ export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }
     return nodes.map(({ nodeId, leaseUntil, info }) => ({
       id: nodeId,
       self: nodeId === store.nodeId,
-      sessions: counts.byNode[nodeId] ?? 0,
+      sessions: counts.byNode[nodeId] ?? null,
       leaseUntil: toIso(leaseUntil),
       info: nodeId === store.nodeId ? { ...info, draining: fastify.gateway.draining } : info
     }))

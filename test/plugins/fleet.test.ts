@@ -191,6 +191,24 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   t.match((await ask(`${b.url}/sessions/stats`)).body, { active: 0, detached: 0, total: 0 })
 })
 
+// It was shown with 0 sessions until the node that answers had renewed its lease once more.
+t.test('a node that has just come is listed with its sessions', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const a = await startFleetNode(t, redis.url)
+  const b = await startFleetNode(t, redis.url)
+  const { socket } = await connectFull(b.wsUrl)
+  const { body } = await ask(`${a.url}/nodes`)
+  t.match(body.data.find((row: { id: string }) => row.id === b.store.nodeId), { self: false, sessions: 1 })
+  socket.ws.close()
+})
+
+t.test('a node that goes while it is asked has no number of sessions', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const { store, url } = await startFleetNode(t, redis.url)
+  store.count = async () => ({ total: 0, ownerless: 0, byNode: {} })
+  t.match((await ask(`${url}/nodes`)).body.data, [{ id: store.nodeId, sessions: null }])
+})
+
 t.test('nodes are listed and drained from any node', needsRedis(), async t => {
   const redis = await startRedis(t)
   const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])
