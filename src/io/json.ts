@@ -302,8 +302,20 @@ export function printJson (value: unknown): string {
   }
   if (text === undefined) throw new TypeError('the value has no form in JSON')
   // What became null without being it left this word behind.
-  if (text.includes('null') && !isPrintable(value, '')) refuseUnprintable(value, '', '')
+  if (!isFlat(value) && text.includes('null') && !isPrintable(value, '')) refuseUnprintable(value, '', '')
   return text
+}
+
+/**
+ * Whether a value is a plain object of texts, finite numbers and the like, as most answers are; all
+ * of it can be printed. A look at its members is cheaper than one at its text.
+ */
+function isFlat (value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return false
+  const object = value as Record<string, unknown>
+  if (object.toJSON !== undefined) return false
+  for (const name in object) if (isSuspect(object[name])) return false
+  return true
 }
 
 /**

@@ -242,6 +242,36 @@ t.test('P-6 a value of the platform that JSON cannot carry is refused by name, n
   t.throws(() => printJson(cycle), { message: /circular/ })
 })
 
+t.test('P-6 a value is refused exactly when JSON.stringify would make null of something in it', async t => {
+  t.comment(`seed ${FUZZ_SEED}`)
+  const becomesNull = (value: unknown): boolean => {
+    let found = false
+    JSON.stringify(value, function (this: Record<string, unknown>, key, told: unknown) {
+      const plain = told instanceof Number ? told.valueOf() : told
+      found ||= typeof plain === 'number' ? !Number.isFinite(plain) : plain === null && this[key] instanceof Date
+      return told
+    })
+    return found
+  }
+  const isRefused = (value: unknown): boolean => {
+    try {
+      printJson(value)
+      return false
+    } catch {
+      return true
+    }
+  }
+  const hidden = (value: unknown): object => Object.defineProperty({ n: 1 }, 'toJSON', { value: () => value })
+  const leaf = fc.oneof(
+    fc.jsonValue({ maxDepth: 1 }),
+    fc.constantFrom(
+      NaN, Infinity, undefined, 'null', Object(NaN), Object(1), new Date(NaN), new Date(0), hidden(NaN), hidden(1)
+    )
+  )
+  const value = fc.oneof(leaf, fc.dictionary(fc.constantFrom('a', 'b', 'null', 'toString'), leaf), fc.array(leaf))
+  fc.assert(fc.property(value, value => isRefused(value) === becomesNull(value)), seeded)
+})
+
 t.test('P-6 any other value is printed as JSON.stringify prints it', async t => {
   t.comment(`seed ${FUZZ_SEED}`)
   const samples = [
@@ -256,7 +286,8 @@ t.test('P-6 any other value is printed as JSON.stringify prints it', async t => 
     -0,
     2 ** 60,
     new Map([[1, null]]),
-    { toJSON: () => null }
+    { toJSON: () => null },
+    { text: 'null', n: 1, gone: undefined }
   ]
   for (const value of samples) t.equal(printJson(value), JSON.stringify(value) ?? 'null')
   fc.assert(fc.property(fc.jsonValue(), value => printJson(value) === JSON.stringify(value)), seeded)
