@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url'
 import { chromium, type Browser } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
+import { spawnProgram } from '../helpers/program.js'
 import { cuttingProxy } from '../helpers/raw-socket.js'
 import { startServer } from '../helpers/server.js'
 import { connectFull, connectSocket } from '../helpers/socket.js'
@@ -46,8 +47,7 @@ async function run (file: string, args: string[], env: Record<string, string> = 
         resolve({ code: child.exitCode, stdout, stderr })
       }
     )
-    // wscat leaves when its standard input ends.
-    if (file !== process.execPath) child.stdin?.end()
+    child.stdin?.end()
   })
 }
 
@@ -67,6 +67,11 @@ async function hasWebsockets (t: Test): Promise<boolean> {
   else t.comment('######## NOT TESTED: the Python package websockets is missing ########')
   return false
 }
+
+/** It leaves when its standard input ends, or with the test. */
+const wscat = (t: Test, ...args: string[]) => spawnProgram(t, process.execPath, [
+  WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-w', '120', ...args
+], { stdin: 'pipe' })
 
 const curl = async (...args: string[]): Promise<string> => (await run(CURL, ['-s', ...args])).stdout
 
@@ -137,43 +142,27 @@ t.test('HOLDFAST_SESSION_TIMEOUT_SECONDS=1 purges an idle session of the basic p
 
 t.test('curl shakes hands', async t => {
   if (!has(t, CURL)) return
-  const answer = await curl(
-    '-i',
-    '--http1.1',
-    '--max-time',
-    '3',
-    '-H',
-    'Connection: Upgrade',
-    '-H',
-    'Upgrade: websocket',
-    '-H',
-    'Sec-WebSocket-Version: 13',
-    '-H',
-    'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ==',
-    `${server.url}/ws`
-  )
-  t.match(answer, /^HTTP\/1\.1 101 /)
-  t.match(answer, /session_created/)
+  const headers = [
+    'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: SGVsbG8sIHdvcmxkISEhIQ=='
+  ].flatMap(header => ['-H', header])
+  const { output, until } = spawnProgram(t, CURL, ['-siN', '--http1.1', ...headers, `${server.url}/ws`])
+  await until('the first frame', () => output().includes('session_created'))
+  t.match(output(), /^HTTP\/1\.1 101 /)
 })
 
 t.test('wscat', async t => {
   if (!has(t, WSCAT)) return
   t.test('sends a command in the full profile', async t => {
-    const { stdout } = await run(process.execPath, [
-      WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', '{"command":"echo","payload":{"a":1},"id":1}',
-      '-w', '3'
-    ])
-    t.match(stdout, /session_created/)
-    t.match(stdout, /"type":"result","id":1,"payload":\{"a":1\}/)
+    const { output, until } = wscat(t, '-x', '{"command":"echo","payload":{"a":1},"id":1}')
+    await until('the result', () => output().includes('"type":"result","id":1,"payload":{"a":1}'))
+    t.match(output(), /session_created/)
   })
 
   t.test('is told about a typing error and goes on', async t => {
-    const { stdout } = await run(process.execPath, [
-      WSCAT, '--no-color', '-c', server.wsUrl, '-s', 'holdfast.v1', '-x', 'hello?', '-x', '{"command":"ping"}', '-w',
-      '3'
-    ])
-    t.match(stdout, /BAD_FRAME/)
-    t.match(stdout, /pong/)
+    const { output, until } = wscat(t, '-x', 'hello?', '-x', '{"command":"ping"}')
+    await until('the result', () => output().includes('pong'))
+    t.match(output(), /BAD_FRAME/)
   })
 })
 

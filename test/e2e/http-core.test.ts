@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
+import { freePort } from '../helpers/free-port.js'
 import { startServer } from '../helpers/server.js'
 import { connectFull } from '../helpers/socket.js'
 
@@ -85,9 +86,7 @@ for (const name of Object.keys(EXAMPLES)) {
   t.test(`examples/http-core/${name} executes commands, and a repeat of one does not run twice`, async t => {
     if (name === 'core.py' && !hasPython(t)) return
     const core = await startCore(t, name)
-    const platform = await startPlatform(t, core.url, {
-      HOLDFAST_COMMAND_TIMEOUT_SECONDS: '2', HOLDFAST_LIFECYCLE_EVENTS: 'session.created'
-    })
+    const platform = await startPlatform(t, core.url, { HOLDFAST_LIFECYCLE_EVENTS: 'session.created' })
     const { socket, hello } = await connectFull(platform.wsUrl)
     socket.send({ command: 'echo', payload: [1, 'ä', null], id: 1 })
     t.match(await socket.next(), { type: 'result', id: 1, payload: [1, 'ä', null] })
@@ -107,10 +106,13 @@ for (const name of Object.keys(EXAMPLES)) {
     const view = await (await fetch(`${platform.url}/sessions/${hello.payload.sessionId as string}`)).json()
     t.match(view, { context: { approved: { a1: 'human_reviewer_1' } } })
     t.notOk(platform.output.includes(SECRET), 'the secret is in no log line')
-    await core.kill('SIGTERM')
-    socket.send({ command: 'echo', id: 6 })
-    t.match(await socket.next(), { type: 'error', id: 6, code: 'CORE_UNAVAILABLE' })
     socket.ws.close()
+    await core.kill('SIGTERM')
+    const brief = await startPlatform(t, core.url, { HOLDFAST_COMMAND_TIMEOUT_SECONDS: '2' })
+    const { socket: another } = await connectFull(brief.wsUrl)
+    another.send({ command: 'echo', id: 1 })
+    t.match(await another.next(), { type: 'error', id: 1, code: 'CORE_UNAVAILABLE' })
+    another.ws.close()
   })
 
   t.test(`examples/http-core/${name} refuses what is not signed`, async t => {
@@ -123,7 +125,7 @@ for (const name of Object.keys(EXAMPLES)) {
 
 // It was given up after 256 ms, although a refused connection surely ran nothing.
 t.test('a core that restarts for two seconds is survived with default options', async t => {
-  const first = await startCore(t, 'core.mjs')
+  const first = await startCore(t, 'core.mjs', { port: await freePort() })
   const platform = await startPlatform(t, first.url)
   const { socket } = await connectFull(platform.wsUrl)
   socket.send({ command: 'echo', payload: 'before', id: 1 })

@@ -6,10 +6,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
-import { connect as connectTcp, createServer, type AddressInfo } from 'node:net'
+import { connect as connectTcp, type AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { clientBundle, launchBrowser, layLine, sessionIdOf, shows, isLive } from '../helpers/browser.js'
+import { freePort } from '../helpers/free-port.js'
 import { readBlocks } from '../helpers/markdown.js'
 
 const browser = await launchBrowser(t)
@@ -19,10 +20,7 @@ const blockWith = (text: string): string => blocks.find(block => block.includes(
 
 /** Starts the README's application as a reader would; gives its port. */
 async function startDesk (t: Test): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
+  const port = await freePort()
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(TAP|NODE_)/.test(name)))
   const child = spawn(process.execPath, ['--input-type=module'], { cwd: root, env, stdio: ['pipe', 'pipe', 'inherit'] })
   t.teardown(() => { child.kill('SIGKILL') })

@@ -5,7 +5,6 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -16,10 +15,11 @@ import { createReviewDesk, type ReviewDeskOptions } from '../../examples/review-
 import { buildPage } from '../../examples/review-desk/page-files.js'
 import { createPlatform, type Platform } from '../../examples/review-desk/platform.js'
 import { launchBrowser, layLine, type Line } from '../helpers/browser.js'
+import { freePort } from '../helpers/free-port.js'
 
 const WITHIN_MS = 40_000
 /** Two seconds, and what a busy machine adds. */
-const OFFLINE_MS = 7_000
+const OFFLINE_MS = 17_000
 const pageFiles = buildPage()
 const browser = await launchBrowser(t)
 
@@ -46,11 +46,11 @@ async function until (what: string, probe: () => boolean | Promise<boolean>): Pr
 }
 
 async function startDesk (
-  options: Partial<ReviewDeskOptions> & { platform: Platform }, port = 0
-): Promise<{ app: FastifyInstance, port: number }> {
+  options: Partial<ReviewDeskOptions> & { platform: Platform }, port: number
+): Promise<FastifyInstance> {
   const app = await createReviewDesk({ page: await pageFiles, ...options })
   await app.listen({ host: '127.0.0.1', port })
-  return { app, port: (app.server.address() as AddressInfo).port }
+  return app
 }
 
 interface Rig {
@@ -69,7 +69,8 @@ async function rig (t: Test, options: Partial<ReviewDeskOptions> = {}, init?: st
   const gate = createGate()
   const platform = createPlatform({ work: gate.work })
   for (let i = 0; i < 3; i++) platform.feed()
-  const { app, port } = await startDesk({ platform, ...options })
+  const port = await freePort()
+  const app = await startDesk({ platform, ...options }, port)
   t.teardown(() => app.close())
   const cable = await layLine(t, port)
   const context = await browser.newContext({ viewport: { width: 1320, height: 820 } })
@@ -348,7 +349,7 @@ t.test('P-33 is honest about a restart: unanswered is unknown, unsent is sent, n
   await entry(page, 2, 'queued')
 
   const restarted = await startDesk({ platform }, port)
-  t.teardown(() => restarted.app.close())
+  t.teardown(() => restarted.close())
   await shows(page, 'live')
   t.not(await sessionOf(page), before)
   await entry(page, 1, 'unknown')
@@ -379,7 +380,7 @@ t.test('P-48 a drain answers what is running before it closes, and the outcome i
   await app.close()
   await entry(page, 1, 'recorded')
   const restarted = await startDesk({ platform }, port)
-  t.teardown(() => restarted.app.close())
+  t.teardown(() => restarted.close())
   await shows(page, 'live')
   await waits(page, 2)
   await page.keyboard.press('a')

@@ -36,7 +36,7 @@ async function slowCore (t: Test): Promise<{ url: string, asked: Promise<void>, 
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   t.test(`P-48 ${signal}: every client is told where the door is, and the process exits 0`, async t => {
-    const server = await start(t)
+    const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '60' })
     const full = await connectFull(server.wsUrl)
     const basic = await connectSocket(server.wsUrl)
     await basic.next()
@@ -50,17 +50,17 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     t.strictSame(await full.socket.nextClose(), { code: 4200, reason: 'draining' })
     t.equal((await basic.nextClose()).code, 4200)
     t.strictSame(await exit, { code: 0, signal: null })
-    t.ok(Date.now() - startedAt < 9000, `${Date.now() - startedAt} ms`)
+    t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
     t.ok(server.lines.some(line => line.msg === 'stopped'))
     t.strictSame(server.lines.filter(line => line.level >= 50), [])
   })
 }
 
 t.test('with nobody connected it is gone at once', async t => {
-  const server = await start(t)
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '60' })
   const startedAt = Date.now()
   t.strictSame(await server.stop(), { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < 5000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('P-48 a running command is finished and answered; new ones are refused, readiness is false', async t => {
@@ -125,7 +125,7 @@ t.test('P-48 the goodbyes of 200 clients are spread, and so is their return', as
 
 t.test('a second signal ends it at once', async t => {
   const core = await slowCore(t)
-  const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '30' })
+  const server = await start(t, { HOLDFAST_CORE_URL: core.url, HOLDFAST_DRAIN_SECONDS: '60' })
   const { socket } = await connectFull(server.wsUrl)
   socket.send({ command: 'work', id: 1 })
   await core.asked
@@ -133,7 +133,7 @@ t.test('a second signal ends it at once', async t => {
   await server.line(line => line.msg === 'draining')
   const startedAt = Date.now()
   await server.stop('SIGTERM')
-  t.ok(Date.now() - startedAt < 15_000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('T6 upgrades that arrive all through the shutdown neither crash nor delay it', async t => {
@@ -206,14 +206,12 @@ const PEERS: Record<string, (raw: RawSocket) => Promise<void> | void> = {
 }
 
 /**
- * Within the drain and a second, exit 0, and without a complaint. The other three are for a machine
- * that is busy; what held up a stop took five more.
+ * Exit 0, and without a complaint. What held up a stop took five seconds more than the drain: by
+ * its own clock the server gives up then, and exits 1. On a busy machine the clock of this process
+ * would say more.
  */
-async function stopsInTime (
-  t: Test, server: ServerProcess, drainMs: number, exit = server.stop('SIGTERM'), startedAt = Date.now()
-): Promise<void> {
+async function stopsInTime (t: Test, server: ServerProcess, exit = server.stop('SIGTERM')): Promise<void> {
   t.strictSame(await exit, { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < drainMs + 4000, `${Date.now() - startedAt} ms`)
   t.strictSame(server.lines.filter(line => line.level >= 50), [])
 }
 
@@ -224,7 +222,7 @@ for (const [what, behave] of Object.entries(PEERS)) {
     await behave(raw)
     // What it sent has been read when a later request is answered.
     await fetch(`${server.url}/health/live`)
-    await stopsInTime(t, server, 2000)
+    await stopsInTime(t, server)
     if (raw.tcp.isPaused()) raw.reset()
     await raw.ended
   })
@@ -241,13 +239,13 @@ t.test('many such peers together do not hold up a stop either, not even one with
         peers.push(raw)
       }
     }
-    await stopsInTime(t, server, drainSeconds * 1000)
+    await stopsInTime(t, server)
     for (const peer of peers) peer.reset()
   }
 })
 
 t.test('a request that is completed during the drain is answered, and its connection ends', async t => {
-  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '20' })
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '60' })
   const raw = await rawConnect(server.port)
   raw.write(`${UPLOAD}{"payload"`)
   await fetch(`${server.url}/health/live`)
@@ -261,7 +259,8 @@ t.test('a request that is completed during the drain is answered, and its connec
   t.match(await raw.answer(), { status: 400, headers: { connection: 'close' } })
   await raw.ended
   // It was the last thing that the drain waited for.
-  await stopsInTime(t, server, 6000, exit, startedAt)
+  await stopsInTime(t, server, exit)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
 })
 
 t.test('peers that come all through the drain do not hold it up', async t => {
@@ -269,7 +268,6 @@ t.test('peers that come all through the drain do not hold it up', async t => {
   const holding = await rawConnect(server.port)
   holding.write('GET /he')
   await fetch(`${server.url}/health/live`)
-  const startedAt = Date.now()
   const exit = server.stop('SIGTERM')
   let came = 0
   while (server.child.exitCode === null) {
@@ -279,13 +277,14 @@ t.test('peers that come all through the drain do not hold it up', async t => {
     }, () => {})
     await new Promise(resolve => setTimeout(resolve, 5))
   }
-  await stopsInTime(t, server, 1000, exit, startedAt)
+  await stopsInTime(t, server, exit)
   t.ok(came > 5, `${came} came`)
 })
 
 for (const signal of ['SIGUSR1', 'SIGUSR2', 'SIGHUP'] as const) {
   t.test(`${signal} does not drain`, async t => {
-    const server = await start(t)
+    // Any port for the inspector: its usual one may be taken.
+    const server = await start(t, {}, ['--inspect-port=0'])
     server.child.kill(signal)
     // SIGUSR1 opens Node's inspector; the others do what they do to every process.
     if (signal === 'SIGUSR1') await eventually('the inspector', () => server.output.includes('Debugger listening'))

@@ -135,7 +135,8 @@ t.test('a worker is killed under load: its clients go on with others, and it is 
   const waits = outages(users, killedAt)
   t.comment(`outage after kill -9 of a worker, of ${users.length} clients: ` +
     `p95 ${p95(waits)} ms, longest ${Math.round(waits.at(-1) as number)} ms`)
-  t.ok(p95(waits) < 4000, `p95 of the outage is ${p95(waits)} ms`)
+  // Who waits for the end of a lease waits for 15 s.
+  t.ok(p95(waits) < 10_000, `p95 of the outage is ${p95(waits)} ms`)
   await eventually('another worker', () => started(server).length === 3)
   t.equal(started(server)[2]?.worker, 3)
 })
@@ -152,7 +153,7 @@ t.test('SIGTERM to one worker: its clients go on with the others, and it is repl
 })
 
 t.test('P-48 SIGTERM drains every worker and exits 0 within the drain', needsRedis(), async t => {
-  const server = await start(t)
+  const server = await start(t, { HOLDFAST_DRAIN_SECONDS: '60' })
   const sockets = await Promise.all(Array.from({ length: 10 }, () => connectFull(server.wsUrl)))
   const startedAt = Date.now()
   const exit = server.stop('SIGTERM')
@@ -161,7 +162,7 @@ t.test('P-48 SIGTERM drains every worker and exits 0 within the drain', needsRed
     t.equal((await socket.nextClose()).code, 4200)
   }
   t.strictSame(await exit, { code: 0, signal: null })
-  t.ok(Date.now() - startedAt < 8000, `${Date.now() - startedAt} ms`)
+  t.ok(Date.now() - startedAt < 30_000, `${Date.now() - startedAt} ms`)
   t.equal(server.lines.filter(ofMessage('draining')).length, 2)
   t.strictSame(server.lines.filter(line => line.level >= 50), [])
   t.strictSame(pidsOf(server).filter(lives), [])

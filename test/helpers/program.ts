@@ -15,12 +15,15 @@ export interface Program {
 }
 
 export function spawnProgram (
-  t: Test, command: string, args: readonly string[], options: { cwd?: string, env?: NodeJS.ProcessEnv } = {}
+  t: Test,
+  command: string,
+  args: readonly string[],
+  { stdin = 'ignore', ...options }: { cwd?: string, env?: NodeJS.ProcessEnv, stdin?: 'ignore' | 'pipe' } = {}
 ): Program {
-  const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(command, args, { ...options, stdio: [stdin, 'pipe', 'pipe'] })
   let printed = ''
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (data: string) => { printed += data })
+    stream?.setEncoding('utf8').on('data', (data: string) => { printed += data })
   }
   const exit = new Promise<{ code: number | null, signal: NodeJS.Signals | null }>((resolve, reject) => {
     child.on('error', reject)

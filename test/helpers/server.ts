@@ -195,6 +195,16 @@ export async function startServer (
   }
 }
 
+/**
+ * The least of some measurements, and the first below the bound ends them: what makes a server slow
+ * does so each time, a busy machine does not.
+ */
+export async function quickest (belowMs: number, measure: () => Promise<number>): Promise<number> {
+  let least = Infinity
+  for (let left = 5; left > 0 && least >= belowMs; left--) least = Math.min(least, await measure())
+  return least
+}
+
 /** Waits until the probe is true; for what only the outside of a process shows. */
 export async function eventually (
   what: string, probe: () => boolean | Promise<boolean>, withinMs = 30_000
