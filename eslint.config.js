@@ -84,7 +84,7 @@ export default [
   imports('src/stores/*.ts', {
     allowed: [
       '\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./(embedded|redis)/store\\.js',
-      '\\./redis/(ioredis|url)\\.js', '\\.\\./system-clock\\.js'
+      '\\./redis/(authority|ioredis|url)\\.js', '\\.\\./system-clock\\.js'
     ],
     types: ['\\.\\./io/session/(directory|record)\\.js']
   }),

@@ -203,10 +203,11 @@ async function createAuthenticate (config: Config, { log }: FastifyInstance, clo
 
 /** Nodes that share a Redis count requests there together. */
 function createRateStore (
-  { store, redisUrl, redisPrefix }: Config, overrides: AppOverrides
+  config: Config, overrides: AppOverrides
 ): Pick<RateLimitOptions, 'redis' | 'prefix'> {
+  const { store, redisUrl, redisPrefix } = config
   if (store !== 'redis' || redisUrl === undefined || overrides.store !== undefined) return {}
-  return { redis: openRedisUrl(redisUrl), prefix: `${redisPrefix}:rate:` }
+  return { redis: openRedisUrl(redisUrl, config), prefix: `${redisPrefix}:rate:` }
 }
 
 async function createCore (config: Config, app: FastifyInstance, clock: Clock): Promise<PlatformCore | undefined> {

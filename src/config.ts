@@ -233,6 +233,7 @@ function checkTogether (config: Config, given: Map<OptionKey, Given>, problems: 
   const ofCore: OptionKey[] = ['coreSecret', 'coreTimeoutSeconds', 'coreIdempotent', 'lifecycleEvents']
   needs(ofCore, coreUrl !== undefined, 'HOLDFAST_CORE_URL')
   needs(['dataDir', 'durability'], config.store === 'embedded', 'HOLDFAST_STORE=embedded')
+  needs(['redisCaFile'], config.redisUrl?.startsWith('rediss') === true, 'HOLDFAST_REDIS_URL=rediss://…')
   const ofRedis: OptionKey[] = ['redisUrl', 'redisPrefix', 'redisPartitions', 'nodeName']
   needs(ofRedis, config.store === 'redis', 'HOLDFAST_STORE=redis')
   if (config.store === 'redis' && config.redisUrl === undefined) {

@@ -41,6 +41,14 @@ export const STORE_OPTIONS = {
       return 'problem' in address ? address.problem : undefined
     }
   }),
+  redisCaFile: option({
+    env: 'HOLDFAST_REDIS_CA_FILE',
+    schema: text(1024),
+    default: undefined,
+    what: 'File with the certificate of the authority that signed the one of Redis, as PEM, for a URL with TLS. Not ' +
+      'set: the authorities that Node.js trusts.',
+    hit: 'the server does not start, and says that the certificate of Redis is not trusted'
+  }),
   redisPrefix: option({
     env: 'HOLDFAST_REDIS_PREFIX',
     schema: Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9._:-]+$' }),

@@ -5,6 +5,7 @@ import type { JsonObject } from '../io/types.js'
 import type { CreateStore, SessionStore } from '../io/session/store.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
 import { createMemoryStore } from './memory.js'
+import { readAuthority } from './redis/authority.js'
 import { adoptRedis, connectRedis, openRedis, type RedisTemplate } from './redis/ioredis.js'
 import { createRedisStore, type RedisStoreOptions } from './redis/store.js'
 import { readRedisUrl, type RedisAddress } from './redis/url.js'
@@ -15,6 +16,7 @@ export interface StoreConfig {
   readonly dataDir: string | undefined
   readonly durability: Durability
   readonly redisUrl: string | undefined
+  readonly redisCaFile: string | undefined
   readonly redisPrefix: string
   readonly redisPartitions: number
   readonly nodeName: string
@@ -30,6 +32,11 @@ export interface RedisStoreSettings {
    * Where Redis or Valkey is: `redis://`, `rediss://`, `redis+cluster://` or `redis+sentinel://`.
    */
   readonly url?: string
+  /**
+   * For `rediss://`: the certificate of the authority that signed the one of Redis, as PEM. Default:
+   * the authorities that Node.js trusts.
+   */
+  readonly ca?: string
   /**
    * In place of `url`: a client of ioredis or iovalkey, or a cluster of one. The store makes
    * connections of its own like it, and leaves it as it is.
@@ -60,7 +67,9 @@ export function createStore (config: StoreConfig, listeners: StoreListeners = {}
   const { store, dataDir, durability, redisUrl = '', redisPrefix, redisPartitions, nodeName } = config
   const { info = {}, ...hooks } = listeners
   if (store === 'redis') {
-    return redisStore({ url: redisUrl, prefix: redisPrefix, partitions: redisPartitions, nodeName, info })
+    return redisStore({
+      url: redisUrl, ...caOf(config), prefix: redisPrefix, partitions: redisPartitions, nodeName, info
+    })
   }
   // The configuration refuses an embedded store without a directory.
   if (store === 'memory' || dataDir === undefined) return createMemoryStore()
@@ -73,14 +82,14 @@ export function createStore (config: StoreConfig, listeners: StoreListeners = {}
  *
  * @throws TypeError  without a URL or a client, or with a URL that is none of Redis
  */
-export function redisStore ({ url, client, info = {}, ...rest }: RedisStoreSettings): CreateStore {
+export function redisStore ({ url, ca, client, info = {}, ...rest }: RedisStoreSettings): CreateStore {
   if ((url === undefined) === (client === undefined)) {
     throw new TypeError('The Redis store takes either a url or a client.')
   }
   const address = url === undefined ? undefined : addressOf(url)
   return ({ clock, log, limits, unlimitedUserId, describe }) => createRedisStore({
     ...rest,
-    port: address === undefined ? adoptRedis(client as RedisTemplate) : connectRedis(address),
+    port: address === undefined ? adoptRedis(client as RedisTemplate) : connectRedis(address, { ca }),
     clock,
     log,
     scheduler,
@@ -91,8 +100,14 @@ export function redisStore ({ url, client, info = {}, ...rest }: RedisStoreSetti
 }
 
 /** A client of its own for what is not sessions; it is not connected yet. */
-export function openRedisUrl (url: string): ReturnType<typeof openRedis> {
-  return openRedis(addressOf(url))
+export function openRedisUrl (
+  url: string, config: Pick<StoreConfig, 'redisCaFile'>
+): ReturnType<typeof openRedis> {
+  return openRedis(addressOf(url), caOf(config))
+}
+
+function caOf ({ redisCaFile }: Pick<StoreConfig, 'redisCaFile'>): { ca?: string } {
+  return redisCaFile === undefined ? {} : { ca: readAuthority(redisCaFile) }
 }
 
 function addressOf (url: string): RedisAddress {

@@ -23,7 +23,17 @@ const SENTENCES: readonly (readonly [RegExp, string])[] = [
   [
     /^(ERR unknown command|ERR .*CROSSSLOT|CROSSSLOT)/,
     'This server does not do what is needed. Redis from 7.0 or Valkey from 7.2 on will do.'
-  ]
+  ],
+  [
+    /self-signed certificate|unable to (get local issuer|verify the first) certificate/,
+    'The certificate of Redis is not signed by an authority that is trusted here. Name the file of that authority ' +
+      'in HOLDFAST_REDIS_CA_FILE.'
+  ],
+  [
+    /does not match certificate's altnames/,
+    'The certificate of Redis is for another name. Write a name that is in it into HOLDFAST_REDIS_URL.'
+  ],
+  [/certificate has expired/, 'The certificate of Redis has expired. Renew it.']
 ]
 
 /** One or two sentences: what is wrong, and what to do. */

@@ -35,6 +35,8 @@ export interface RedisPortOptions {
   silenceMs?: number
   /** Default 2,000. */
   connectTimeoutMs?: number
+  /** Certificates, as PEM, in place of the authorities that Node.js trusts. */
+  ca?: string | undefined
 }
 
 const CONNECTED = ['ready', 'connect']
@@ -44,7 +46,7 @@ function connectionOptions (address: RedisAddress, options: RedisPortOptions) {
   return {
     ...username === undefined ? {} : { username },
     ...password === undefined ? {} : { password },
-    ...tls ? { tls: {} } : {},
+    ...tls ? { tls: options.ca === undefined ? {} : { ca: options.ca } } : {},
     db,
     ...settingsOf(options)
   } satisfies RedisOptions
@@ -97,7 +99,7 @@ export function openRedis (address: RedisAddress, options: RedisPortOptions = {}
       ...settings,
       sentinels: [...address.hosts],
       name: address.primary as string,
-      ...address.tls ? { enableTLSForSentinelMode: true } : {}
+      ...settings.tls === undefined ? {} : { enableTLSForSentinelMode: true, sentinelTLS: settings.tls }
     })
 }
 
