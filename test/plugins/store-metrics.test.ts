@@ -162,8 +162,10 @@ t.test('the Redis store: calls that wait and calls that are refused', needsRedis
 
 t.test('the Redis store: what becomes of a dead node', needsRedis(), async t => {
   const redis = await startRedis(t as Test)
-  const { app, store } = await startFleetNode(t as Test, redis.url)
-  const other = await startNode(t as Test, redis.url)
+  // As in a deployment: by renewing its lease a node finds who is dead.
+  const leaseMs = 15_000
+  const { app, store } = await startFleetNode(t as Test, redis.url, { redis: { leaseMs } })
+  const other = await startNode(t as Test, redis.url, { leaseMs })
   const { id } = app.sessionManager.createSession('someone')
   await eventually('the session is kept', async () => typeof await store.find(id) === 'object')
   // As if its lease had been over, and another node had noticed.
