@@ -68,7 +68,7 @@ function startNode (node) {
 }
 
 async function until (url) {
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 1200; i++) {
     if (await fetch(url).then(({ ok }) => ok, () => false)) return
     await delay(50)
   }

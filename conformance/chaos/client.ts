@@ -20,6 +20,8 @@ export interface ChaosClient {
   readonly events: readonly ClientEvent[]
   readonly finalSeq: number | undefined
   readonly sessionId: string | undefined
+  /** Commands that were answered. */
+  readonly answered: number
   /** Connections that were left because nothing more came on them. */
   readonly stuck: number
   /** Handshakes answered with a status other than 101. */
@@ -123,6 +125,7 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     },
     get finalSeq () { return progress.finalSeq },
     get sessionId () { return progress.sessionId },
+    get answered () { return answered.size },
     get stuck () { return stuck },
     unknownOutcomes () {
       return events.filter(event => event.kind === 'output' && event.mark.endsWith(' OUTCOME_UNKNOWN')).length

@@ -1,11 +1,11 @@
-// Kills the server every now and then while a chaos run goes on. How that is done, and how it comes
+// Kills the server on the way of a chaos run, at equal parts of it: by what is answered and not by
+// the clock, so that as many fit into a run of a quick machine. How that is done, and how it comes
 // back, is a command of the one who runs it.
 
 import { spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** Between the end of a command and the next kill: time for clients to come back and go on. */
-const PAUSE_MS = 700
+const LOOK_MS = 20
 
 /** One kill on the clock of `performance.now`: from its command's start to its end. */
 export interface Kill { readonly from: number, readonly to: number }
@@ -15,14 +15,16 @@ export interface Killer {
   stop(): Promise<readonly Kill[]>
 }
 
-export function startKiller (command: string, kills: number): Killer {
+/** `progress` goes from 0 to 1. */
+export function startKiller (command: string, kills: number, progress: () => number): Killer {
   const stopping = new AbortController()
 
   async function run (): Promise<readonly Kill[]> {
     const done: Kill[] = []
     while (done.length < kills) {
-      await delay(PAUSE_MS)
+      await delay(LOOK_MS)
       if (stopping.signal.aborted) break
+      if (progress() < (done.length + 1) / (kills + 1)) continue
       const from = performance.now()
       await shell(command)
       done.push({ from, to: performance.now() })

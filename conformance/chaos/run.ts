@@ -50,15 +50,18 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
   try {
     if (core !== undefined) countExecutions(core, bySession)
     const players = await Promise.all(planChaos(chaos).map((plan) => createPlayer(plan)))
-    const progress = options.verbose
+    const telling = options.verbose
       ? setInterval(() => process.stderr.write(`${showProgress(players)}\n`), 5000)
       : undefined
     const limit = setTimeout(() => { for (const { client } of players) client.stop() }, chaos.limitSeconds * 1000)
-    const killer = chaos.killCommand === undefined ? undefined : startKiller(chaos.killCommand, chaos.kills ?? 10)
+    const progress = (): number => players.reduce((sum, { client }) => sum + client.answered, 0) / chaos.commands
+    const killer = chaos.killCommand === undefined
+      ? undefined
+      : startKiller(chaos.killCommand, chaos.kills ?? 10, progress)
     await Promise.all(players.map(({ client }) => client.run()))
     const kills = await killer?.stop() ?? []
     clearTimeout(limit)
-    clearInterval(progress)
+    clearInterval(telling)
     return report(core, chaos, players, { tookMs: performance.now() - startedAt, delayMs: delays.max / 1e6, kills })
   } finally {
     await proxy.close()

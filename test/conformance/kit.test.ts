@@ -8,7 +8,7 @@ import { freePort } from '../helpers/free-port.js'
 import { startReferenceServer, type Mutant, type ReferenceOptions } from './reference-server.js'
 
 const JWT_SECRET = 'a secret that only tests know, 32 bytes or more'
-const SHORT = { idleTimeoutMs: 3000, heartbeatMs: 200 }
+const SHORT = { idleTimeoutMs: 5000, heartbeatMs: 200 }
 
 const USERS = { jwtSecret: JWT_SECRET, forbiddenUser: 'kit-forbidden', uncheckedToken: 'unchecked' }
 
@@ -119,8 +119,8 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
       'P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-18', 'P-19', 'P-29', 'P-31', 'P-47', 'P-50', 'P-53',
       'P-54'
     ]
-    const server = { ...USERS, commandTimeoutMs: 2000, serialCommand: 'kit.serial' }
-    clean(t, await run(server, true, { commandTimeoutMs: 2000, only }), [])
+    const server = { ...USERS, commandTimeoutMs: 6000, serialCommand: 'kit.serial' }
+    clean(t, await run(server, true, { commandTimeoutMs: 6000, only }), [])
   })
   t.test('with short times', async (t) => {
     const report = await run({ ...SHORT, resumeWindowMs: 10_000 }, false, { only: ['P-36', 'P-40', 'P-43'] })
@@ -136,7 +136,7 @@ t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) =
     clean(t, await run({ maxSessions: 12 }, false, { only: ['P-54'] }), [])
   })
   t.test('with a short resume window', async (t) => {
-    clean(t, await run({ resumeWindowMs: 3000 }, false, { only: ['P-36'] }), [])
+    clean(t, await run({ resumeWindowMs: 5000 }, false, { only: ['P-36'] }), [])
   })
   t.test('with no resume window', async (t) => {
     clean(t, await run({ resumeWindowMs: 0 }, false, { only: ['P-5', 'P-36', 'P-38'] }), [])
