@@ -47,7 +47,7 @@ t.test('lifecycle events', async t => {
       response.writeHead(204).end()
       if (call.id === 's2.2') response.on('close', passed)
     })
-    const { core, log } = connect(t, url, { ...all, flushMs: 100 })
+    const { core, log } = connect(t, url, { ...all, flushMs: 1000 })
     core.notify(event(1))
     core.notify(event(2))
     core.notify(event(1, { sessionId: 's2' }))

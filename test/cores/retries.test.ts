@@ -159,7 +159,8 @@ t.test('what may have been executed', async t => {
 t.test('what surely was not executed', async t => {
   const nobody: Record<string, { url: (t: Test) => Promise<string>, reason: RegExp }> = {
     'a refused connection': { url: async () => `http://127.0.0.1:${await freePort()}/`, reason: /ECONNREFUSED/ },
-    'a name that is not resolved': { url: async () => 'http://core.invalid/', reason: /ENOTFOUND|EAI_AGAIN/ },
+    // Of a label that is too long, so that no name server is asked: some take their time.
+    'a name that is not resolved': { url: async () => `http://${'x'.repeat(64)}.invalid/`, reason: /ENOTFOUND/ },
     'a TLS handshake that breaks': {
       url: async t => (await startRaw(t, socket => { socket.destroy() })).replace('http:', 'https:'),
       reason: /ECONNRESET/
