@@ -14,6 +14,11 @@ import type {} from './websocket-gateway.js'
 export interface NodesApiOptions {
   /** What a node has to end its connections. */
   drainMs: number
+  /**
+   * Whether other processes listen to the port of this one: a node that is drained leaves new
+   * connections to them. Default false: it refuses them with a status, and readiness is red.
+   */
+  sharesPort?: boolean
 }
 
 const NodeParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9._-]+$' }) })
@@ -35,14 +40,14 @@ const NOT_FOUND = errorAnswer(['NODE_NOT_FOUND'])
 
 interface NodeRow { id: string, self: boolean, sessions: number | null, leaseUntil: string | null, info: JsonObject }
 
-export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs }) {
+export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs, sharesPort = false }) {
   const { membership } = fastify.sessionInternals
   const scope = prepareRestScope(fastify)
 
   function drain (): void {
     if (fastify.gateway.draining) return
     fastify.log.warn({ drainMs }, 'node is drained by an operator')
-    void fastify.gateway.drain(drainMs)
+    void fastify.gateway.drain(drainMs, { stopListening: sharesPort })
   }
 
   async function list (): Promise<NodeRow[]> {

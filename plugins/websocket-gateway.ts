@@ -53,8 +53,11 @@ export interface GatewayDecorator extends Gateway {
    * Closes every connection, spread over half the time, and waits for commands and HTTP requests
    * that are under way. It resolves within `deadlineMs`, and within 500 ms for less, whatever
    * clients do (P-48). Close the instance then: what is left is ended at once.
+   *
+   * With `stopListening` it takes no further connections from the start, where other processes
+   * listen to the same port and take them; else new ones are refused with a status.
    */
-  drain(deadlineMs: Millis): Promise<void>
+  drain(deadlineMs: Millis, options?: { stopListening?: boolean }): Promise<void>
 }
 
 export interface WebsocketGatewayOptions {
@@ -150,8 +153,9 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
   })
   const listeners = createListeners(gateway)
 
-  async function drain (deadlineMs: Millis): Promise<void> {
+  async function drain (deadlineMs: Millis, { stopListening = false } = {}): Promise<void> {
     draining = true
+    if (stopListening) sockets.stopListening()
     handshake.refusePending()
     fastify.dispatcher.refuseCommands()
     sockets.drain()

@@ -139,7 +139,7 @@ export async function buildApp (config: Config, overrides: AppOverrides = {}): P
   await app.register(health)
   await app.register(sessionsApi)
   await app.register(usersApi)
-  await app.register(nodesApi, { drainMs: toMs(config.drainSeconds) })
+  await app.register(nodesApi, { drainMs: toMs(config.drainSeconds), sharesPort: overrides.worker !== undefined })
 
   // Last: its preHandler is the budget of addresses that guess URLs.
   app.setNotFoundHandler({ preHandler: app.rateLimit() }, answerNotFound)

@@ -16,6 +16,8 @@ export interface Sockets {
   readonly busy: number
   /** From now on each answer ends its connection. */
   drain(): void
+  /** Takes no further connections; those that are there go on. */
+  stopListening(): void
   /**
    * Ends what this server has accepted after `graceMs`. With the last of those that were adopted it
    * ends everything else too: what is idle now, what is busy once it is answered, and whatever is
@@ -77,6 +79,7 @@ function createOwner (fastify: FastifyInstance): Owner {
     get busy () { return httpSockets.listBusy(upgrades.listSockets()).length },
     isHandshake: upgrades.isHandshake,
     drain: httpSockets.drain,
+    stopListening () { for (const server of [fastify.server, ...otherServers(fastify)]) server.close() },
     adopt (webSockets) { webSocketServers.add(webSockets) },
     accept: upgrades.accept,
 

@@ -106,6 +106,32 @@ async function checkAll (t: Test, users: readonly User[], accepted: readonly num
   t.strictSame(users.flatMap(({ errors }) => errors).filter(code => code !== 'OUTCOME_UNKNOWN'), [])
 }
 
+// It went on taking its share of the connections of the port, and answered each of them 503.
+t.test('a worker that is drained leaves new connections to the others', needsRedis(), async t => {
+  const server = await start(t)
+  const users = await Promise.all(Array.from({ length: 6 }, () => startUser(server.wsUrl)))
+  t.teardown(() => { for (const { session } of users) session.dispose() })
+  const [drained] = await nodesOf(server) as [{ id: string }]
+  t.equal(await post(`${server.url}/nodes/${drained.id}/drain`, {}), 202)
+  const { worker } = await server.line(ofMessage('node is drained by an operator'))
+  const ready = async () => (await fetch(`${server.url}/health/ready`, { headers: { connection: 'close' } })).status
+  await eventually('new connections come to the other one', async () => {
+    for (let n = 0; n < 10; n++) if (await ready() !== 200) return false
+    return true
+  })
+  await eventually('its clients are with the other one', async () => {
+    const { data } = await (await fetch(`${server.url}/nodes`)).json() as { data: { id: string, sessions: number }[] }
+    return data.every(({ id, sessions }) => sessions === (id === drained.id ? 0 : users.length))
+  })
+  await checkAll(t, users, users.map(() => []))
+  const { workerPid } = started(server).find(line => line.worker === worker) as LogLine
+  process.kill(workerPid as number, 'SIGTERM')
+  await server.line(line => line.msg === 'worker stopped, another one is started' && line.worker === worker)
+  await eventually('there are two again', async () => {
+    return started(server).length === 3 && (await nodesOf(server)).every(({ id }) => id !== drained.id)
+  })
+})
+
 t.test('clients are spread evenly, and each worker is a node', needsRedis(), async t => {
   const server = await start(t, { HOLDFAST_NODE_NAME: 'box' })
   // One after the other: of a crowd that comes at once, a busy worker is given fewer.
