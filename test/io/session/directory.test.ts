@@ -8,8 +8,8 @@ import {
 import type { SessionRecord } from '../../../src/io/session/record.js'
 import { createManualClock, type ManualClock } from '../../helpers/clock.js'
 import { buildRecord } from '../../helpers/domain.js'
+import { FUZZ_SEED } from '../../helpers/fuzz-seed.js'
 
-const FUZZ_SEED = Number(process.env.FUZZ_SEED ?? 20260101)
 const BOUNDS = { tombstoneTtlMs: 5000, maxTombstones: 20, scanLimit: 30 }
 
 function createWorld (): { directory: Directory, clock: ManualClock } & typeof BOUNDS {
