@@ -11,6 +11,27 @@ export const LIVES: Cases = {
   'S-7 S-9 everything kept comes back after a close': (t, under, life) => comeBack(t, under, life, 'closed'),
   'S-7 everything kept comes back after a kill': (t, under, life) => comeBack(t, under, life, 'killed'),
 
+  'S-22 what the owner may have given ahead of its batches is known to the next one': async (t, under, life) => {
+    const fence = await create(life.store, buildStored({ id: 'one' }))
+    const batch = buildBatch({ id: 'one', fence, progress: { lastSeq: 1, reservedSeq: 5 } }, 'a')
+    t.equal(await answerOf(() => life.store.commit(batch)), 'kept')
+    const further = { lastSeq: 2, reservedSeq: 9 }
+    const second = buildBatch({ id: 'one', fence, prevSeq: 1, progress: further }, 'b')
+    t.equal(await answerOf(() => life.store.commit(second)), 'kept')
+    const next = await follow(t, under, life, 'killed')
+    if (next === undefined) return
+    const found = next.restored.get('one')?.progress
+    t.equal(Math.max(found?.lastSeq ?? 0, found?.reservedSeq ?? 0), 9)
+    const filled = Array.from({ length: 9 - (found?.lastSeq ?? 9) }, () => 'gap')
+    const claimed = next.fences.get('one') as number
+    const fill = buildBatch({ id: 'one', fence: claimed, prevSeq: found?.lastSeq ?? 0 }, ...filled, 'c')
+    t.equal(await answerOf(() => next.store.commit(fill)), 'kept')
+    const last = await follow(t, under, next, 'closed')
+    t.equal(last?.restored.get('one')?.progress.lastSeq, 10)
+    t.equal(last?.restored.get('one')?.progress.reservedSeq, undefined, 'what is numbered is not reserved')
+    t.equal(last?.restored.get('one')?.outputs.length, 10)
+  },
+
   'S-7 a session lives on through many lives': async (t, under, life) => {
     let current = life
     let fence = await create(current.store, buildStored({ id: 'one' }))

@@ -28,9 +28,13 @@ export function advance (owner: Owner, random: Random): CommitBatch {
   const nextReleased = acked || dropped ? releasedSeq + upTo(random, lastSeq - releasedSeq) : releasedSeq
   if (random() < 0.1) owner.changed.context = true
   if (random() < 0.1) owner.changed.access = true
+  // Never less than before: a store may keep the higher one.
+  const { reservedSeq = 0, ...unreserved } = session.progress
+  const reserved = Math.max(reservedSeq, random() < 0.2 ? lastSeq + upTo(random, 5) : 0)
   const progress = {
-    ...session.progress,
+    ...unreserved,
     lastSeq,
+    ...(reserved > lastSeq ? { reservedSeq: reserved } : {}),
     releasedSeq: nextReleased,
     ackedSeq: acked ? nextReleased : session.progress.ackedSeq,
     dropped: session.progress.dropped + (dropped ? nextReleased - releasedSeq : 0),

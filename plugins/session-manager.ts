@@ -61,6 +61,8 @@ export interface SessionManagerPluginOptions {
  * at most 1.25 s late.
  */
 const SWEEP_EVERY_MS = 250
+/** Outputs that do not wait for the store are kept about a second later. */
+const SWEEPS_PER_FLUSH = 4
 /**
  * Sessions ended per turn: about five milliseconds. The rest of a large purge goes between other
  * events.
@@ -139,8 +141,10 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
       purged = 0
     }
   }
+  let sweeps = 0
   const sweep = setInterval(() => {
     sessions.committer.retry()
+    if (++sweeps % SWEEPS_PER_FLUSH === 0) sessions.committer.flush()
     if (pending === undefined) purge()
   }, SWEEP_EVERY_MS)
   sweep.unref()

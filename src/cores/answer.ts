@@ -20,7 +20,8 @@ const AnswerSchema = Type.Object({
   context: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
   messages: Type.Optional(Type.Array(Type.Object({
     event: Type.String({ minLength: 1, maxLength: 128 }),
-    payload: Type.Optional(Type.Unknown())
+    payload: Type.Optional(Type.Unknown()),
+    behind: Type.Optional(Type.Boolean())
   }), { maxItems: MAX_MESSAGES }))
 })
 const answerValidator = Compile(AnswerSchema)
@@ -47,7 +48,8 @@ export function readAnswer (body: Uint8Array): CoreAnswer {
     payload: payload === undefined ? null : payload as JsonValue,
     messages: (messages ?? []).map(message => ({
       event: message.event,
-      payload: (message.payload ?? null) as JsonValue
+      payload: (message.payload ?? null) as JsonValue,
+      ...(message.behind === true ? { behind: true } : {})
     }))
   }
   if (context !== undefined) answer.context = context as JsonObject

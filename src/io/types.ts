@@ -168,6 +168,17 @@ export interface LifecycleEvent {
   readonly reason?: string
 }
 
+/** How an output is sent. */
+export interface SendOptions {
+  /**
+   * It leaves without waiting for the store, which keeps it about a second later together with
+   * others: for tokens, cursors, progress. A node that dies meanwhile takes it along, and its
+   * client is told of a `gap` in its place (P-55). Default false. Where nothing is kept anyway, it
+   * changes nothing.
+   */
+  readonly behind?: boolean
+}
+
 /** Whom an output is for. */
 export type Target = { sessionId: SessionId } | { userId: UserId } | { all: true }
 

@@ -10,7 +10,7 @@ import { createClient, createClients, type Client } from './clients.js'
 import { createModelRedis, type ModelRedis } from './model-redis.js'
 import { createSimulatedNode, hashed, type SimulatedNode } from './node.js'
 import { checkOutcome } from './outcome.js'
-import { createWorld, type Flaw, type Network } from './world.js'
+import { createWorld, inProcess, type Flaw, type Network } from './world.js'
 
 const NODES = 3
 const SESSIONS = 3
@@ -88,6 +88,7 @@ export async function runHistory (seed: number, flaw: Flaw = 'none'): Promise<Hi
   }
 
   let pushes = 0
+  let tokens = 0
   let isCalm = false
   const during = (everyMs: number, act: () => void): void => {
     world.after(random() * everyMs * 2, () => {
@@ -100,6 +101,10 @@ export async function runHistory (seed: number, flaw: Flaw = 'none'): Promise<Hi
     during(60, () => { if (!isCalm) talk(client) })
     during(900, () => { if (!isCalm) hangUp(client) })
     during(500, () => { if (!isCalm) void push(client, ++pushes) })
+    during(150, () => {
+      const { node } = client
+      if (!isCalm && node !== null) inProcess(world, node.process, () => node.stream(client.id, `token ${++tokens}`))
+    })
   }
   during(1500, () => { if (!isCalm) trouble() })
   if (random() < 0.3) world.after(random() * TROUBLE_MS, () => { void terminate(clients[0] as Client) })

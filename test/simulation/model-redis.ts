@@ -4,7 +4,10 @@
 import { isPrevious, previousAfter } from '../../src/io/session/resume-token.js'
 import type { Argument, Reply } from '../../src/stores/redis/redis-port.js'
 import type { ScriptName } from '../../src/stores/redis/scripts.js'
+import { NOT_KEPT } from '../../src/io/protocol/codec.js'
 import type { Flaw } from './world.js'
+
+const GAP = `0:${NOT_KEPT.tail}`
 
 export interface ModelSession {
   readonly fields: Map<string, string>
@@ -65,7 +68,9 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
   }
 
   function settle (sid: string, session: ModelSession, extra: string | null): void {
-    const waiting = extra === null ? session.inbox : [...session.inbox, extra]
+    const missing = flaw === 'a reservation that nobody fills' ? 0 : number(session, 're') - number(session, 'ls')
+    const filled = missing > 0 ? new Array<string>(missing).fill(GAP) : []
+    const waiting = [...filled, ...session.inbox, ...extra === null ? [] : [extra]]
     record(sid, number(session, 'ls') + 1, waiting)
     session.outputs.push(...waiting)
     session.inbox = []
@@ -99,7 +104,7 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
     const stored = number(session, 'ls')
     const base = number(session, 'rs')
     if (flaw === 'a batch appended twice') {
-      const again = args.slice(at + 7 + Number(args[at + 6]))
+      const again = args.slice(at + 8 + Number(args[at + 7]))
       record(sid, stored + 1, again)
       session.outputs.push(...again)
       set(session, { ls: stored + again.length })
@@ -107,7 +112,7 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
     }
     if (last < stored) return ['kept', '0']
     if (stored !== prev && stored !== last) return ['gap', String(stored)]
-    const from = at + 7 + Number(args[at + 6])
+    const from = at + 8 + Number(args[at + 7])
     const batch = args.slice(from)
     session.outputs.splice(0, Math.max(0, released - base))
     const nextBase = Math.max(base, released)
@@ -122,7 +127,8 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
       session.inbox.splice(0, inboxTo - number(session, 'ib'))
       set(session, { ib: inboxTo })
     }
-    for (let i = at + 7; i < from; i += 2) session.fields.set(args[i] as string, args[i + 1] as string)
+    set(session, { re: Math.max(number(session, 're'), Number(args[at + 6])) })
+    for (let i = at + 8; i < from; i += 2) session.fields.set(args[i] as string, args[i + 1] as string)
     set(session, { ls: last, rs: nextBase, at: now() })
     return ['kept', session.inbox.length > 0 ? '1' : '0']
   }
@@ -148,6 +154,7 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
       const result = append(sid, args, 5)
       const session = sessions.get(sid)
       if (result[0] !== 'kept' || session === undefined) return result
+      session.fields.delete('re')
       settle(sid, session, null)
       set(session, { o: '', dl: now() + Number(keepMs), er: reason })
       deadlines.set(sid, now() + Number(keepMs))
@@ -174,7 +181,7 @@ export function createModelRedis (now: () => number, flaw: Flaw = 'none'): Model
         return ['owned', owner, get(session, 'f')]
       }
       if (owner !== '') setOf(keys[10] as string).delete(sid)
-      if (Number(lastSeen) > number(session, 'ls')) {
+      if (Number(lastSeen) > Math.max(number(session, 'ls'), number(session, 're'))) {
         return ['ended', finish(sid, session, 'state_lost', String(now()), keys)[1] as Answer, '1']
       }
       if (flaw === 'an inbox left behind by a claim') session.inbox = []

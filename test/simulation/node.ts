@@ -21,6 +21,9 @@ interface Record_ {
   /** Content of each output, by seq. */
   outputs: string[]
   keptSeq: number
+  /** Up to which seq the client may be told ahead of the store, and what it was told so. */
+  reservedSeq: number
+  sendableSeq: number
   watermark: number
   inboxRead: number
   tokenHash: string
@@ -44,6 +47,8 @@ export interface SimulatedNode {
   readonly records: Map<string, Record_>
   connect(id: string, token: string, nextToken: string, lastSeen: number, line: Line): Promise<Answer>
   command(id: string, line: Line, command: number): void
+  /** An output that does not wait for the store, if its client is there. */
+  stream(id: string, content: string): void
   confirm(id: string, line: Line): void
   disconnect(id: string, line: Line): void
 }
@@ -52,6 +57,10 @@ export const SIMULATED_WINDOW_MS = 60_000
 const DEADLINE: Deadline = { keepForMs: SIMULATED_WINDOW_MS, reason: 'resume_window' }
 const RETRY_MS = 120
 const TICK_MS = 200
+/** What was told ahead of the store is kept so much later. */
+const FLUSH_MS = 100
+/** Outputs that may be told ahead of the store. */
+const BLOCK = 6
 
 export const hashed = (token: string): string => `#${token}`
 
@@ -96,7 +105,7 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
 
   function deliver (record: Record_): void {
     if (record.line === null) return
-    while (record.sentSeq < record.keptSeq) {
+    while (record.sentSeq < record.sendableSeq) {
       record.sentSeq++
       record.line.send({ seq: record.sentSeq, content: record.outputs[record.sentSeq] as string })
     }
@@ -111,6 +120,7 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       outputs: record.outputs.slice(record.keptSeq + 1).map(tail => ({ tail, commandId: 0 })),
       progress: {
         lastSeq,
+        ...(record.isLeaving ? {} : { reservedSeq: lastSeq + BLOCK }),
         releasedSeq: 0,
         ackedSeq: 0,
         dropped: 0,
@@ -140,6 +150,8 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       }
       if (result === 'kept') {
         record.keptSeq = batch.progress.lastSeq
+        record.sendableSeq = Math.max(record.sendableSeq, record.keptSeq)
+        record.reservedSeq = batch.progress.reservedSeq ?? 0
         waiters.forEach(resolve => resolve())
         deliver(record)
         continue
@@ -190,6 +202,8 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       fence,
       outputs: ['', ...session.outputs.map(({ tail }) => tail)],
       keptSeq: session.progress.lastSeq,
+      reservedSeq: 0,
+      sendableSeq: session.progress.lastSeq,
       watermark: session.progress.watermark,
       inboxRead: 0,
       tokenHash: session.access.tokenHash as string,
@@ -295,6 +309,25 @@ export function createSimulatedNode (network: Network, name: string): SimulatedN
       record.outputs.push(`answer ${command} by ${store.nodeId}`)
       record.isDirty = true
       void write(record)
+    },
+
+    stream (id, content) {
+      const record = records.get(id)
+      if (record === undefined || record.line?.isOpen !== true || record.isLeaving) return
+      const seq = record.outputs.push(content) - 1
+      const isReserved = seq <= record.reservedSeq || network.flaw === 'an output above the reservation'
+      if (!isReserved || record.sendableSeq !== seq - 1) {
+        record.isDirty = true
+        void write(record)
+        return
+      }
+      record.sendableSeq = seq
+      deliver(record)
+      world.after(FLUSH_MS, () => inProcess(world, process, () => {
+        if (record.keptSeq >= seq || record.isLost) return
+        record.isDirty = true
+        void write(record)
+      }))
     },
 
     confirm (id, line) {

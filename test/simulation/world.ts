@@ -99,7 +99,8 @@ export interface Process {
 export const FLAWS = [
   'a write without a look at the fence', 'a batch appended twice', 'an undo of whatever call',
   'a token judged by a stale record',
-  'an inbox left behind by a claim', 'a token that dies with its first use'
+  'an inbox left behind by a claim', 'a token that dies with its first use',
+  'a reservation that nobody fills', 'an output above the reservation'
 ] as const
 
 export type Flaw = 'none' | typeof FLAWS[number]

@@ -3,7 +3,7 @@
 // executes.
 
 import type {
-  JsonCompatible, Jsonify, JsonObject, JsonValue, MaybePromise, Millis, Sendable, SessionId, UserId
+  JsonCompatible, Jsonify, JsonObject, JsonValue, MaybePromise, Millis, Sendable, SendOptions, SessionId, UserId
 } from '../types.js'
 import type { InputOf, OutputOf, Schema, WireOf } from './schema.js'
 
@@ -59,7 +59,7 @@ export interface CommandSession {
    *
    * Throws a TypeError for a payload that does not match the schema of the event.
    */
-  send<K extends EventName, P>(event: K, payload: P & EventPayload<K, P>): number
+  send<K extends EventName, P>(event: K, payload: P & EventPayload<K, P>, options?: SendOptions): number
 }
 
 export interface CommandContext<P> {

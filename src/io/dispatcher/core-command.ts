@@ -42,9 +42,9 @@ export function createCoreHandlers (core: PlatformCore): (command: CoreCommand) 
 }
 
 /** @throws RESULT_TOO_LARGE  for the client the messages are part of the answer */
-function sendFromCore (session: CommandSession, { event, payload }: CoreMessage): void {
+function sendFromCore (session: CommandSession, { event, payload, behind = false }: CoreMessage): void {
   try {
-    session.send(event, payload)
+    session.send(event, payload, { behind })
   } catch (error) {
     const isTooLarge = error instanceof HoldfastError && error.code === 'PAYLOAD_TOO_LARGE'
     throw isTooLarge ? new HoldfastError('RESULT_TOO_LARGE', { cause: error }) : error

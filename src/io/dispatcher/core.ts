@@ -46,6 +46,8 @@ export interface CoreMessage {
   /** 1–128 characters. */
   event: string
   payload: JsonValue
+  /** It need not wait until it is kept (P-55). */
+  behind?: boolean
 }
 
 export interface CoreAnswer {

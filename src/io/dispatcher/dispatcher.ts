@@ -4,7 +4,7 @@
 import { HoldfastError } from '../errors.js'
 import { isThenable } from '../maybe-promise.js'
 import type { SessionRecord } from '../session/record.js'
-import type { Clock, JsonValue, Log, Millis, Seq, Target } from '../types.js'
+import type { Clock, JsonValue, Log, Millis, SendOptions, Seq, Target } from '../types.js'
 import { admit, type AdmissionLimits, type Verdict } from './admission.js'
 import { createAnswers, type CommandId } from './answers.js'
 import type {
@@ -58,7 +58,9 @@ export interface Dispatcher {
    *
    * Throws a TypeError for a payload that does not match the schema of the event.
    */
-  send<K extends EventName, P>(target: Target, event: K, payload: P & EventPayload<K, P>): Sent
+  send<K extends EventName, P>(
+    target: Target, event: K, payload: P & EventPayload<K, P>, options?: SendOptions
+  ): Sent
 
   // What follows is the gateway's and the process's side.
   /** Takes a command in. Undefined when it was accepted; it has been or will be answered. */
@@ -87,9 +89,9 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   let duplicates = 0
   let refusing = false
 
-  function send (target: Target, event: string, payload: JsonValue): Sent {
+  function send (target: Target, event: string, payload: JsonValue, options?: SendOptions): Sent {
     const schema = events.get(event)
-    return sessions.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload))
+    return sessions.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload), options)
   }
 
   return {

@@ -6,7 +6,7 @@ import type { Committer } from '../session/committer.js'
 import type { Delivery } from '../session/delivery.js'
 import type { SessionManager } from '../session/manager.js'
 import type { SessionRecord } from '../session/record.js'
-import type { JsonObject, JsonValue, Millis } from '../types.js'
+import type { JsonObject, JsonValue, Millis, SendOptions } from '../types.js'
 import type { CommandSession } from './command.js'
 
 /** What commands need of sessions. */
@@ -46,8 +46,8 @@ class SessionHandle implements CommandSession {
     return this.#ports.sessions.changeContext(this.#session, change)
   }
 
-  send (event: string, payload: unknown): number {
-    return this.#ports.send({ sessionId: this.#session.id }, event, payload as JsonValue).seq ?? 0
+  send (event: string, payload: unknown, options?: SendOptions): number {
+    return this.#ports.send({ sessionId: this.#session.id }, event, payload as JsonValue, options).seq ?? 0
   }
 }
 

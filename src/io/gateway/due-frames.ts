@@ -4,7 +4,7 @@
 // is the sender's to say.
 //
 // Invariants: outputs leave in order of seq, each once per connection; nothing above the session's
-// `keptSeq` leaves.
+// `sendableSeq` leaves.
 
 import { LIVE_FRAME } from '../protocol/codec.js'
 import type { SessionRecord } from '../session/record.js'
@@ -18,7 +18,7 @@ const MAX_TEXTS = 64
 const LIVE = textFrame(LIVE_FRAME)
 
 export function hasDueFrames ({ texts, session, sentSeq, liveAfterSeq }: Connection): boolean {
-  return texts !== null || liveAfterSeq !== -1 || (session !== null && sentSeq < session.keptSeq)
+  return texts !== null || liveAfterSeq !== -1 || (session !== null && sentSeq < session.sendableSeq)
 }
 
 /** Whether a further unsequenced frame of so many bytes would be more than may wait. */
@@ -60,7 +60,7 @@ function takeHeld (connection: Connection, session: SessionRecord, log: ReplayLo
   // however much is newer already (P-30).
   let frames = takeLive(connection)
   let bytes = 0
-  while (seq < session.keptSeq && bytes < maxBytes) {
+  while (seq < session.sendableSeq && bytes < maxBytes) {
     const output = outputAt(log, seq + 1)
     if (output === undefined) break
     connection.sentSeq = ++seq

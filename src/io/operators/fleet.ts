@@ -10,7 +10,9 @@ import type { ListQuery, SessionManager, SessionPage } from '../session/manager.
 import type { SessionRuntime } from '../session/runtime.js'
 import type { NodeId, SharedSessionStore, StoredSummary, StoreListQuery } from '../session/shared-store.js'
 import type { StoredTombstone } from '../session/store.js'
-import type { Clock, JsonObject, JsonValue, Log, Output, Seq, SessionId, SessionView, Tombstone } from '../types.js'
+import type {
+  Clock, JsonObject, JsonValue, Log, Output, SendOptions, Seq, SessionId, SessionView, Tombstone
+} from '../types.js'
 import type { SessionOperations } from './operations.js'
 
 export interface FleetOperationsOptions {
@@ -104,11 +106,11 @@ export function createFleetOperations (options: FleetOperationsOptions): Session
       return owner !== null && await answerOf(options.asking, owner, 'detach', { id }) === true
     },
 
-    async send (target, event, payload) {
-      if ('all' in target) return { sessions: await broadcast(event, payload), seq: null }
+    async send (target, event, payload, options) {
+      if ('all' in target) return { sessions: await broadcast(event, payload, options), seq: null }
       if ('sessionId' in target) {
         const { sessionId: id } = target
-        if (isHere(id)) return await local.send(target, event, payload)
+        if (isHere(id)) return await local.send(target, event, payload, options)
         return { sessions: 1, seq: await send(id, outputFor(sessions, event, payload)) }
       }
       const output = outputFor(sessions, event, payload)
@@ -128,8 +130,8 @@ function answerOthers ({ asking, local, manager }: FleetOperationsOptions): void
   asking.on('patch', async ({ id, patch }) => await local.patchContext(
     id as SessionId, patch as JsonObject
   ) as unknown as JsonObject)
-  asking.on('broadcast', async ({ event, payload }) => manager.send(
-    { all: true }, event as string, payload as JsonValue
+  asking.on('broadcast', async ({ event, payload, behind }) => manager.send(
+    { all: true }, event as string, payload as JsonValue, { behind: behind === true }
   ).sessions)
 }
 
@@ -137,7 +139,7 @@ type Send = (id: SessionId, output: Output) => Promise<Seq | null>
 
 function createFleetSend (
   { sessions, manager, store, asking, clock, log }: FleetOperationsOptions
-): { send: Send, broadcast: (event: string, payload: JsonValue) => Promise<number> } {
+): { send: Send, broadcast: (event: string, payload: JsonValue, options?: SendOptions) => Promise<number> } {
   async function send (id: SessionId, { tail }: Output): Promise<Seq | null> {
     const pushed = await store.push(id, { pushId: null, tail })
     if (typeof pushed === 'object') return 'seq' in pushed ? pushed.seq : null
@@ -151,9 +153,11 @@ function createFleetSend (
   }
 
   /** Each node gives it to its own; where nobody listens it goes into the inboxes. */
-  async function sendToNode (nodeId: NodeId, event: string, payload: JsonValue, output: Output): Promise<number> {
-    if (nodeId === store.nodeId) return manager.send({ all: true }, event, payload).sessions
-    const answer = await asking.ask(nodeId, 'broadcast', { event, payload })
+  async function sendToNode (
+    nodeId: NodeId, event: string, payload: JsonValue, output: Output, { behind = false }: SendOptions
+  ): Promise<number> {
+    if (nodeId === store.nodeId) return manager.send({ all: true }, event, payload, { behind }).sessions
+    const answer = await asking.ask(nodeId, 'broadcast', { event, payload, behind })
     if (answer === 'unheard') return await sendToEach(await idsOf(store, { nodeId }), send, output)
     if (answer !== 'no_answer' && 'value' in answer) return answer.value as number
     log.warn({ nodeId }, 'node did not answer a broadcast')
@@ -163,12 +167,12 @@ function createFleetSend (
   return {
     send,
 
-    async broadcast (event, payload) {
+    async broadcast (event, payload, options = {}) {
       const output = outputFor(sessions, event, payload)
       const startedAt = clock.wall()
       const nodes = await store.nodes()
       if (nodes === 'unavailable') throw away()
-      const counts = await Promise.all(nodes.map(({ nodeId }) => sendToNode(nodeId, event, payload, output)))
+      const counts = await Promise.all(nodes.map(({ nodeId }) => sendToNode(nodeId, event, payload, output, options)))
       // One that was given up since then got it from its node.
       const ownerless = await idsOf(store, { state: 'detached' }, ({ owner, progress }) => {
         return owner === null && (progress.detachedAt ?? 0) < startedAt

@@ -84,11 +84,11 @@ export function createLocalOperations ({
       return manager.detachSession(id)
     },
 
-    async send (target, event, payload) {
+    async send (target, event, payload, options = {}) {
       if ('sessionId' in target) presentIn(directory, target.sessionId)
       checkAvailable()
-      const sent = manager.send(target, event, payload)
-      if ('sessionId' in target) await kept(presentIn(directory, target.sessionId))
+      const sent = manager.send(target, event, payload, options)
+      if ('sessionId' in target && options.behind !== true) await kept(presentIn(directory, target.sessionId))
       return sent
     },
 

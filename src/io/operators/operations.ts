@@ -3,7 +3,9 @@
 // is the one for a node that has all sessions itself.
 
 import type { ListQuery, SessionCounts, SessionPage } from '../session/manager.js'
-import type { JsonObject, JsonValue, Seq, SessionId, SessionView, Target, Tombstone, UserId } from '../types.js'
+import type {
+  JsonObject, JsonValue, SendOptions, Seq, SessionId, SessionView, Target, Tombstone, UserId
+} from '../types.js'
 
 /** A session, or what is left of it. */
 export type FoundSession = { readonly view: SessionView } | { readonly tombstone: Tombstone }
@@ -36,13 +38,16 @@ export interface SessionOperations {
   detach(id: SessionId): Promise<boolean>
   /**
    * Sends an output to a session, to those of a user, or to all. The seq is that of a single
+   * session. With `behind` it is answered before the store has it, unless another node has the
    * session.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED, PAYLOAD_TOO_LARGE
    * @throws STORE_UNAVAILABLE  not kept so far; it may be delivered all the same when the store is
    *                            back
    */
-  send(target: Target, event: string, payload: JsonValue): Promise<{ sessions: number, seq: Seq | null }>
+  send(
+    target: Target, event: string, payload: JsonValue, options?: SendOptions
+  ): Promise<{ sessions: number, seq: Seq | null }>
   /**
    * Applies a merge patch (RFC 7396) to the context.
    *

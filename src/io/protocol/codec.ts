@@ -181,6 +181,9 @@ export function substituteOf (output: Output, seq: Seq): Output {
  */
 const OUTPUT_HEAD = /^,"type":"(\w+)"(?:,"code":"[^"]*")?(?:,"id":(\d+|"(?:[^"\\]|\\.)*"))?/
 
+/** In the place of an output that may have been lost with its node before it was kept (P-55). */
+export const NOT_KEPT: Output = outputOf(',"type":"gap","payload":{"reason":"not_kept"}}', 0)
+
 /** The answer to an accepted command that failed (P-15). */
 export function errorOutput (id: number | string | undefined, code: string, message: string): Output {
   return outputOf(

@@ -6,7 +6,8 @@
 // the store is told, the record is a mere errand: nobody finds it any more, and it is repeated
 // until the store has answered.
 
-import type { Clock, Log } from '../types.js'
+import type { Clock, Log, Seq } from '../types.js'
+import { createAhead, forgotten, keptThrough, type AheadOptions } from './ahead.js'
 import { countCommit, createCommitStats, type CommitStats } from './commit-stats.js'
 import { settleAll, settleWaiters } from './journal.js'
 import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
@@ -21,8 +22,10 @@ export interface CommitQueueOptions {
   log: Log
   clock: Clock
   toWall: ConvertTime
+  limits: AheadOptions['limits']
   /** Runs a callback after the present turn and before other events. */
   defer: (callback: () => void) => void
+  yieldTurn: AheadOptions['yieldTurn']
   /** The session is another node's now, or the store has lost it. */
   onLost: (session: SessionRecord, result: 'fenced' | 'missing') => void
   /** The session is about to part: appends what it is still to get. */
@@ -39,6 +42,11 @@ export interface CommitQueueOptions {
 export interface CommitQueue {
   /** At the end of this turn the session gives a batch, unless one of it is under way. */
   add(session: SessionRecord, journal: JournalState): void
+  /** The newest output need not wait for its batch (ahead.ts). */
+  addAhead(session: SessionRecord, journal: JournalState): void
+  /** Gives what left ahead of its batch; called about once a second. */
+  flush(): void
+  flushLast(): void
   /** Gives what has waited for the store to know the session. */
   start(session: SessionRecord, journal: JournalState): void
   /** Tries again what was not kept, up to so many sessions. */
@@ -51,10 +59,19 @@ export interface CommitQueue {
 }
 
 export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
-  const { store, sharedStore, log, clock, defer } = options
+  const { store, sharedStore, log, clock, defer, limits, yieldTurn } = options
   const changed: SessionRecord[] = []
   const failed: SessionRecord[] = []
   const stats = createCommitStats()
+
+  const ahead = createAhead({ limits, add, yieldTurn })
+
+  function add (session: SessionRecord, journal: JournalState): void {
+    journal.version++
+    if (journal.isRunning || journal.isListed) return
+    journal.isListed = true
+    if (changed.push(session) === 1) defer(startChanged)
+  }
 
   function startAll (sessions: readonly SessionRecord[]): void {
     for (const session of sessions) {
@@ -64,7 +81,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     }
   }
 
-  function flush (): void {
+  function startChanged (): void {
     options.begun()
     startAll(changed.splice(0))
     options.answered()
@@ -75,7 +92,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     if (session.ended && journal.parting?.stage !== 'gone') return
     const hasBegunParting = startParting(session, journal, options)
     const { version } = journal
-    const batch = createBatch(session, journal, options.toWall)
+    const batch = createBatch(session, journal, options.toWall, ahead.reserve(session, journal))
     if (hasBegunParting) options.onParted(session)
     journal.isRunning = true
     options.begun()
@@ -113,7 +130,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
   function kept (session: SessionRecord, journal: JournalState, { progress }: CommitBatch, version: number): void {
     journal.storedSeq = progress.lastSeq
     journal.keptVersion = version
-    session.keptSeq = Math.max(session.keptSeq, progress.lastSeq)
+    keptThrough(session, journal.ahead, progress)
     session.connection?.wake()
     settleWaiters(journal, version, true)
     start(session, journal)
@@ -136,6 +153,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
         { sid: session.id, storedSeq: result.gap, prevSeq }, 'session store has lost outputs, sending them again'
       )
       journal.storedSeq = Math.min(result.gap, lastSeqOf(session))
+      forgotten(journal.ahead)
       start(session, journal)
     }
   }
@@ -146,12 +164,10 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     get changed () { return changed.length },
     get failed () { return failed.length },
 
-    add (session, journal) {
-      journal.version++
-      if (journal.isRunning || journal.isListed) return
-      journal.isListed = true
-      if (changed.push(session) === 1) defer(flush)
-    },
+    add,
+    addAhead: ahead.give,
+    flush: ahead.flush,
+    flushLast: ahead.flushLast,
 
     retry (count) {
       startAll(failed.splice(0, count))
@@ -171,13 +187,15 @@ function startParting (
   return true
 }
 
-function createBatch (session: SessionRecord, journal: JournalState, toWall: ConvertTime): CommitBatch | SharedBatch {
+function createBatch (
+  session: SessionRecord, journal: JournalState, toWall: ConvertTime, reservedSeq: Seq
+): CommitBatch | SharedBatch {
   return {
     id: session.id,
     fence: journal.fence,
     prevSeq: journal.storedSeq,
     outputs: outputsAfter(session, journal.storedSeq),
-    progress: journal.parting?.progress ?? progressOf(session, toWall),
+    progress: journal.parting?.progress ?? progressOf(session, toWall, reservedSeq),
     ...(journal.inboxTo > 0 ? { inboxTo: journal.inboxTo } : {}),
     ...(journal.contextChanged ? { context: session.context } : {}),
     ...(journal.accessChanged ? { access: accessOf(session) } : {})

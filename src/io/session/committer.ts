@@ -39,6 +39,13 @@ export interface Committer {
   /** Has the store keep the record as it is at the end of this turn, then wakes the connection. */
   commit(session: SessionRecord): void
   /**
+   * The same for the newest output where that need not wait for the store (P-55): it leaves at once
+   * where it may, and is kept with others a little later.
+   */
+  commitBehind(session: SessionRecord): void
+  /** Has what left ahead of its commit be kept; called about once a second. */
+  flush(): void
+  /**
    * Undefined when everything until now is kept; else a promise of whether it was, false if the
    * session was lost or ended.
    */
@@ -102,12 +109,14 @@ export function createCommitter (options: CommitterOptions): Committer {
 
   function commit (session: SessionRecord): void {
     const { journal } = session
-    if (journal === null || session.profile === 'basic') {
-      session.keptSeq = lastSeqOf(session)
-      session.connection?.wake()
-    } else {
-      queue.add(session, journal)
-    }
+    if (journal === null || session.profile === 'basic') keptAtOnce(session)
+    else queue.add(session, journal)
+  }
+
+  function commitBehind (session: SessionRecord): void {
+    const { journal } = session
+    if (journal === null || session.profile === 'basic') keptAtOnce(session)
+    else queue.addAhead(session, journal)
   }
 
   async function giveAgain (session: SessionRecord): Promise<void> {
@@ -130,8 +139,12 @@ export function createCommitter (options: CommitterOptions): Committer {
 
     create: session => session.journal === null ? undefined : enrolment.create(session, session.journal),
     commit,
+    commitBehind,
+    flush: queue.flush,
 
-    whenKept ({ journal, ended }) {
+    whenKept (session) {
+      const { journal, ended } = session
+      if (journal?.ahead?.isListed === true && !ended) commit(session)
       if (journal === null || journal.keptVersion === journal.version) return undefined
       return ended ? Promise.resolve(false) : waitUntilKept(journal)
     },
@@ -174,6 +187,7 @@ export function createCommitter (options: CommitterOptions): Committer {
     },
 
     whenIdle () {
+      queue.flushLast()
       return new Promise(resolve => {
         idle.push(resolve)
         defer(checkIdle)
@@ -187,4 +201,9 @@ export function createCommitter (options: CommitterOptions): Committer {
       for (const session of lost.splice(0, count)) void giveAgain(session)
     }
   }
+}
+
+function keptAtOnce (session: SessionRecord): void {
+  session.sendableSeq = lastSeqOf(session)
+  session.connection?.wake()
 }

@@ -3,8 +3,9 @@
 // one place too.
 //
 // Order: make room → append → commit → wake the connection. An output that the store has not kept
-// never leaves (S-2). Room is made by dropping the oldest outputs, but never one that an attached
-// connection has yet to send: that connection is too slow, and goes first (P-26).
+// never leaves (S-2), but for one whose class allows it, up to where the store has reserved (S-22).
+// Room is made by dropping the oldest outputs, but never one that an attached connection has yet to
+// send: that connection is too slow, and goes first (P-26).
 
 import { MAX_JSON_BYTES } from '../json.js'
 import type { Log, Millis, Output, Seq, UserId } from '../types.js'
@@ -35,6 +36,8 @@ export function largestOutputBytes ({ outboxBytes }: { readonly outboxBytes: num
 export interface DeliveryOptions {
   /** Has the store keep the record, then wakes the connection. */
   commit: (session: SessionRecord) => void
+  /** The same for an output that need not wait until it is kept (P-55). */
+  commitBehind: (session: SessionRecord) => void
   log: Log
   limits: DeliveryLimits
   /** Ends the attached connection; the session is kept if it can be. */
@@ -47,11 +50,12 @@ export interface DeliveryOptions {
 export interface Delivery {
   /**
    * Appends an output and wakes the connection. False when it is larger than the session takes
-   * (P-50); nothing happens then, nor for an ended session.
+   * (P-50); nothing happens then, nor for an ended session. With `behind` it need not wait until it
+   * is kept (P-55).
    */
-  append(session: SessionRecord, output: Output, now: Millis): boolean
+  append(session: SessionRecord, output: Output, now: Millis, behind?: boolean): boolean
   /** The same; where the output is too large, the session gets a `gap` in its place. */
-  appendOrGap(session: SessionRecord, output: Output, now: Millis): void
+  appendOrGap(session: SessionRecord, output: Output, now: Millis, behind?: boolean): void
   /** From now on the session takes outputs up to this size, also of those that are held (P-50). */
   limitOutputs(session: SessionRecord, maxOutputBytes: number): void
   /**
@@ -69,7 +73,7 @@ export interface Delivery {
    * Appends an output to each of many sessions, a slice of them per turn, as `appendOrGap` does.
    * See fan-out.ts.
    */
-  fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
+  fanOut(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output, behind?: boolean): void
   /** Number of the latest fan-out, from which a new session starts. */
   readonly latestFanOut: number
   /**
@@ -95,7 +99,7 @@ export interface Delivery {
 const UNKEPT_FACTOR = 4
 
 export function createDelivery (options: DeliveryOptions): Delivery {
-  const { commit, log, limits, dismiss, yieldTurn, now } = options
+  const { commit, commitBehind, log, limits, dismiss, yieldTurn, now } = options
   const fanOuts = createFanOuts({ append: offer, yieldTurn, now })
   let heldBytes = 0
   let outputs = 0
@@ -109,7 +113,7 @@ export function createDelivery (options: DeliveryOptions): Delivery {
         dropped++
         continue
       }
-      if (firstSeq(held) > session.keptSeq && !isFarOver(limits, held, heldBytes, bytes)) return
+      if (firstSeq(held) > session.sendableSeq && !isFarOver(limits, held, heldBytes, bytes)) return
       // Not sent yet, perhaps only because the turn is not over. If the socket takes it, all is
       // well; if not, the peer is too slow.
       connection.flush()
@@ -120,13 +124,13 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     }
   }
 
-  function offer (session: SessionRecord, output: Output, at: Millis): void {
-    if (append(session, output, at)) return
+  function offer (session: SessionRecord, output: Output, at: Millis, behind: boolean): void {
+    if (append(session, output, at, behind)) return
     dropped++
-    append(session, substituteOf(output, lastSeqOf(session) + 1), at)
+    append(session, substituteOf(output, lastSeqOf(session) + 1), at, behind)
   }
 
-  function append (session: SessionRecord, output: Output, at: Millis): boolean {
+  function append (session: SessionRecord, output: Output, at: Millis, behind: boolean): boolean {
     if (isTooLarge(session, output, lastSeqOf(session) + 1)) return false
     if (session.ended) return true
     const held = session.log ??= createReplayLog()
@@ -138,7 +142,8 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     heldBytes += output.bytes
     outputs++
     session.lastActiveAt = at
-    commit(session)
+    if (behind) commitBehind(session)
+    else commit(session)
     return true
   }
 
@@ -147,14 +152,14 @@ export function createDelivery (options: DeliveryOptions): Delivery {
     get outputs () { return outputs },
     get dropped () { return dropped },
 
-    append (session, output, at) {
+    append (session, output, at, behind = false) {
       fanOuts.catchUp(session, at)
-      return append(session, output, at)
+      return append(session, output, at, behind)
     },
 
-    appendOrGap (session, output, at) {
+    appendOrGap (session, output, at, behind = false) {
       fanOuts.catchUp(session, at)
-      offer(session, output, at)
+      offer(session, output, at, behind)
     },
 
     limitOutputs (session, maxOutputBytes) {

@@ -3,6 +3,7 @@
 // waits for that. A store that has lost a session hears of it for the first time once more.
 
 import type { Log, Seq } from '../types.js'
+import { forgotten, keptThrough } from './ahead.js'
 import { settleWaiters } from './journal.js'
 import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
 import { toStored, type ConvertTime } from './stored.js'
@@ -62,7 +63,7 @@ export function createEnrolment ({ store, log, toWall, onKnown, begun, answered 
       journal.fence = answer.fence
       journal.storedSeq = given.lastSeq
       journal.keptVersion = given.version
-      session.keptSeq = Math.max(session.keptSeq, given.lastSeq)
+      keptThrough(session, journal.ahead, given)
       session.connection?.wake()
       settleWaiters(journal, given.version, true)
     }
@@ -100,6 +101,7 @@ export function createEnrolment ({ store, log, toWall, onKnown, begun, answered 
       journal.fence = -1
       // Its inbox went too, and is numbered from 1 again.
       journal.inboxTo = 0
+      forgotten(journal.ahead)
       journal.contextChanged = journal.accessChanged = false
       return create(session, journal)
     },

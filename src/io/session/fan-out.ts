@@ -16,13 +16,13 @@ export interface FanOuts {
    * Begins one, to all sessions given that live now; `userId` if they are one user's. Returns
    * before anybody has got it.
    */
-  start(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output): void
+  start(sessions: Iterable<SessionRecord>, userId: UserId | null, output: Output, behind?: boolean): void
   /** Gives the session what it is to get of those under way. */
   catchUp(session: SessionRecord, now: Millis): void
 }
 
 export interface FanOutOptions {
-  append: (session: SessionRecord, output: Output, now: Millis) => void
+  append: (session: SessionRecord, output: Output, now: Millis, behind: boolean) => void
   /** Runs a callback after other events had their turn. */
   yieldTurn: (callback: () => void) => void
   now: () => Millis
@@ -41,6 +41,8 @@ interface FanOut {
   readonly sessions: Iterator<SessionRecord>
   readonly userId: UserId | null
   readonly output: Output
+  /** It need not wait until it is kept. */
+  readonly behind: boolean
 }
 
 export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOuts {
@@ -48,11 +50,11 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
   let latestNumber = 0
 
   function catchUp (session: SessionRecord, at: Millis): void {
-    for (const { number, userId, output } of running) {
+    for (const { number, userId, output, behind } of running) {
       if (session.fanOut >= number) continue
       // First: an append may dismiss a connection, whose goodbye catches up as well.
       session.fanOut = number
-      if (userId === null || userId === session.userId) append(session, output, at)
+      if (userId === null || userId === session.userId) append(session, output, at, behind)
     }
   }
 
@@ -78,9 +80,9 @@ export function createFanOuts ({ append, yieldTurn, now }: FanOutOptions): FanOu
   return {
     get latestNumber () { return latestNumber },
 
-    start (sessions, userId, output) {
+    start (sessions, userId, output, behind = false) {
       if (running.length >= MAX_RUNNING) advance(Infinity)
-      running.push({ number: ++latestNumber, sessions: sessions[Symbol.iterator](), userId, output })
+      running.push({ number: ++latestNumber, sessions: sessions[Symbol.iterator](), userId, output, behind })
       if (running.length === 1) yieldTurn(slice)
     },
 

@@ -18,7 +18,8 @@ export function createJournal (fence: Fence, storedSeq: Seq): JournalState {
     accessChanged: false,
     waiters: null,
     inboxTo: 0,
-    parting: null
+    parting: null,
+    ahead: null
   }
 }
 

@@ -7,9 +7,8 @@ import { userIdProblem } from '../names/ids.js'
 import { CLOSE } from '../protocol/close-codes.js'
 import { frameBytes, messageOutput } from '../protocol/codec.js'
 import type {
-  EndReason, JsonObject, JsonValue, LifecycleEvent, MaybePromise, Millis, Output, Seq, Session, SessionId, SessionState,
-  SessionView, Target,
-  Tombstone, UserId
+  EndReason, JsonObject, JsonValue, LifecycleEvent, MaybePromise, Millis, Output, SendOptions, Seq, Session, SessionId,
+  SessionState, SessionView, Target, Tombstone, UserId
 } from '../types.js'
 import { largestOutputBytes } from './delivery.js'
 import { bindCursor, fingerprintOf, unbindCursor } from './list-cursor.js'
@@ -115,7 +114,9 @@ export interface SessionManager {
    * @throws PAYLOAD_TOO_LARGE                 larger than the session takes, or with other targets
    *                                           than any session (P-50)
    */
-  send(target: Target, event: string, payload: JsonValue): { sessions: number, seq: Seq | null }
+  send(
+    target: Target, event: string, payload: JsonValue, options?: SendOptions
+  ): { sessions: number, seq: Seq | null }
   /**
    * Calls back for every lifecycle event from now on, at the end of its turn; returns a function
    * that unsubscribes.
@@ -274,37 +275,37 @@ function createReading (runtime: SessionRuntime): Reading {
 function createSend (runtime: SessionRuntime): SessionManager['send'] {
   const { directory, delivery, limits } = runtime
 
-  function sendToOne (id: SessionId, output: Output): { sessions: number, seq: Seq } {
+  function sendToOne (id: SessionId, output: Output, behind: boolean): { sessions: number, seq: Seq } {
     const session = presentIn(directory, id)
-    if (!delivery.append(session, output, runtime.now())) throw new HoldfastError('PAYLOAD_TOO_LARGE')
+    if (!delivery.append(session, output, runtime.now(), behind)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
     // It ended instead of taking the output: a basic connection that did not drain.
     if (session.ended) throw new HoldfastError('SESSION_ENDED', { details: { reason: 'disconnected' } })
     return { sessions: 1, seq: lastSeqOf(session) }
   }
 
-  function sendToMany (userId: UserId | null, output: Output): { sessions: number, seq: null } {
+  function sendToMany (userId: UserId | null, output: Output, behind: boolean): { sessions: number, seq: null } {
     const count = userId === null ? directory.count() : directory.countOfUser(userId)
     const sessions = userId === null ? directory.all() : directory.ofUser(userId)
     if (count > MOST_AT_ONCE) {
-      delivery.fanOut(sessions, userId, output)
+      delivery.fanOut(sessions, userId, output, behind)
       return { sessions: count, seq: null }
     }
     const at = runtime.now()
-    for (const session of sessions) delivery.appendOrGap(session, output, at)
+    for (const session of sessions) delivery.appendOrGap(session, output, at, behind)
     return { sessions: count, seq: null }
   }
 
-  return (target, event, payload) => {
+  return (target, event, payload, { behind = false } = {}) => {
     const output = messageOutput(event, payload)
     // Refused also where nobody is addressed, so that a sender learns it at once.
     if (frameBytes(output, 1) > largestOutputBytes(limits)) throw new HoldfastError('PAYLOAD_TOO_LARGE')
-    if ('sessionId' in target) return sendToOne(target.sessionId, output)
+    if ('sessionId' in target) return sendToOne(target.sessionId, output, behind)
     // With room for any seq: who asked for no less gets no `gap`, however many outputs there were
     // (P-50d).
     if (frameBytes(output, Number.MAX_SAFE_INTEGER) > largestOutputBytes(limits)) {
       throw new HoldfastError('PAYLOAD_TOO_LARGE')
     }
-    return sendToMany('userId' in target ? target.userId : null, output)
+    return sendToMany('userId' in target ? target.userId : null, output, behind)
   }
 }
 

@@ -55,6 +55,21 @@ export interface JournalState {
   inboxTo: number
   /** Null while this node keeps the session. */
   parting: Parting | null
+  /** Null until the session is sent something that does not wait for the store. */
+  ahead: AheadState | null
+}
+
+/** How far outputs may leave ahead of their commit, and which of them do (ahead.ts). */
+export interface AheadState {
+  /** Highest seq that the store knows may have been given; 0 where it may have forgotten. */
+  reservedSeq: Seq
+  /** The output of this seq, or of a higher one, asks for a further reservation. */
+  raiseAt: Seq
+  /** The last outputs that do not wait, without another one between them. */
+  runFrom: Seq
+  runTo: Seq
+  /** Among those that are kept a little later. */
+  isListed: boolean
 }
 
 /** How a session of a shared store is given up (S-13). */
@@ -102,8 +117,8 @@ export interface SessionRecord extends WheelItem, DetachedItem {
   labels: JsonObject
   connection: AttachedConnection | null
   log: ReplayLog | null
-  /** Highest seq the store has kept; nothing above it leaves the node. */
-  keptSeq: Seq
+  /** Highest seq that may leave the node: what the store has kept, or may be told later (S-22). */
+  sendableSeq: Seq
   journal: JournalState | null
   calls: CallState | null
   /**
@@ -173,7 +188,7 @@ export function createRecord (from: NewRecord): SessionRecord {
     labels: from.labels,
     connection: null,
     log: null,
-    keptSeq: 0,
+    sendableSeq: 0,
     journal: from.journal,
     calls: null,
     maxOutputBytes: from.maxOutputBytes,

@@ -155,6 +155,8 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     clock,
     toWall,
     defer,
+    yieldTurn,
+    limits,
     onLost: (session, result) => {
       if (result === 'missing' && isShared(store)) void lookFor(store, session)
       else life.lose(session, result)
@@ -164,7 +166,13 @@ export function createSessionRuntime (options: SessionRuntimeOptions): SessionRu
     deadlineOf: (session): Deadline => expiry.deadlineOf(session)
   })
   const delivery: Delivery = createDelivery({
-    commit: committer.commit, log, limits, dismiss: (session, code) => life.dismiss(session, code), yieldTurn, now
+    commit: committer.commit,
+    commitBehind: committer.commitBehind,
+    log,
+    limits,
+    dismiss: (session, code) => life.dismiss(session, code),
+    yieldTurn,
+    now
   })
   const life = createLife({ clock, log, limits, directory, detached, feed, totals, expiry, committer, delivery, now })
   const quota = createQuota({

@@ -23,6 +23,11 @@
 //      until writes are kept again.
 // S-9  When `close` has resolved, everything kept is where the traits say. Later writes are
 //      `unavailable`.
+// S-22 An owner may give seqs up to the `reservedSeq` of its last kept batch before they are kept;
+//      a store that was told a higher one before may keep that. Whoever has the session after an
+//      owner that has died cannot know which of them a client has seen, so they become `gap`
+//      outputs before anything else is numbered. `open` gives the session as it is, and the owner
+//      fills it (stored.ts); a shared store does where an ownership ends without a `release`.
 
 import type {
   ByteString, Clock, EndReason, JsonObject, Log, MaybePromise, Millis, Profile, Seq, SessionId, UserId
@@ -69,8 +74,10 @@ export interface OpenCommand {
 
 /** What changes with nearly every commit. */
 export interface StoredProgress {
-  /** Highest seq given. */
+  /** Highest seq given, but for what `reservedSeq` says. */
   readonly lastSeq: Seq
+  /** Highest seq that may have been given ahead of a batch (S-22); absent if it is `lastSeq`. */
+  readonly reservedSeq?: Seq
   /**
    * Every output up to this one is released: acknowledged, or dropped. Those above it are held,
    * without a hole.

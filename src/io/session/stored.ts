@@ -3,6 +3,7 @@
 // running calls, no places in lists.
 
 import type { Millis, Seq } from '../types.js'
+import { NOT_KEPT } from '../protocol/codec.js'
 import { createRecord, lastSeqOf, NEVER, watermarkOf, type JournalState, type SessionRecord } from './record.js'
 import { append, createReplayLog, firstSeq, outputAt, type ReplayLog } from './replay-log.js'
 import type {
@@ -27,7 +28,8 @@ export function toStored (session: SessionRecord, toWall: ConvertTime): StoredSe
   }
 }
 
-export function progressOf (session: SessionRecord, toWall: ConvertTime): StoredProgress {
+/** `reservedSeq`: up to which seqs may be given ahead; nothing below `lastSeq` says anything. */
+export function progressOf (session: SessionRecord, toWall: ConvertTime, reservedSeq: Seq = 0): StoredProgress {
   const { log } = session
   return {
     lastSeq: lastSeqOf(session),
@@ -40,7 +42,8 @@ export function progressOf (session: SessionRecord, toWall: ConvertTime): Stored
     lastActiveAt: toWall(session.lastActiveAt),
     detachedAt: session.detachedAt === NEVER ? null : toWall(session.detachedAt),
     heard: session.heard,
-    ...(log === null || (log.strikes === 0 && log.suspicion === 0) ? {} : { blame: blameOf(log) })
+    ...(log === null || (log.strikes === 0 && log.suspicion === 0) ? {} : { blame: blameOf(log) }),
+    ...(reservedSeq > lastSeqOf(session) ? { reservedSeq } : {})
   }
 }
 
@@ -73,6 +76,19 @@ export function outputsAfter (session: SessionRecord, seq: Seq): StoredOutput[] 
 }
 
 /**
+ * The session of an owner that has died: what it may have given ahead of its last batch is a `gap`
+ * each, the same whoever fills it and however often (S-22).
+ */
+export function fillReserved (stored: StoredSession): StoredSession {
+  const { reservedSeq = 0, ...progress } = stored.progress
+  const missing = reservedSeq - progress.lastSeq
+  if (missing <= 0) return stored
+  const { tail, commandId } = NOT_KEPT
+  const gaps: StoredOutput[] = new Array<StoredOutput>(missing).fill({ tail, commandId })
+  return { ...stored, progress: { ...progress, lastSeq: reservedSeq }, outputs: stored.outputs.concat(gaps) }
+}
+
+/**
  * Events that were told and not kept before a crash: an attach or a detach each come with a commit.
  */
 const UNKEPT_REVISIONS = 2
@@ -91,7 +107,8 @@ export interface RevivalOptions {
  * A record out of what was kept. Commands that may be executed again are open to be sent again;
  * those that may not are left to the caller, who answers them (`stored.progress.open`).
  */
-export function revive (stored: StoredSession, fence: Fence, options: RevivalOptions): SessionRecord {
+export function revive (found: StoredSession, fence: Fence, options: RevivalOptions): SessionRecord {
+  const stored = fillReserved(found)
   const { progress, access } = stored
   const record = createRecord({
     id: stored.id,
@@ -103,7 +120,7 @@ export function revive (stored: StoredSession, fence: Fence, options: RevivalOpt
     context: stored.context,
     contextBytes: options.contextBytes(stored.context),
     labels: access.labels,
-    journal: options.journal(fence, progress.lastSeq),
+    journal: options.journal(fence, found.progress.lastSeq),
     maxOutputBytes: options.maxOutputBytes,
     fanOut: options.fanOut
   })
@@ -112,7 +129,7 @@ export function revive (stored: StoredSession, fence: Fence, options: RevivalOpt
   record.revision = progress.revision + UNKEPT_REVISIONS
   record.tokenHash = access.tokenHash
   record.previousTokenHash = access.previousTokenHash
-  record.keptSeq = progress.lastSeq
+  record.sendableSeq = progress.lastSeq
   // Its connection went with the process that had it.
   record.detachedAt = progress.detachedAt === null
     ? options.now

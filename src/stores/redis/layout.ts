@@ -10,6 +10,7 @@
 //   dl deadline and er reason of the end then, both '' while owned
 //   ls lastSeq · rs releasedSeq · ob bytes of outputs held · ib inbox entries taken
 //   iy bytes of the rest
+//   re reservedSeq, absent where nothing ever was; it says nothing below ls
 //   as ackedSeq · dr dropped · wm watermark · op open commands · rv revision · la lastActiveAt
 //   da detachedAt or '' · he heard · bl blame · at the server's time of the last write
 // Fields of a tombstone: u, p, th, pt, wm, rv as above · r reason · e endedAt · n note
@@ -170,8 +171,10 @@ export function textOf (reply: Reply | undefined): string {
 function readProgress (fields: Map<string, string>): StoredProgress {
   const number = (name: string): number => Number(fields.get(name) ?? 0)
   const detachedAt = fields.get('da') ?? ''
+  const [lastSeq, reservedSeq] = [number('ls'), number('re')]
   return {
-    lastSeq: number('ls'),
+    lastSeq,
+    ...(reservedSeq > lastSeq ? { reservedSeq } : {}),
     releasedSeq: number('rs'),
     ackedSeq: number('as'),
     dropped: number('dr'),

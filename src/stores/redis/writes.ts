@@ -18,7 +18,8 @@ function batchArguments (node: RedisNode, batch: CommitBatch | SharedBatch): Arg
   return [
     node.id, String(batch.fence), String(batch.prevSeq), String(batch.progress.lastSeq),
     String(batch.progress.releasedSeq),
-    'inboxTo' in batch ? String(batch.inboxTo) : '', String(fields.length), ...fields, ...outputArguments(batch.outputs)
+    'inboxTo' in batch ? String(batch.inboxTo) : '', String(batch.progress.reservedSeq ?? ''), String(fields.length),
+    ...fields, ...outputArguments(batch.outputs)
   ]
 }
 
@@ -57,6 +58,7 @@ export function createWrites (node: RedisNode): Writes {
       const self = node.id
       const call = ++node.lastCall
       const fields = fieldsOf(progress, session.context, session.access)
+      if (progress.reservedSeq !== undefined) fields.push('re', String(progress.reservedSeq))
       fields.push('p', session.profile, 'g', session.generation, 'n', String(call))
       const limit = userId === node.unlimitedUserId ? 0 : limits.maxSessionsPerUser
       const args: Argument[] = [

@@ -181,3 +181,48 @@ t.test('P-51 what speaks against an output is not forgotten with the process', a
   const peer = await comeBack(domain, 'a')
   t.match(peer.welcome, { gap: { from: 1, to: 1 }, replay: { from: 2, to: 2 } })
 })
+
+const GAP = { type: 'gap', payload: { reason: 'not_kept' } }
+
+/** The owner has died with two outputs kept, and may have given three more. */
+function keptAhead (): StoredSession {
+  const outputs = ['one', 'two'].map(text => {
+    return { tail: `,"type":"message","event":"e","payload":"${text}"}`, commandId: 0 }
+  })
+  return kept('a', { outputs, progress: { lastSeq: 2, reservedSeq: 5 } })
+}
+
+t.test('S-22 P-55 what the former owner may have given is a gap each, before anything else', async t => {
+  const domain = await restored([keptAhead()])
+  domain.manager.send({ sessionId: 'a' }, 'news', 'new')
+  const peer = await comeBack(domain, 'a', 1)
+  t.match(peer.welcome, { sessionId: 'a', replay: { from: 2, to: 6 }, gap: null })
+  t.match(peer.frames().filter(({ seq }) => seq !== undefined), [
+    { seq: 2, payload: 'two' }, { seq: 3, ...GAP }, { seq: 4, ...GAP }, { seq: 5, ...GAP }, { seq: 6, payload: 'new' }
+  ])
+  t.match(domain.late.batches[0], { prevSeq: 2, progress: { lastSeq: 6 } }, 'the store gets them with the first batch')
+  t.equal(domain.late.batches[0]?.outputs.length, 4)
+})
+
+t.test('P-55 a client that has seen more than was kept goes on behind it', async t => {
+  const domain = await restored([keptAhead()])
+  const peer = await comeBack(domain, 'a', 4)
+  t.match(peer.welcome, { sessionId: 'a', replay: { from: 5, to: 5 }, gap: null })
+  t.strictSame(peer.frames().map(({ seq }) => seq).filter(seq => seq !== undefined), [5])
+  peer.send({ type: 'ack', seq: 5 })
+  t.equal(peer.transport.closed, undefined, 'it may acknowledge what it was told')
+})
+
+t.test('P-34 a client that has seen more than was reserved learns that its session is lost', async t => {
+  const domain = await restored([keptAhead()])
+  const peer = await comeBack(domain, 'a', 6)
+  t.match(peer.welcome.previous, { sessionId: 'a', reason: 'state_lost' })
+})
+
+t.test('P-55 P-10 what had begun is answered behind the gaps', async t => {
+  const stored = keptAhead()
+  const progress = { ...stored.progress, watermark: 1, open: [{ id: 1, idempotent: false }] }
+  const domain = await restored([{ ...stored, progress }])
+  const peer = await comeBack(domain, 'a', 5)
+  t.match(peer.takeOnly('error'), [{ seq: 6, id: 1, code: 'OUTCOME_UNKNOWN' }])
+})

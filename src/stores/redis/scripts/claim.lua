@@ -6,7 +6,7 @@
 -- The answer: 'claimed', fence, former owner, head, long values, outputs | 'unknown' | 'owned',
 --             owner, fence | 'ended', tombstone, and '1' where this call has ended it
 local sid, node, user, hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local head = redis.call('HMGET', KEYS[1], 'o', 'f', 'th', 'pt', 'ls', 'rs', 'ob', 'dr', 'dl', 'er', 'lg', 'u')
+local head = redis.call('HMGET', KEYS[1], 'o', 'f', 'th', 'pt', 'ls', 'rs', 'ob', 'dr', 'dl', 'er', 'lg', 'u', 're')
 local owner = head[1]
 if not owner then
   local stone = redis.call('HGETALL', KEYS[6])
@@ -35,11 +35,11 @@ elseif owner ~= ARGV[8] or head[2] ~= ARGV[9] then
   return { 'owned', owner, head[2] }
 end
 local last = tonumber(head[5])
-if tonumber(ARGV[6]) > last then
+if tonumber(ARGV[6]) > math.max(last, tonumber(head[13] or '0')) then
   if owner ~= '' then redis.call('SREM', KEYS[11], sid) end
   return { 'ended', finish(sid, 'state_lost', text(at), '', ARGV[12])[2], '1' }
 end
-local numbers = { ls = last, rs = tonumber(head[6]), ob = tonumber(head[7]), dr = tonumber(head[8]) }
+local numbers = { ls = last, rs = tonumber(head[6]), ob = tonumber(head[7]), dr = tonumber(head[8]), re = head[13] }
 if owner ~= '' then settle(numbers, nil, tonumber(ARGV[10]), tonumber(ARGV[11])) end
 local fence = text(math.max(tonumber(head[2]) + 1, at))
 put({

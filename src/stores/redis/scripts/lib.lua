@@ -6,6 +6,8 @@
 -- Fields of the head: see layout.ts. Replies begin with a word. Numbers travel as decimal text: Lua
 -- prints doubles in 14 digits.
 
+-- Takes the place of an output that its owner may have given before it died: `NOT_KEPT` of codec.ts.
+local GAP = '0:,"type":"gap","payload":{"reason":"not_kept"}}'
 local LONG = 64 -- a hash with a longer value leaves its compact encoding, which costs a kilobyte
 
 local function now()
@@ -65,10 +67,13 @@ local function push(key, entries, from)
   end
 end
 
--- Turns what waits in the inbox into outputs, and drops the oldest outputs above the bounds. `head`
--- has ls, rs, ob, dr as numbers.
+-- Numbers what the owner left: gaps up to what it had reserved (S-22), then what waits in the inbox.
+-- Drops the oldest outputs above the bounds. `head` has ls, rs, ob, dr as numbers, and as `re` what
+-- is still reserved, or false.
 local function settle(head, extra, maxOutputs, maxBytes)
-  local waiting = redis.call('LRANGE', KEYS[4], 0, -1)
+  local waiting = {}
+  for _ = head.ls + 1, tonumber(head.re or '0') do waiting[#waiting + 1] = GAP end
+  for _, entry in ipairs(redis.call('LRANGE', KEYS[4], 0, -1)) do waiting[#waiting + 1] = entry end
   if extra then waiting[#waiting + 1] = extra end
   for i = 1, #waiting do head.ob = head.ob + #waiting[i] end
   push(KEYS[3], waiting, 1)
@@ -107,13 +112,13 @@ end
 
 -- Appends the outputs of a batch, drops what is released, and sets what changed. Nothing is changed
 -- unless it answers 'kept'.
--- ARGV: 1 node, 2 fence, 3 prevSeq, 4 lastSeq, 5 releasedSeq, 6 inboxTo or '', 7 count of field
---       texts, fields, outputs
+-- ARGV: 1 node, 2 fence, 3 prevSeq, 4 lastSeq, 5 releasedSeq, 6 inboxTo or '', 7 reservedSeq or '',
+--       8 count of field texts, fields, outputs
 -- The answer: 'kept', numbers of the head, whether the inbox has more | 'fenced' | 'missing' |
 -- 'gap', seq
 local function append(at)
   local node, fence = ARGV[at], ARGV[at + 1]
-  local head = redis.call('HMGET', KEYS[1], 'o', 'f', 'ls', 'rs', 'ob', 'ib', 'iy', 'lg', 'dr')
+  local head = redis.call('HMGET', KEYS[1], 'o', 'f', 'ls', 'rs', 'ob', 'ib', 'iy', 'lg', 'dr', 're')
   if not head[1] then return { 'missing' } end
   if head[1] ~= node or head[2] ~= fence then return { 'fenced' } end
   local prev, last, released = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
@@ -122,7 +127,7 @@ local function append(at)
   if last < stored then return { 'kept', { ls = stored, rs = tonumber(head[4]), ob = tonumber(head[5]) }, '0' } end
   if stored ~= prev and stored ~= last then return { 'gap', head[3] } end
 
-  local from = at + 7 + tonumber(ARGV[at + 6])
+  local from = at + 8 + tonumber(ARGV[at + 7])
   local fieldsEnd = from - 1
 
   if released > base then
@@ -145,15 +150,20 @@ local function append(at)
     inboxBytes = inboxBytes - shift(KEYS[4], tonumber(ARGV[at + 5]) - taken)
     redis.call('HSET', KEYS[1], 'ib', ARGV[at + 5], 'iy', text(inboxBytes))
   end
+  -- An older batch that comes late must not take back what a newer one has reserved.
+  local reserved = ARGV[at + 6]
+  if reserved ~= '' and tonumber(reserved) > tonumber(head[10] or '0') then
+    redis.call('HSET', KEYS[1], 're', reserved)
+  end
   local isShort = not head[8] or head[8] == ''
-  for i = at + 8, fieldsEnd, 2 do isShort = isShort and #ARGV[i] <= LONG end
+  for i = at + 9, fieldsEnd, 2 do isShort = isShort and #ARGV[i] <= LONG end
   if not isShort then
     local values = {}
-    for i = at + 7, fieldsEnd do values[#values + 1] = ARGV[i] end
+    for i = at + 8, fieldsEnd do values[#values + 1] = ARGV[i] end
     put(values, head[8])
-    fieldsEnd = at + 6
+    fieldsEnd = at + 7
   end
   redis.call('HSET', KEYS[1], 'ls', ARGV[at + 3], 'rs', text(base), 'ob', text(bytes), 'at', text(now()),
-    unpack(ARGV, at + 7, fieldsEnd))
+    unpack(ARGV, at + 8, fieldsEnd))
   return { 'kept', { ls = last, rs = base, ob = bytes }, inboxBytes > 0 and '1' or '0' }
 end

@@ -5,7 +5,7 @@
 --       9 the node's number of the call to undo, or ''
 -- The answer: 'orphaned' | 'ended', tombstone | 'not_theirs'
 local sid, node = ARGV[1], ARGV[2]
-local head = redis.call('HMGET', KEYS[1], 'o', 'p', 'ls', 'rs', 'ob', 'dr', 'at', 'he', 'wm', 'da', 'n')
+local head = redis.call('HMGET', KEYS[1], 'o', 'p', 'ls', 'rs', 'ob', 'dr', 'at', 'he', 'wm', 'da', 'n', 're')
 if head[1] == node and ARGV[9] ~= '' and head[11] ~= ARGV[9] then return { 'not_theirs' } end
 if head[1] ~= node then
   redis.call('SREM', KEYS[10], sid)
@@ -14,7 +14,9 @@ end
 local at = now()
 -- Nobody can resume the basic profile.
 if head[2] == 'basic' then return finish(sid, 'disconnected', text(at), '', ARGV[8]) end
-local numbers = { ls = tonumber(head[3]), rs = tonumber(head[4]), ob = tonumber(head[5]), dr = tonumber(head[6]) }
+local numbers = {
+  ls = tonumber(head[3]), rs = tonumber(head[4]), ob = tonumber(head[5]), dr = tonumber(head[6]), re = head[12]
+}
 settle(numbers, nil, tonumber(ARGV[6]), tonumber(ARGV[7]))
 local deadline, reason = at + tonumber(ARGV[3]), 'resume_window'
 local idle = tonumber(head[7]) + tonumber(ARGV[4])

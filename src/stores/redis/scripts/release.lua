@@ -6,6 +6,8 @@ local result = append(6)
 if result[1] ~= 'kept' then return result end
 local head = result[2]
 head.dr = tonumber(redis.call('HGET', KEYS[1], 'dr'))
+-- The batch has all that its owner has given.
+redis.call('HDEL', KEYS[1], 're')
 settle(head, nil, tonumber(ARGV[4]), tonumber(ARGV[5]))
 local deadline = text(now() + tonumber(ARGV[2]))
 redis.call('HSET', KEYS[1], 'o', '', 'dl', deadline, 'er', ARGV[3], 'ls', text(head.ls), 'rs', text(head.rs),
