@@ -85,5 +85,6 @@ export const RULES: Readonly<Record<string, string>> = {
   'P-51': 'an output that its client does not take goes into the gap',
   'P-52': 'a ping of the client is answered pong',
   'P-53': 'a client that offers refuse.goodbye is refused with a close code',
-  'P-54': 'a new session beyond the quota ends the longest detached one'
+  'P-54': 'a new session beyond the quota ends the longest detached one',
+  'P-55': 'messages that need not wait for the store are outputs like all others'
 }

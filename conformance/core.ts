@@ -52,7 +52,7 @@ interface Order {
   cut?: boolean
   /** So often it is answered 503 with Retry-After, and not executed, before it is. */
   busy?: number
-  messages?: { event: string, payload: unknown }[]
+  messages?: { event: string, payload: unknown, behind?: boolean }[]
   /** Sends this many outputs of so many bytes along. */
   produce?: { count: number, bytes: number }
   /** What the command returns; without it the payload itself. */

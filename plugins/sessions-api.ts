@@ -155,9 +155,9 @@ export default fp(async function sessionsApi (fastify) {
       response: { 202: SeqAnswer, ...errorAnswers(404, 409, 410, 413, 422) }
     }
   }, (request, reply) => sendOnce(keys, request, reply, async () => {
-    const { params: { id }, body: { event, payload = null } } = request
+    const { params: { id }, body: { event, payload = null, behind = false } } = request
     await present(operations, id)
-    const { seq } = await operations.send({ sessionId: id }, event, payload)
+    const { seq } = await operations.send({ sessionId: id }, event, payload, { behind })
     return { seq }
   }))
 }, {

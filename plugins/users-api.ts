@@ -74,8 +74,9 @@ export default fp(async function usersApi (fastify) {
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     }
   }, (request, reply) => sendOnce(keys, request, reply, async () => {
-    const { params, body: { event, payload = null } } = request
-    const { sessions } = await operations.send({ userId: readUserId('path', params.userId) }, event, payload)
+    const { params, body: { event, payload = null, behind = false } } = request
+    const target = { userId: readUserId('path', params.userId) }
+    const { sessions } = await operations.send(target, event, payload, { behind })
     return { sessions }
   }))
 
@@ -90,8 +91,8 @@ export default fp(async function usersApi (fastify) {
       response: { 202: SentAnswer, ...errorAnswers(409, 413, 422) }
     }
   }, (request, reply) => sendOnce(keys, request, reply, async () => {
-    const { body: { event, payload = null }, log } = request
-    const { sessions } = await operations.send({ all: true }, event, payload)
+    const { body: { event, payload = null, behind = false }, log } = request
+    const { sessions } = await operations.send({ all: true }, event, payload, { behind })
     log.info({ sessions }, 'message sent to every session by operator')
     return { sessions }
   }))

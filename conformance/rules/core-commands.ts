@@ -241,5 +241,18 @@ export const coreChecks: readonly Check[] = [
     expectEqual(
       answers.map(({ id, seq }) => [id, seq]), [[1, 1], [2, 2]], 'ids and seqs of the answers on the new connection'
     )
+  }),
+  check('P-55', 'numbers what need not wait for the store like all else, and replays it', FULL, async (scope) => {
+    void scope.core
+    const peer = await scope.connect()
+    const messages = [true, false, true, true].map((behind, n) => ({ event: 'note', payload: n, behind }))
+    peer.command('kit', { tag: scope.tag(), messages }, 1)
+    const answer = await peer.answer(1)
+    expectEqual(answer.seq, 5, 'the seq of the answer behind four messages')
+    const got = peer.frames.filter(({ type }) => type === 'message').map(({ seq, payload }) => [seq, payload])
+    expectEqual(got, [[1, 0], [2, 1], [3, 2], [4, 3]], 'seq and payload of the messages')
+    peer.link.destroy()
+    const again = await scope.resumed(peer, 2)
+    expectEqual(again.facts['replay'], { from: 3, to: 5 }, 'what is replayed to a client that has two of them')
   })
 ]

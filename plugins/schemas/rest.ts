@@ -140,7 +140,10 @@ export const MessageHeaders = Type.Object({
 
 export const MessageBody = Type.Object({
   event: Type.String({ minLength: 1, maxLength: 128 }),
-  payload: Type.Optional(Type.Unsafe<JsonValue>(Type.Unknown({ description: 'Any JSON; absent means null.' })))
+  payload: Type.Optional(Type.Unsafe<JsonValue>(Type.Unknown({ description: 'Any JSON; absent means null.' }))),
+  behind: Type.Optional(Type.Boolean({
+    description: 'It is sent, and answered, without waiting for the store, and may be lost with its node (P-55).'
+  }))
 }, { additionalProperties: false })
 
 /** The codes behind each status of the API. */

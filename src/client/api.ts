@@ -109,6 +109,10 @@ export type Reason =
 
 /** A range of seqs, both ends included. */
 export interface SeqRange { readonly from: Seq, readonly to: Seq }
+export interface Gap extends SeqRange {
+  /** What the server says of a single one: `too_large` (P-50), `not_kept` (P-55), or others. */
+  readonly reason?: string | undefined
+}
 
 /**
  * What `session.on` tells. Everything here is for display and logs; no application has to act on it
@@ -140,7 +144,7 @@ export interface SessionEvents {
     readonly gap: SeqRange | null
   }
   /** Outputs that will never come (P-32). Whatever is built from outputs is to be loaded afresh. */
-  gap: SeqRange
+  gap: Gap
   /** Another connection took the session over (P-35). Final. */
   replaced: { readonly sessionId: SessionId | undefined }
   /** The session is over. `renewing`: a new one follows by itself; otherwise final. */

@@ -2,6 +2,7 @@
 // commands.
 
 import type { Seq } from '../io/types.js'
+import type { Gap } from './api.js'
 import { ACK_DELAY_MS, ACK_OUTPUTS, REFUSAL_DELAY_MS } from './bounds.js'
 import { drop } from './session-loss.js'
 import { act, clamp, tell, type Draft, type ServerFrame } from './session-state.js'
@@ -16,9 +17,9 @@ export function output (s: Draft, frame: ServerFrame, seq: Seq): void {
   if (type !== 'message') act(s, 'answer', frame, isNew)
   if (!isNew) return
   if (type === 'message') return act(s, 'deliver', frame.event!, frame.payload, seq)
-  // In the place of an output that is too large for this client (P-50d). One that is given up is
-  // in the `gap` of a resume (P-51).
-  if (type === 'gap') tell(s, 'gap', { from: seq, to: seq })
+  // In the place of an output that is too large for this client (P-50d), or that was lost with its
+  // server (P-55). One that is given up is in the `gap` of a resume (P-51).
+  if (type === 'gap') tell(s, 'gap', { from: seq, to: seq, reason: (frame.payload as Gap | null)?.reason })
   handled(s, seq)
 }
 

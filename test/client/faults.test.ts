@@ -255,9 +255,19 @@ t.test('closes that a command has caused', async t => {
     first.say({ seq: 1, type: 'gap', payload: { reason: 'too_large', bytes: 99_999 } }, {
       seq: 2, type: 'message', event: 'note', payload: 2
     })
-    t.strictSame(events('gap'), [{ from: 1, to: 1 }])
+    t.strictSame(events('gap'), [{ from: 1, to: 1, reason: 'too_large' }])
     await clock.advance(200)
     t.strictSame(first.acks, [2])
+  })
+
+  t.test('P-55 tells why an output will not come, also in a word that it does not know', async t => {
+    const { first, events } = await createLiveWorld(t)
+    const payloads = [{ reason: 'not_kept' }, { reason: 'eaten_by_a_fox' }, null]
+    first.say(...payloads.map((payload, i) => ({ seq: i + 1, type: 'gap', payload })))
+    t.strictSame(events('gap'), [
+      { from: 1, to: 1, reason: 'not_kept' }, { from: 2, to: 2, reason: 'eaten_by_a_fox' },
+      { from: 3, to: 3, reason: undefined }
+    ])
   })
 })
 

@@ -112,12 +112,12 @@ function clean (t: Test, report: Report, untested: readonly string[]): void {
 t.test('finds nothing wrong with the reference server', { jobs: 6 }, async (t) => {
   t.test('with its built-in commands', async (t) => {
     const report = await run({}, false, {})
-    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-47', 'P-48', 'P-53', 'P-54'])
+    clean(t, report, ['P-3', 'P-17', 'P-18', 'P-19', 'P-29', 'P-36', 'P-40', 'P-47', 'P-48', 'P-53', 'P-54', 'P-55'])
   })
   t.test('with a core and credentials', async (t) => {
     const only = [
       'P-3', 'P-4', 'P-10', 'P-12', 'P-14', 'P-15', 'P-17', 'P-18', 'P-19', 'P-29', 'P-31', 'P-47', 'P-50', 'P-53',
-      'P-54'
+      'P-54', 'P-55'
     ]
     const server = { ...USERS, commandTimeoutMs: 6000, serialCommand: 'kit.serial' }
     clean(t, await run(server, true, { commandTimeoutMs: 6000, only }), [])

@@ -378,7 +378,7 @@ export async function startReferenceServer (given: ReferenceOptions = {}): Promi
       const told = await response.text()
       const body: any = told === '' ? {} : JSON.parse(told)
       if (response.status >= 400) return { type: 'error', code: body.code, payload: body.message }
-      for (const message of body.messages ?? []) append(session, { type: 'message', ...message })
+      for (const { event, payload } of body.messages ?? []) append(session, { type: 'message', event, payload })
       return { type: 'result', payload: body.payload ?? null }
     } catch {
       return { type: 'error', code: 'OUTCOME_UNKNOWN', payload: 'The core is gone.' }

@@ -89,6 +89,14 @@ t.test('requests', async t => {
 })
 
 t.test('answers', async t => {
+  t.test('P-55 a message may say that it need not wait for the store', async t => {
+    const messages = [{ event: 'a', behind: true }, { event: 'b', behind: false }, { event: 'c' }]
+    const { url } = await startCore(t, (_, response) => json(response, 200, { messages }))
+    t.strictSame((await connect(t, url).core.execute(command())).messages, [
+      { event: 'a', payload: null, behind: true }, { event: 'b', payload: null }, { event: 'c', payload: null }
+    ])
+  })
+
   t.test('a 200 gives payload, context and messages, and drops what it does not know', async t => {
     const { url } = await startCore(t, (_, response) => json(response, 200, {
       payload: [1], context: { step: 2 }, messages: [{ event: 'a', payload: 1, extra: 1 }, { event: 'b' }], extra: true
@@ -139,6 +147,7 @@ t.test('answers', async t => {
     ['messages that are no list', '{"messages":{}}'],
     ['a message without an event', '{"messages":[{"payload":1}]}'],
     ['a message with a numeric event', '{"messages":[{"event":1}]}'],
+    ['a message that perhaps need not wait', '{"messages":[{"event":"a","behind":1}]}'],
     ['a message with an event that is too long', JSON.stringify({ messages: [{ event: 'x'.repeat(129) }] })],
     ['too many messages', JSON.stringify({ messages: Array(1001).fill({ event: 'x' }) })],
     ['a __proto__ member', '{"payload":{"__proto__":{"admin":true}}}'],

@@ -286,6 +286,19 @@ t.test('P-37 detaching a session of the basic profile ends it', async t => {
   await socket.nextClose()
 })
 
+t.test('P-55 every route that sends takes messages that need not wait for the store', async t => {
+  const app = await buildRestApp(t)
+  const ask = asker(app)
+  const socket = await injectSocket(app, { protocols: ['holdfast.v1'] })
+  const { payload: { sessionId, userId } } = await socket.next()
+  const paths = [`/sessions/${sessionId}/messages`, `/users/${userId}/messages`, '/broadcast']
+  for (const path of paths) {
+    t.equal((await ask('POST', path, { event: 'token', payload: path, behind: true })).statusCode, 202, path)
+    t.match((await ask('POST', path, { event: 'token', behind: 'soon' })).json(), { code: 'INVALID_REQUEST' })
+  }
+  t.match(await socket.take(3), paths.map((payload, i) => ({ seq: i + 1, event: 'token', payload })))
+})
+
 t.test('P-20 a message to a session is an output with the seq that the answer names', async t => {
   const app = await buildRestApp(t)
   const ask = asker(app)

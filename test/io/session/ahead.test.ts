@@ -2,6 +2,7 @@
 // and what is left to the next owner.
 
 import t from 'tap'
+import { createLocalOperations } from '../../../src/io/operators/local.js'
 import { createDomain, type Domain, type DomainOptions, type Peer } from '../../helpers/domain.js'
 import { createLateStore, type LateStore } from '../../helpers/late-store.js'
 
@@ -244,4 +245,32 @@ t.test('P-55 where nothing is kept, nothing changes', async t => {
   const peer = connect()
   for (const behind of [true, false, true]) manager.send({ userId: 'ann' }, 'news', 1, { behind })
   t.strictSame(peer.take().map(({ seq }) => seq), [undefined, 1, 2, 3])
+})
+
+t.test('P-55 what a command sends along leaves before its answer, which waits', async t => {
+  const { late, dispatcher, peer, got, answer, turn } = await startAhead()
+  dispatcher.command('count', { idempotent: true }, ({ session }) => {
+    for (const n of [1, 2]) session.send('token', n, { behind: true })
+    return 'done'
+  })
+  peer.send({ command: 'count', id: 1 })
+  turn()
+  t.strictSame(got(), [1, 2])
+  t.match(late.batches, [{ prevSeq: 1, progress: { lastSeq: 4, watermark: 1 } }], 'with them in its commit')
+  await answer()
+  t.strictSame(got(), ['done'])
+})
+
+t.test('P-55 an operator is answered before the store has it, and not where it has to be kept', async t => {
+  const scene = await startAhead()
+  const { sessions, manager, late, id, answer, got } = scene
+  const operations = createLocalOperations({
+    sessions, manager, delay: () => new Promise(() => {}), yieldTurn: async () => {}
+  })
+  t.match(await operations.send({ sessionId: id }, 'token', 1, { behind: true }), { seq: 2 })
+  t.equal(late.pending.length, 0)
+  t.strictSame(got(), [1])
+  const waits = operations.send({ sessionId: id }, 'note', 2)
+  await answer()
+  t.match(await waits, { seq: 3 })
 })
