@@ -27,7 +27,8 @@ interface ModelSession {
   lastActiveAt: number
   detachedAt: number
   token: string
-  previousToken: string
+  /** Still valid, beside the latest one. */
+  previousTokens: string[]
   ended: string | undefined
 }
 
@@ -98,7 +99,7 @@ function createSession (real: Real, model: Model, id: string, token: string, att
     lastActiveAt: real.domain.clock.now(),
     detachedAt: -1,
     token,
-    previousToken: '',
+    previousTokens: [],
     ended: undefined
   }
   model.sessions.push(session)
@@ -236,7 +237,7 @@ const isConnected = (slot: number) => (model: Model): boolean => model.clients[s
 
 /** The first frame on a connection puts the token before it to rest. */
 function say (client: Client, session: ModelSession, frame: object): void {
-  session.previousToken = ''
+  session.previousTokens = []
   client.peer?.send(frame)
 }
 
@@ -286,7 +287,7 @@ function resume (slot: number, which: 'latest' | 'older' | 'wrong' | 'future', s
         ? 'wrong'
         : client.tokens.at(which === 'older' ? -2 : -1) ?? client.tokens[0] as string
       const lastSeq = which === 'future' ? session.outputs.length + 1 : client.seen
-      const isHolder = token === session.token || token === session.previousToken
+      const isHolder = token === session.token || session.previousTokens.includes(token)
       const older = client.peer
       const peer = domain.connect({ resume: { sessionId: session.id, token, lastSeq }, stalled, sameTurn: true })
       domain.turn()
@@ -304,7 +305,13 @@ function resume (slot: number, which: 'latest' | 'older' | 'wrong' | 'future', s
           lastCommand: session.watermark
         }
         Object.assign(session, {
-          attachedTo: slot, detachedAt: -1, previousToken: token, token: peer.welcome.resumeToken
+          attachedTo: slot,
+          detachedAt: -1,
+          // P-28c: who presents the latest token has read it, who presents another one may be late.
+          previousTokens: token === session.token
+            ? [token]
+            : [token, session.token, ...session.previousTokens.filter(one => one !== token)].slice(0, 4),
+          token: peer.welcome.resumeToken
         })
         Object.assign(client, { peer, read: 0, stalled, replayTo: length })
         settleAndCompare(model, real)
