@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
+import { freePort } from '../helpers/free-port.js'
 import { startServer } from '../helpers/server.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -74,7 +75,8 @@ t.test('a first session goes as the page says', async t => {
   const ports = { 3000: server.port }
 
   await t.test('wscat gets a session and its echo', async t => {
-    const shell = launch(t, 'bash', blockWith('sh', 'wscat'), ports)
+    // A reader's machine has nothing else to do in the second that wscat waits for answers.
+    const shell = launch(t, 'bash', blockWith('sh', 'wscat').replace('-w 1 ', '-w 5 '), ports)
     t.equal(await shell.exit, 0)
     // What the page shows is what is printed, line by line; … stands for anything.
     const shown = blockWith('', '"type":"session_created"').trim().split('\n')
@@ -110,7 +112,7 @@ t.test('a first session goes as the page says', async t => {
 t.test('an application of some 15 lines answers the typed client', async t => {
   const lines = blockWith('js', 'desk.mjs').trim().split('\n').filter(line => line !== '' && !line.startsWith('//'))
   t.ok(lines.length <= 16, `${lines.length} lines`)
-  const port = 20_000 + process.pid % 10_000
+  const port = await freePort()
   const application = runNode(t, blockWith('js', 'desk.mjs'), { 3001: port })
   await application.until(String(port))
   const client = runNode(t, blockWith('js', 'holdfast/client'), { 3001: port })
