@@ -191,6 +191,53 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   t.match((await ask(`${b.url}/sessions/stats`)).body, { active: 0, detached: 0, total: 0 })
 })
 
+// It was answered 409 until its client was back.
+t.test('the context of a session without an owner is changed from any node', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])
+  const { socket, hello } = await connectFull(a.wsUrl)
+  const id = idOf(hello)
+  const patch = async (node: typeof a, json: object) => await ask(`${node.url}/sessions/${id}/context`, {
+    method: 'PATCH', json
+  })
+  const contextOf = async () => (await ask(`${a.url}/sessions/${id}`)).body.context as object
+  const owned = await b.store.find(id)
+  socket.ws.terminate()
+  await eventually('it is released', () => a.app.sessionManager.peekSession(id) === undefined)
+
+  t.match(await patch(b, { desk: 'day', seen: { by: 'b' } }), {
+    status: 200, body: { id, state: 'detached', context: { desk: 'day', seen: { by: 'b' } } }
+  })
+  t.match(await patch(b, { large: 'x'.repeat(70_000) }), { status: 413, body: { code: 'CONTEXT_TOO_LARGE' } })
+  const answers = await Promise.all(Array.from({ length: 8 }, (_, i) => patch(i % 2 === 0 ? a : b, { [`n${i}`]: i })))
+  t.strictSame(answers.map(({ status }) => status), answers.map(() => 200))
+  const all = Object.fromEntries(Array.from({ length: 8 }, (_, i) => [`n${i}`, i]))
+  t.same(await contextOf(), { desk: 'day', seen: { by: 'b' }, ...all }, 'none of them undid another')
+
+  t.test('also where it has lost its owner just now', async t => {
+    const { find } = b.store
+    // The first look is that of the route.
+    let looks = 0
+    b.store.find = async asked => ++looks <= 2 ? owned : await find(asked)
+    t.match(await patch(b, { desk: 'night' }), { status: 200, body: { context: { desk: 'night' } } })
+    t.equal(looks, 3)
+    b.store.find = find
+  })
+
+  t.test('also where its client comes back meanwhile: then by its owner', async t => {
+    const { replaceContext } = b.store
+    let back: Awaited<ReturnType<typeof connectFull>> | undefined
+    b.store.replaceContext = async (...given) => {
+      back ??= await connectFull(a.wsUrl, [resumeEntry(hello)])
+      return await replaceContext(...given)
+    }
+    t.match(await patch(b, { desk: 'noon' }), { status: 200, body: { state: 'active', context: { desk: 'noon' } } })
+    back?.socket.send({ command: 'context.get', id: 1 })
+    t.match(await back?.socket.nextOf('result'), { payload: { desk: 'noon' } })
+    back?.socket.ws.close()
+  })
+})
+
 // It was shown with 0 sessions until the node that answers had renewed its lease once more.
 t.test('a node that has just come is listed with its sessions', needsRedis(), async t => {
   const redis = await startRedis(t)

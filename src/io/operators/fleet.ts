@@ -4,6 +4,7 @@
 import type { Asking } from '../cluster/asking.js'
 import { HoldfastError, type ErrorCode } from '../errors.js'
 import { frameBytes, messageOutput } from '../protocol/codec.js'
+import { mergePatch, readContext } from '../session/context.js'
 import { largestOutputBytes } from '../session/delivery.js'
 import { bindCursor, fingerprintOf, unbindCursor } from '../session/list-cursor.js'
 import type { ListQuery, SessionManager, SessionPage } from '../session/manager.js'
@@ -28,6 +29,8 @@ export interface FleetOperationsOptions {
 
 const RETRY_MS = 1000
 const PAGE = 500
+/** Each one meets a session that has just changed hands, or another patch. */
+const PATCH_ATTEMPTS = 16
 /** Pushes on their way at the same time. */
 const AT_ONCE = 64
 
@@ -46,10 +49,22 @@ export function createFleetOperations (options: FleetOperationsOptions): Session
     return found
   }
 
-  async function askOwner (topic: string, id: SessionId, body: JsonObject): Promise<JsonValue> {
-    const { owner } = await present(id)
-    if (owner === null) throw new HoldfastError('NOT_ATTACHED')
-    return await answerOf(options.asking, owner, topic, { ...body, id })
+  /** Undefined where the session changed hands, or its context changed, in between. */
+  async function tryPatch (id: SessionId, patch: JsonObject): Promise<SessionView | undefined> {
+    if (isHere(id)) return await local.patchContext(id, patch)
+    const found = await present(id)
+    if (found.owner !== null) {
+      try {
+        return await answerOf(options.asking, found.owner, 'patch', { id, patch }) as unknown as SessionView
+      } catch (error) {
+        if (error instanceof HoldfastError && error.code === 'SESSION_NOT_FOUND') return undefined
+        throw error
+      }
+    }
+    const { context } = readContext(mergePatch(found.context, patch), sessions.limits.maxContextBytes)
+    const result = await store.replaceContext(id, found.context, context)
+    if (result === 'unavailable') throw away()
+    return result === 'kept' ? viewOf({ ...found, context }) : undefined
   }
 
   async function terminate (id: SessionId, note?: string): Promise<boolean> {
@@ -118,8 +133,11 @@ export function createFleetOperations (options: FleetOperationsOptions): Session
     },
 
     async patchContext (id, patch) {
-      if (isHere(id)) return await local.patchContext(id, patch)
-      return await askOwner('patch', id, { patch }) as unknown as SessionView
+      for (let attempt = 0; attempt < PATCH_ATTEMPTS; attempt++) {
+        const view = await tryPatch(id, patch)
+        if (view !== undefined) return view
+      }
+      throw away('The session changes hands all the time. Nothing was changed.')
     }
   }
 }

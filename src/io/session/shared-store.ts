@@ -201,6 +201,9 @@ export interface SharedStoreHooks extends StoreHooks {
   told(topic: string, body: JsonValue, from: NodeId): void
 }
 
+/** `owned`: it has an owner, who alone changes it. `changed`: the context is another one now. */
+export type ReplaceResult = 'kept' | 'changed' | 'owned' | 'missing' | 'unavailable'
+
 export type TerminateResult = { readonly ended: StoredTombstone } | 'missing' | 'unavailable'
 
 export interface SharedSessionStore extends SessionStore {
@@ -214,6 +217,8 @@ export interface SharedSessionStore extends SessionStore {
   push(id: SessionId, message: PushMessage): Promise<PushResult>
   /** What an owned session was pushed after the entry `after`, oldest first; at most 100. */
   inbox(id: SessionId, fence: Fence, after: number): Promise<InboxResult>
+  /** Replaces the context of an ownerless session, where it is still `former`. */
+  replaceContext(id: SessionId, former: JsonObject, next: JsonObject): Promise<ReplaceResult>
   /** Ends a session wherever it is; its owner is told. A second one is `missing`. */
   terminate(id: SessionId, reason: EndReason, note?: string): Promise<TerminateResult>
   find(id: SessionId): Promise<StoredSummary | StoredTombstone | 'missing' | 'unavailable'>

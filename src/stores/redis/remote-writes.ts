@@ -1,16 +1,18 @@
-// What a node may do to a session that it does not own: push and terminate. The owner is told, and
-// finds it at its next write if it was not reached.
+// What a node may do to a session that it does not own: push, replace the context of one without an
+// owner, and terminate. The owner is told, and finds it at its next write if it was not reached.
 
 import type { SessionId } from '../../io/types.js'
 import type { Fence, StoredTombstone } from '../../io/session/store.js'
-import type { NodeId, PushResult, SharedSessionStore, TerminateResult } from '../../io/session/shared-store.js'
+import type {
+  NodeId, PushResult, ReplaceResult, SharedSessionStore, TerminateResult
+} from '../../io/session/shared-store.js'
 import type { Bus } from './bus.js'
 import { tellEnded } from './expire.js'
 import { entryOf, readFields, readTombstone, textOf } from './layout.js'
 import { disown, type RedisNode } from './node.js'
 import type { Reply } from './redis-port.js'
 
-type RemoteWrites = Pick<SharedSessionStore, 'push' | 'terminate'>
+type RemoteWrites = Pick<SharedSessionStore, 'push' | 'replaceContext' | 'terminate'>
 
 const INBOX_ENTRIES = 1000
 const PUSH_ID_MS = 600_000
@@ -41,6 +43,12 @@ export function createRemoteWrites (node: RedisNode, bus: Bus): RemoteWrites {
       if (owner === node.id) node.hooks.doorbell(id)
       else bus.doorbell(owner, id)
       return { owner }
+    },
+
+    async replaceContext (id, former, next) {
+      const args = [JSON.stringify(former), JSON.stringify(next)]
+      const reply = await gate.call('context', layout.sessionKeys(id), args)
+      return reply === undefined ? 'unavailable' : textOf((reply as Reply[])[0]) as ReplaceResult
     },
 
     async terminate (id, reason, note = ''): Promise<TerminateResult> {

@@ -13,7 +13,7 @@ export interface Script {
   readonly writes: boolean
 }
 
-const WRITES = ['create', 'commit', 'release', 'claim', 'end', 'push', 'lease'] as const
+const WRITES = ['create', 'commit', 'release', 'claim', 'end', 'push', 'context', 'lease'] as const
 const OTHERS = [
   'terminate', 'expire', 'orphan', 'inbox', 'touch', 'find', 'page', 'user', 'count', 'due', 'members', 'leave', 'meta'
 ] as const

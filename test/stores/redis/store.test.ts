@@ -360,6 +360,24 @@ t.test('redis store', needsRedis(), async t => {
     t.same(session.outputs.map(({ tail }) => tail), ['p', 'own', 'q', 'r'], 'what waits is not lost')
   })
 
+  t.test('the context of an ownerless session is replaced where it is still the one that was read', async t => {
+    const [a, b] = await fleet(t as Test, 2) as [TestNode, TestNode]
+    const { session: { id }, fence } = await createdIn(a, { context: { n: 1 } })
+    t.equal(await b.store.replaceContext(id, { n: 1 }, { n: 2 }), 'owned')
+    await a.store.release(batchOf(id, fence, 0, []), DEADLINE)
+    t.equal(await b.store.replaceContext(id, { n: 2 }, { n: 3 }), 'changed')
+    const long = { 'a key': 'x'.repeat(100), 7: ['\u2028', -0.5, null] }
+    for (const [former, next] of [[{ n: 1 }, { n: 2 }], [{ n: 2 }, long], [long, { ...long, n: 4 }], [{
+      ...long, n: 4
+    }, {}]] as const) {
+      t.equal(await b.store.replaceContext(id, former, next), 'kept')
+      t.same((await b.store.find(id) as { context: object }).context, next)
+    }
+    const { session } = await claimed(a, claimOf(id))
+    t.same(session.context, {})
+    t.equal(await b.store.replaceContext('nobody', {}, {}), 'missing')
+  })
+
   t.test('S-15 an inbox that nobody empties is full', async t => {
     const [a, b] = await fleet(t as Test, 2) as [TestNode, TestNode]
     const { session: { id } } = await createdIn(a)
