@@ -160,7 +160,8 @@ t.test('wiring', async t => {
     const before = process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
     const app = await appWith()
     await app.close()
-    t.equal(process.getActiveResourcesInfo().filter(name => name === 'Timeout').length, before)
+    // Others may have run out meanwhile.
+    t.ok(process.getActiveResourcesInfo().filter(name => name === 'Timeout').length <= before)
   })
 })
 
