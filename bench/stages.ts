@@ -46,7 +46,9 @@ function build () {
   })
   const { send } = createSessionManager(sessions, setImmediate)
   const entrance = createEntrance(sessions)
-  const dispatcher = createDispatcher({ sessions: { ...sessions, send }, clock, log: silent, limits, defer })
+  const dispatcher = createDispatcher({
+    sessions: { ...sessions, send }, deliver: async (...given) => send(...given), clock, log: silent, limits, defer
+  })
   dispatcher.commands(BUILTIN_COMMANDS)
   const gateway = createGateway({
     sessions,

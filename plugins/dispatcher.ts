@@ -62,6 +62,7 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
   const { delivery, changeContext, toWall, committer } = fastify.sessionInternals.sessions
   const created = createDispatcher({
     sessions: { delivery, committer, changeContext, toWall, send: fastify.sessionManager.send },
+    deliver: fastify.sessionInternals.operations.send,
     clock,
     log: fastify.log,
     limits,

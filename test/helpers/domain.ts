@@ -229,6 +229,7 @@ export function createDomain (options: DomainOptions = {}): Domain {
   const { core, before, events: schemas } = options
   const dispatcher = createDispatcher({
     sessions: { ...sessions, send: manager.send },
+    deliver: async (...given) => manager.send(...given),
     clock,
     log,
     limits: dispatcherLimits,

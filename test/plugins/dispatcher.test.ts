@@ -266,6 +266,14 @@ t.test('fastify.dispatcher.send', async t => {
     t.same(app.dispatcher.send({ userId: 'nobody' }, 'x', null), { sessions: 0, seq: null })
   })
 
+  t.test('waits for what keeps sessions as deliver, and checks the same', async t => {
+    const before = app.sessionManager.peekSession(a.sessionId)?.lastSeq ?? 0
+    t.same(await app.dispatcher.deliver({ sessionId: a.sessionId }, 'd', 1), { sessions: 1, seq: before + 1 })
+    t.match(await a.socket.next(), { event: 'd', payload: 1 })
+    await t.rejects(app.dispatcher.deliver({ sessionId: 'nobody' }, 'x', null), { code: 'SESSION_NOT_FOUND' })
+    await t.rejects(app.dispatcher.deliver({ all: true }, 'x', 'x'.repeat(1_048_577)), { code: 'PAYLOAD_TOO_LARGE' })
+  })
+
   t.test('refuses what no outbox can hold', async t => {
     t.throws(
       () => app.dispatcher.send({ sessionId: a.sessionId }, 'x', 'x'.repeat(1_048_577)),

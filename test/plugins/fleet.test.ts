@@ -191,6 +191,31 @@ t.test('operators see and change everything from any node', needsRedis(), async 
   t.match((await ask(`${b.url}/sessions/stats`)).body, { active: 0, detached: 0, total: 0 })
 })
 
+// `send` and the session manager know the sessions of their own node, and there was nothing else.
+t.test('an application delivers to sessions on whichever node they are', needsRedis(), async t => {
+  const redis = await startRedis(t)
+  const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])
+  const here = await connectFull(a.wsUrl)
+  const there = await connectFull(b.wsUrl)
+  const { dispatcher, sessionManager } = a.app
+  const target = { sessionId: idOf(there.hello) }
+  t.throws(() => dispatcher.send(target, 'note', 0), { code: 'SESSION_NOT_FOUND' })
+  t.same(await dispatcher.deliver({ sessionId: idOf(here.hello) }, 'note', 1), { sessions: 1, seq: 1 })
+  t.same(await dispatcher.deliver(target, 'note', 2), { sessions: 1, seq: null })
+  t.match(await there.socket.nextOf('message'), { payload: 2, seq: 1 })
+  there.socket.ws.terminate()
+  await eventually('it is released', () => b.app.sessionManager.peekSession(target.sessionId) === undefined)
+  t.same(await dispatcher.deliver(target, 'note', 3), { sessions: 1, seq: 2 })
+  t.same(await dispatcher.deliver({ userId: 'human_reviewer_1' }, 'note', 4), { sessions: 2, seq: null })
+  t.same(await dispatcher.deliver({ all: true }, 'note', 5), { sessions: 2, seq: null })
+  const back = await connectFull(b.wsUrl, [resumeEntry(there.hello, 1)])
+  t.same((await back.socket.take(3)).map(({ payload }) => payload), [3, 4, 5])
+  await t.rejects(dispatcher.deliver({ sessionId: 'none' }, 'note', 6), { code: 'SESSION_NOT_FOUND' })
+  await sessionManager.terminateUser('human_reviewer_1')
+  await t.rejects(dispatcher.deliver({ sessionId: idOf(here.hello) }, 'note', 7), { code: 'SESSION_ENDED' })
+  back.socket.ws.close()
+})
+
 // It was answered 409 until its client was back.
 t.test('the context of a session without an owner is changed from any node', needsRedis(), async t => {
   const redis = await startRedis(t)

@@ -24,6 +24,8 @@ export interface DispatcherLimits extends AdmissionLimits {
 
 export interface DispatcherOptions {
   sessions: CommandSessions
+  /** Sends to sessions wherever they are, and resolves when it is kept. */
+  deliver: Deliver
   clock: Clock
   log: Log
   limits: DispatcherLimits
@@ -38,6 +40,8 @@ export interface DispatcherOptions {
 }
 
 export interface Sent { sessions: number, seq: Seq | null }
+
+export type Deliver = (target: Target, event: string, payload: JsonValue, options?: SendOptions) => Promise<Sent>
 
 export interface Dispatcher {
   readonly limits: DispatcherLimits
@@ -54,13 +58,26 @@ export interface Dispatcher {
   commands(map: CommandMap): void
   hasCommand(name: string): boolean
   /**
-   * Sends an output; see `SessionManager.send`.
+   * Sends an output at once, to sessions of this node alone; see `SessionManager.send`. Of several
+   * nodes the others are reached by `deliver`.
    *
    * Throws a TypeError for a payload that does not match the schema of the event.
    */
   send<K extends EventName, P>(
     target: Target, event: K, payload: P & EventPayload<K, P>, options?: SendOptions
   ): Sent
+  /**
+   * Sends an output to sessions on whichever node they are, those without a connection included.
+   * Resolves when it is kept; the seq is null where another node numbers it. With one node it is
+   * `send` that waits for the store.
+   *
+   * Rejects with SESSION_NOT_FOUND and SESSION_ENDED for an unknown sessionId, PAYLOAD_TOO_LARGE,
+   * STORE_UNAVAILABLE where it is not kept so far and may arrive all the same when the store is
+   * back, and with a TypeError for a payload that does not match the schema of the event.
+   */
+  deliver<K extends EventName, P>(
+    target: Target, event: K, payload: P & EventPayload<K, P>, options?: SendOptions
+  ): Promise<Sent>
 
   // What follows is the gateway's and the process's side.
   /** Takes a command in. Undefined when it was accepted; it has been or will be answered. */
@@ -89,9 +106,17 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
   let duplicates = 0
   let refusing = false
 
-  function send (target: Target, event: string, payload: JsonValue, options?: SendOptions): Sent {
+  function checked (event: string, payload: JsonValue): JsonValue {
     const schema = events.get(event)
-    return sessions.send(target, event, schema === undefined ? payload : checkEvent(event, schema, payload), options)
+    return schema === undefined ? payload : checkEvent(event, schema, payload)
+  }
+
+  function send (target: Target, event: string, payload: JsonValue, options?: SendOptions): Sent {
+    return sessions.send(target, event, checked(event, payload), options)
+  }
+
+  const deliver: Deliver = async (target, event, payload, given) => {
+    return await options.deliver(target, event, checked(event, payload), given)
   }
 
   return {
@@ -104,6 +129,7 @@ export function createDispatcher (options: DispatcherOptions): Dispatcher {
     commands: registry.registerAll,
     hasCommand: registry.has,
     send: send as Dispatcher['send'],
+    deliver: deliver as Dispatcher['deliver'],
 
     submit (session, command, payload, id, now) {
       const verdict = refusing

@@ -106,8 +106,9 @@ export interface SessionManager {
    */
   terminateUser(userId: UserId, except?: SessionId, note?: string): Promise<number>
   /**
-   * Sends an output. Returns the number of sessions that there were when it was sent, those that
-   * get a `gap` in its place included (P-50), and for a single one the seq.
+   * Sends an output to sessions of this node; `dispatcher.deliver` reaches those of others as well,
+   * where several share a store. Returns the number of sessions that there were when it was sent,
+   * those that get a `gap` in its place included (P-50), and for a single one the seq.
    *
    * @throws SESSION_NOT_FOUND, SESSION_ENDED  for an unknown sessionId; other targets may match
    *                                           nobody

@@ -226,6 +226,7 @@ t.test('events', async t => {
     t.throws(
       () => createDispatcher({
         sessions: { ...sessions, send: manager.send },
+        deliver: async (...given) => manager.send(...given),
         clock,
         log,
         limits,
