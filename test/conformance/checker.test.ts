@@ -349,7 +349,7 @@ t.test('chaos', async (t) => {
     })
     const options = readOptions([
       '--url', server.url, '--admin', server.admin, '--core', `127.0.0.1:${port}`, '--chaos', '--clients', '8',
-      '--commands', '160', '--cuts', '40', '--seed', '11', '--limit-seconds', '20'
+      '--commands', '160', '--cuts', '40', '--seed', '11'
     ])
     if (options === 'help' || options.chaos === undefined) throw new Error('these are chaos options')
     try {
