@@ -66,14 +66,20 @@ t.test('a node that drains gets nobody new, and readiness goes when no node is l
   const nodes = [await start(t), await start(t)] as const
   const proxy = await startHaproxy(t, nodes.map(at))
   await eventually('a node that is up', () => takesClients(proxy.url))
-  const exit = nodes[0].stop('SIGTERM')
-  for (let i = 0; i < 20; i++) {
+  const join = async (): Promise<unknown> => {
     const { socket, hello } = await connectFull(proxy.wsUrl)
     t.equal(hello.type, 'session_created', 'a node that refuses is not what the client sees')
     socket.ws.terminate()
+    return hello.payload.sessionId
+  }
+  const exit = nodes[0].stop('SIGTERM')
+  for (let i = 0; i < 10; i++) await join()
+  await nodes[0].line(({ msg }) => msg === 'draining')
+  for (let i = 0; i < 10; i++) {
+    const id = await join()
+    await nodes[1].line(({ msg, sid }) => msg === 'session created' && sid === id)
   }
   t.same(await exit, { code: 0, signal: null })
-  t.ok(nodes[1].lines.filter(line => line.msg === 'session created').length >= 10)
   await nodes[1].stop('SIGTERM')
   await eventually('no node', async () => (await fetch(`${proxy.url}/health/ready`)).status === 503)
 })
