@@ -4,6 +4,7 @@
 
 import { parseArgs } from 'node:util'
 import type { Ready } from './lib/context.js'
+import type { Measured } from './lib/turns.js'
 import { GENERATOR_CPU, pin } from './lib/pin.js'
 import { table } from './lib/report.js'
 import { KINDS, type ServerKind } from './lib/servers.js'
@@ -43,24 +44,27 @@ async function main (): Promise<void> {
   }
   const kinds = serverNames.map(kindOf)
   pin(process.pid, GENERATOR_CPU)
-  const runners: { name: string, ready: Ready, cpuUs: number[] }[] = []
+  const runners: { name: string, ready: Ready, turns: Measured[] }[] = []
   for (const kind of kinds) {
     const ready = await load.prepare(kind, flags.quick)
     await ready.turn()
-    runners.push({ name: kind.name, ready, cpuUs: [] })
+    runners.push({ name: kind.name, ready, turns: [] })
   }
   for (let turn = 0; turn < Number(flags.turns); turn++) {
-    for (const { ready, cpuUs } of runners) cpuUs.push((await ready.turn()).cpuUs)
+    for (const { ready, turns } of runners) turns.push(await ready.turn())
   }
-  const first = runners[0]!.cpuUs
-  process.stdout.write(`${table(runners.map(({ name, cpuUs }) => ({
+  const first = runners[0]!.turns.map(({ cpuUs }) => cpuUs)
+  const measured = runners.map(({ name, turns }) => ({ name, turns, cpuUs: turns.map(({ cpuUs }) => cpuUs) }))
+  process.stdout.write(`${table(measured.map(({ name, turns, cpuUs }) => ({
     server: name,
     figures: {
       'lowest us': Math.min(...cpuUs),
       'lowest tenth us': quantile(cpuUs, 0.1),
       'median us': median(cpuUs),
       'ratio of lowest tenths': quantile(cpuUs, 0.1) / quantile(first, 0.1),
-      'median of ratios': median(cpuUs.map((us, turn) => us / first[turn]!))
+      'median of ratios': median(cpuUs.map((us, turn) => us / first[turn]!)),
+      'median p50 ms': median(turns.map(({ p50Ms }) => p50Ms)),
+      'median p99 ms': median(turns.map(({ p99Ms }) => p99Ms))
     }
   })))}\n`)
   for (const { ready } of runners) await ready.finish()

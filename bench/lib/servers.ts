@@ -67,14 +67,20 @@ const agent = new Agent({ keepAlive: true })
 /** The user that every session has while no authentication is configured. */
 const PLACEHOLDER_USER = 'human_reviewer_1'
 
-async function broadcastOverRest (server: Server, payload: string): Promise<void> {
-  const body = `{"event":"review.assigned","payload":${payload}}`
+/** To every session of the one user that there is. */
+const TO_USER = `/users/${PLACEHOLDER_USER}/messages`
+
+function overRest (path: string, behind = false): ServerKind['broadcast'] {
+  return (server, payload) => post(server, path, `{"event":"review.assigned","payload":${payload},"behind":${behind}}`)
+}
+
+async function post (server: Server, path: string, body: string): Promise<void> {
   const posted = request({
     agent,
     port: server.port,
     host: '127.0.0.1',
     method: 'POST',
-    path: `/users/${PLACEHOLDER_USER}/messages`,
+    path,
     headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
   })
   posted.end(body)
@@ -100,9 +106,11 @@ function holdfast (name: string, dialect: Dialect, env: Record<string, string> =
     dialect,
     canResume: dialect.subprotocol !== undefined,
     env: { ...UNLIMITED, ...env },
-    broadcast: broadcastOverRest
+    broadcast: overRest(TO_USER)
   }
 }
+
+const REDIS = { HOLDFAST_REDIS_URL: process.env.BENCH_REDIS_URL ?? 'redis://127.0.0.1:6379' }
 
 export const KINDS: readonly ServerKind[] = [
   peer('ws', 'ws', full),
@@ -113,9 +121,12 @@ export const KINDS: readonly ServerKind[] = [
   holdfast('holdfast', full),
   holdfast('holdfast-basic', basic),
   { ...holdfast('holdfast-embedded', full), keepsSessions: true },
+  { ...holdfast('holdfast-embedded-behind', full), keepsSessions: true, broadcast: overRest(TO_USER, true) },
   { ...holdfast('holdfast-embedded-disk', full, { HOLDFAST_DURABILITY: 'disk' }), keepsSessions: true },
   // On a server of its own at BENCH_REDIS_URL, whose keys are left behind.
-  holdfast('holdfast-redis', full, { HOLDFAST_REDIS_URL: process.env.BENCH_REDIS_URL ?? 'redis://127.0.0.1:6379' }),
+  // A broadcast, since what is for a user goes through the inboxes of a fleet.
+  { ...holdfast('holdfast-redis', full, REDIS), broadcast: overRest('/broadcast') },
+  { ...holdfast('holdfast-redis-behind', full, REDIS), broadcast: overRest('/broadcast', true) },
   // An outbox small enough to be full within a second, so that each output drops an older one.
   holdfast('holdfast-mute', mute, { HOLDFAST_OUTBOX_MESSAGES: '32' })
 ]
