@@ -306,6 +306,15 @@ t.test('nodes are listed and drained from any node', needsRedis(), async t => {
   again.socket.ws.close()
 })
 
+t.test('of several workers one that is drained takes no further connections', async t => {
+  const { app, url, port } = await startTestApp(t, { worker: 1 })
+  const { socket } = await connectFull(`ws://127.0.0.1:${port}/ws`)
+  t.equal((await ask(`${url}/nodes/node/drain`, { method: 'POST' })).status, 202)
+  t.match(await socket.nextOf('goodbye'), { payload: { code: 4200 } })
+  await t.rejects(fetch(`${url}/health/ready`), { cause: { code: 'ECONNREFUSED' } })
+  t.equal((await app.inject('/health/ready')).statusCode, 503)
+})
+
 t.test('a node that stops gives its sessions up, and one that starts takes them', needsRedis(), async t => {
   const redis = await startRedis(t)
   const [a, b] = await Promise.all([startFleetNode(t, redis.url), startFleetNode(t, redis.url)])
