@@ -3,7 +3,11 @@ import type { LifecycleEventType } from '../../src/io/types.js'
 import { connect, event, json, startCore, startRaw } from './fake-core.js'
 
 t.test('lifecycle events', async t => {
-  const all = { lifecycleEvents: ['session.created', 'session.attached', 'session.detached', 'session.ended'] }
+  const all = {
+    lifecycleEvents: ['session.created', 'session.attached', 'session.detached', 'session.ended'],
+    // Pauses take no time, attempts do: some seventy of them are more than two seconds at times.
+    flushMs: 60_000
+  }
 
   t.test('an event is posted like a command, with the revision in its id', async t => {
     const { url, calls } = await startCore(t, (_, response) => { response.writeHead(204).end() })
