@@ -38,7 +38,7 @@ export {
 } from './stores/embedded/store.js'
 export type {
   Clock, EndReason, InboundMessage, JsonCompatible, JsonObject, JsonValue, Jsonify, LifecycleEvent, LifecycleEventType,
-  Log, Session, SessionState, SessionView, Target, Tombstone
+  Log, SendOptions, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'
 export { limitsOf, type Limits } from './limits.js'
 export { redisStore, type RedisStoreSettings } from './stores/create.js'
