@@ -84,12 +84,15 @@ export default [
   imports('src/stores/*.ts', {
     allowed: [
       '\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./(embedded|redis)/store\\.js',
-      '\\./redis/(authority|ioredis|url)\\.js', '\\.\\./system-clock\\.js'
+      '\\./redis/(authority|ioredis|url)\\.js', '\\.\\./(limits|option-checks)\\.js'
     ],
     types: ['\\.\\./io/session/(directory|record)\\.js']
   }),
   imports('src/stores/embedded/*.ts', {
-    allowed: ['\\./[\\w-]+\\.js', '\\.\\./append\\.js', '\\.\\./\\.\\./io/(types|errors|session/store)\\.js'],
+    allowed: [
+      '\\./[\\w-]+\\.js', '\\.\\./append\\.js', '\\.\\./\\.\\./io/(types|errors|session/store)\\.js',
+      '\\.\\./\\.\\./option-checks\\.js'
+    ],
     ignores: ['src/stores/embedded/journal.ts']
   }),
   imports('src/stores/embedded/journal.ts', {

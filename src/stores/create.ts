@@ -1,12 +1,15 @@
 // The store that the configuration or an application asks for. Nothing is opened here: no file is
 // made, and no connection.
 
+import { HoldfastError } from '../io/errors.js'
 import type { JsonObject } from '../io/types.js'
 import type { CreateStore, SessionStore } from '../io/session/store.js'
+import { likeOption } from '../limits.js'
+import { aText, anObject, checkOptions, refuseProblems, type OptionCheck } from '../option-checks.js'
 import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
 import { createMemoryStore } from './memory.js'
 import { readAuthority } from './redis/authority.js'
-import { adoptRedis, connectRedis, openRedis, type RedisTemplate } from './redis/ioredis.js'
+import { adoptRedis, connectRedis, isRedisTemplate, openRedis, type RedisTemplate } from './redis/ioredis.js'
 import { createRedisStore, type RedisStoreOptions } from './redis/store.js'
 import { readRedisUrl, type RedisAddress } from './redis/url.js'
 
@@ -44,7 +47,7 @@ export interface RedisStoreSettings {
   readonly client?: RedisTemplate
   /** In front of every key; default `holdfast`. */
   readonly prefix?: string
-  /** A power of two up to 4,096, fixed by the first node of a deployment; default 256. */
+  /** A power of two up to 1,024, fixed by the first node of a deployment; default 256. */
   readonly partitions?: number
   /** Name of this node for people; a random part is added. Default `node`. */
   readonly nodeName?: string
@@ -55,6 +58,17 @@ export interface RedisStoreSettings {
 const TOMBSTONE_MS = 3_600_000
 /** P-36b. */
 const UNHEARD_MS = 30_000
+
+const CHECKS: Record<keyof RedisStoreSettings, OptionCheck> = {
+  // What is wrong with it is said without it: it has a password.
+  url: { is: value => typeof value === 'string', expected: 'a URL such as redis://127.0.0.1:6379' },
+  ca: aText('a certificate as PEM'),
+  client: { is: isRedisTemplate, expected: 'a client or a cluster of ioredis or iovalkey' },
+  prefix: likeOption('redisPrefix'),
+  partitions: likeOption('redisPartitions'),
+  nodeName: likeOption('nodeName'),
+  info: anObject
+}
 
 const scheduler: RedisStoreOptions['scheduler'] = {
   after (ms, callback) {
@@ -80,13 +94,15 @@ export function createStore (config: StoreConfig, listeners: StoreListeners = {}
  * The store of a fleet, for the option `store` of an application: sessions in Redis or Valkey,
  * which any node takes up. Limits and clock are those of the application.
  *
- * @throws TypeError  without a URL or a client, or with a URL that is none of Redis
+ * @throws CONFIG_INVALID  without a URL or a client, or with both; a URL that is none of Redis; a
+ *                         client of another library; a `ca` that nothing would use
  */
-export function redisStore ({ url, ca, client, info = {}, ...rest }: RedisStoreSettings): CreateStore {
-  if ((url === undefined) === (client === undefined)) {
-    throw new TypeError('The Redis store takes either a url or a client.')
-  }
+export function redisStore (settings: RedisStoreSettings): CreateStore {
+  checkOptions('redisStore', settings, CHECKS)
+  const { url, ca, client, info = {}, ...rest } = settings
+  if ((url === undefined) === (client === undefined)) refuseProblems(['redisStore takes either a url or a client.'])
   const address = url === undefined ? undefined : addressOf(url)
+  if (ca !== undefined && address?.tls !== true) refuseProblems(['ca of redisStore needs a url with rediss://.'])
   return ({ clock, log, limits, unlimitedUserId, describe }) => createRedisStore({
     ...rest,
     port: address === undefined ? adoptRedis(client as RedisTemplate) : connectRedis(address, { ca }),
@@ -112,6 +128,8 @@ function caOf ({ redisCaFile }: Pick<StoreConfig, 'redisCaFile'>): { ca?: string
 
 function addressOf (url: string): RedisAddress {
   const address = readRedisUrl(url)
-  if ('problem' in address) throw new TypeError(`The URL of Redis cannot be used: ${address.problem}.`)
+  if ('problem' in address) {
+    throw new HoldfastError('CONFIG_INVALID', { message: `The URL of Redis cannot be used: ${address.problem}.` })
+  }
   return address
 }

@@ -5,6 +5,7 @@ import t from 'tap'
 import { loadConfig } from '../../src/config.js'
 import type { SessionStore, StoreSurroundings } from '../../src/io/session/store.js'
 import { createStore, redisStore } from '../../src/stores/create.js'
+import { createEmbeddedStore } from '../../src/stores/embedded/store.js'
 import { systemClock } from '../../src/system-clock.js'
 
 const root = mkdtempSync(join(tmpdir(), 'holdfast-create-'))
@@ -49,7 +50,32 @@ t.test('a URL of Redis: redis, and nothing is connected before it is opened', as
 })
 
 t.test('an application gives a URL of Redis or a client, and is told what is wrong at once', async t => {
-  t.throws(() => redisStore({}), { message: 'The Redis store takes either a url or a client.' })
-  t.throws(() => redisStore({ url: 'redis://a', client: { options: {} } }), /either a url or a client/)
-  t.throws(() => redisStore({ url: 'http://a' }), /URL of Redis cannot be used/)
+  const refused = (settings: object, message: string | RegExp): void => {
+    t.throws(() => redisStore(settings), { code: 'CONFIG_INVALID', message })
+  }
+  refused({}, 'redisStore takes either a url or a client.')
+  refused({ url: 'redis://a', client: { options: { host: 'a' } } }, /either a url or a client/)
+  refused({ url: 'http://user:s3cret@a' }, /^The URL of Redis cannot be used: it is not (?!.*s3cret)/)
+  refused({ ulr: 'redis://a' }, /ulr is not an option of redisStore; did you mean url/)
+  refused({ url: 'redis://a', partitions: 3 }, /partitions of redisStore: 3 is not valid/)
+  refused({ url: 'redis://a', prefix: 'a{1}' }, /prefix of redisStore/)
+  refused({ url: 'redis://a', nodeName: 'my node' }, /nodeName of redisStore/)
+  refused({ url: 'redis://a', ca: 'PEM' }, 'ca of redisStore needs a url with rediss://.')
+})
+
+// The options of other libraries have other names, and led to 127.0.0.1 without a word.
+t.test('a client of another library is refused', async t => {
+  const nodeRedis = { options: { url: 'redis://10.0.0.7', socket: { host: '10.0.0.7' } }, duplicate () {} }
+  for (const client of [nodeRedis, { options: {} }, {}, null, 'redis://a']) {
+    t.throws(() => redisStore({ client: client as never }), { message: /ioredis or iovalkey/ })
+  }
+})
+
+t.test('an embedded store is told what is wrong with its options at once', async t => {
+  const refused = (options: object, message: RegExp): void => {
+    t.throws(() => createEmbeddedStore(options as never), { code: 'CONFIG_INVALID', message })
+  }
+  refused({}, /directory of createEmbeddedStore is missing/)
+  refused({ directory: root, durability: 'fsync' }, /durability .* Expected process or disk/)
+  refused({ dirctory: root }, /did you mean directory/)
 })

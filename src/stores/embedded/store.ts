@@ -5,11 +5,12 @@
 import { HoldfastError } from '../../io/errors.js'
 import type { CommitBatch, CommitResult, SessionStore, StoreHooks } from '../../io/session/store.js'
 import type { Millis, SessionId } from '../../io/types.js'
+import { aFunction, aText, anObject, checkOptions, milliseconds, type OptionCheck } from '../../option-checks.js'
 import { meet } from '../append.js'
 import { describeFault, withoutRetries } from './faults.js'
-import { createGroupCommit } from './group-commit.js'
+import { createGroupCommit, type GroupCommit } from './group-commit.js'
 import { createJournal, type Group, type Journal } from './journal.js'
-import { createKeeper, type After } from './keeper.js'
+import { createKeeper, type After, type Keeper } from './keeper.js'
 import { createKnown } from './known.js'
 import { advance, placeOf, putBatch, putEnd, putSession, type Place } from './layout.js'
 import { openLayout, prove } from './opening.js'
@@ -45,7 +46,22 @@ export interface EmbeddedStore extends SessionStore {
   size(): Promise<number | undefined>
 }
 
+const CHECKS: Record<keyof EmbeddedStoreOptions, OptionCheck> = {
+  directory: { ...aText('the path of a directory'), required: true },
+  durability: { is: value => value === 'process' || value === 'disk', expected: 'process or disk' },
+  tombstoneMs: milliseconds(0, Number.MAX_SAFE_INTEGER),
+  maxTombstones: { is: value => Number.isInteger(value) && (value as number) >= 0, expected: 'a whole number' },
+  onProgress: aFunction('that is told how many sessions were read'),
+  onDamaged: aFunction('that is told what cannot be read'),
+  stallMs: milliseconds(1, Number.MAX_SAFE_INTEGER),
+  wall: aFunction('that tells the time'),
+  after: aFunction('that calls back later'),
+  journal: anObject
+}
+
+/** @throws CONFIG_INVALID  an option that is wrong, or that there is none of */
 export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedStore {
+  checkOptions('createEmbeddedStore', options, CHECKS)
   const { directory, durability = 'process', tombstoneMs = 3_600_000, maxTombstones = 10_000 } = options
   const { wall = Date.now, after = timeout, stallMs = 5000, journal = createJournal(directory) } = options
   const counters = createStats()
@@ -77,25 +93,7 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     }
   })
 
-  /** The answer to a write that joins the next group. */
-  function join<T> (
-    id: SessionId, fill: (group: Group) => void, outcome: Outcome, answer: T
-  ): Promise<T | 'unavailable'> {
-    return new Promise(resolve => {
-      const settle = (kept: boolean): void => {
-        counters.writes++
-        resolve(kept ? count(outcome, answer) : count('unavailable', 'unavailable'))
-      }
-      try {
-        groups.join(id, fill, settle)
-      } catch (error) {
-        doubtful.add(id)
-        settle(false)
-        keeper.failed(error)
-      }
-    })
-  }
-
+  const join = createJoin({ groups, keeper, counters, doubtful })
   const isReady = (): boolean => isOpen && keeper.health() === 'ok'
 
   /** What a write of this fence finds; a text is the answer. */
@@ -148,9 +146,10 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
     },
     create (session) {
       if (!isReady()) return count('unavailable', 'unavailable')
-      if (sessions.has(session.id) || ended.has(session.id)) return count('exists', 'exists')
-      sessions.set(session.id, placeOf(session))
-      return join(session.id, group => putSession(group, session), 'created', { fence })
+      const { id } = session
+      if (sessions.has(id) || ended.has(id)) return count('exists', 'exists')
+      sessions.set(id, placeOf(session))
+      return join(id, group => putSession(group, session), 'created', { fence })
     },
     commit: async batch => await commit(batch),
     end (id, given, tombstone) {
@@ -164,6 +163,33 @@ export function createEmbeddedStore (options: EmbeddedStoreOptions): EmbeddedSto
       }, 'ended', 'ended')
     }
   }
+}
+
+interface JoinParts {
+  groups: GroupCommit
+  keeper: Keeper
+  counters: StatsCounters
+  doubtful: Set<SessionId>
+}
+
+/** Returns what has a write join the next group, and gives its answer. */
+function createJoin ({ groups, keeper, counters, doubtful }: JoinParts): <T>(
+  id: SessionId, fill: (group: Group) => void, outcome: Outcome, answer: T
+) => Promise<T | 'unavailable'> {
+  const count = countIn(counters)
+  return (id, fill, outcome, answer) => new Promise(resolve => {
+    const settle = (kept: boolean): void => {
+      counters.writes++
+      resolve(kept ? count(outcome, answer) : count('unavailable', 'unavailable'))
+    }
+    try {
+      groups.join(id, fill, settle)
+    } catch (error) {
+      doubtful.add(id)
+      settle(false)
+      keeper.failed(error)
+    }
+  })
 }
 
 /** Returns what counts an answer and gives it back. */

@@ -137,6 +137,17 @@ interface ClusterTemplate {
   readonly startupNodes: ClusterNode[]
 }
 
+/**
+ * Whether a value says where Redis is as ioredis and iovalkey do. The options of other libraries
+ * have other names, and would lead to this machine without a word.
+ */
+export function isRedisTemplate (value: unknown): value is RedisTemplate {
+  if (typeof value !== 'object' || value === null) return false
+  const { options } = value as { options?: unknown }
+  if (typeof options !== 'object' || options === null) return false
+  return 'startupNodes' in value || ['host', 'path', 'sentinels'].some(name => name in options)
+}
+
 function isCluster (client: RedisTemplate): client is ClusterTemplate {
   return 'startupNodes' in client
 }

@@ -43,7 +43,8 @@ local numbers = { ls = last, rs = tonumber(head[6]), ob = tonumber(head[7]), dr 
 if owner ~= '' then settle(numbers, nil, tonumber(ARGV[10]), tonumber(ARGV[11])) end
 local fence = text(math.max(tonumber(head[2]) + 1, at))
 put({
-  'o', node, 'f', fence, 'th', ARGV[5], 'pt', table.concat(previous, ' '), 'l', ARGV[7], 'da', '', 'dl', '', 'er', '', 'ib', '0', 'iy', '0',
+  'o', node, 'f', fence, 'th', ARGV[5], 'pt', table.concat(previous, ' '), 'l', ARGV[7],
+  'da', '', 'dl', '', 'er', '', 'ib', '0', 'iy', '0',
   'n', ARGV[13], 'at', text(at), 'ls', text(numbers.ls), 'rs', text(numbers.rs), 'ob', text(numbers.ob),
   'dr', text(numbers.dr)
 }, head[11])
