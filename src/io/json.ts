@@ -62,8 +62,27 @@ export function parseJson (text: string, bytes: Buffer = Buffer.from(text)): unk
     : parseUnmarked(text, bytes)
 }
 
+/** A value within a text, and the index in its bytes behind it. */
+export interface Part { readonly value: unknown, readonly end: number }
+
+/**
+ * The value of the array or object that begins at `start` in a text of which everything before is
+ * ASCII: as `parseJson` reads it, one level deep.
+ *
+ * @throws JsonError  as `parseJson` does, with a path from the value on
+ */
+export function parsePart (text: string, bytes: Buffer, start: number): Part {
+  const suspicions = scan(text, bytes, start, 1)
+  const { end } = found
+  const part = text.slice(start, end + text.length - bytes.length)
+  return { value: parseScanned(part, suspicions), end }
+}
+
 function parseUnmarked (text: string, bytes: Buffer): unknown {
-  const suspicions = scan(text, bytes)
+  return parseScanned(text, scan(text, bytes, 0, 0))
+}
+
+function parseScanned (text: string, suspicions: number): unknown {
   // Both before the parser, which would take its time.
   if ((suspicions & TOO_DEEP) !== 0) throw new JsonError('', `is nested deeper than ${MAX_DEPTH}`)
   if (found.members + found.containers > MAX_MEMBERS) throw new JsonError('', `has more than ${MAX_MEMBERS} ${COUNTED}`)
@@ -165,8 +184,8 @@ const NUMBER_CHANGED = 2
 const MAYBE_TWICE = 4
 const MAYBE_FORBIDDEN = 8
 
-/** What the latest scan counted: members of all objects, and arrays and objects. */
-const found = { members: 0, containers: 0 }
+/** What the latest scan counted: members, arrays and objects; and the index behind the value. */
+const found = { members: 0, containers: 0, end: 0 }
 /**
  * For each open array and object around the one that is scanned: a bit for each key so far, by
  * `traitOf`.
@@ -181,8 +200,10 @@ const outerKeys = new Int32Array(MAX_DEPTH + 1)
  * above all that matter here.
  *
  * @param bytes the same text, in UTF-8
+ * @param from  where the value begins; it ends with the bracket that closes it
+ * @param level how many arrays and objects are around it
  */
-function scan (text: string, bytes: Buffer): number {
+function scan (text: string, bytes: Buffer, from: number, level: number): number {
   const hasEscapes = text.includes('\\')
   // An escape may spell a key in another way.
   let suspicions = hasEscapes ? MAYBE_TWICE | MAYBE_FORBIDDEN : 0
@@ -190,11 +211,12 @@ function scan (text: string, bytes: Buffer): number {
   const { length } = bytes
   let members = 0
   let containers = 0
-  let depth = 0
+  let depth = level
   let keys = 0
   let start = 0
   let end = 0
-  for (let at = 0; at < length; at++) {
+  let at = from
+  for (; at < length; at++) {
     const byte = bytes[at] as number
     if (byte === QUOTE) {
       start = at + 1
@@ -233,10 +255,13 @@ function scan (text: string, bytes: Buffer): number {
       outerKeys[depth++] = keys
       keys = 0
       if (depth > MAX_DEPTH) return TOO_DEEP
-    } else if ((byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) && depth > 0) {
+    } else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) {
+      // What comes behind the whole value is none of it.
+      if (depth <= level + 1) break
       keys = outerKeys[--depth] as number
     }
   }
+  found.end = at === -1 ? length : at + 1
   found.members = members
   found.containers = containers
   return suspicions

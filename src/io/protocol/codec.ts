@@ -13,6 +13,7 @@ import type { ByteString, Output, Seq } from '../types.js'
 import type { CloseAction, CloseCode } from './close-codes.js'
 import { closeAction } from './close-codes.js'
 import { AckFrame, CommandFrame, CommandId, EndFrame, PingFrame, type ClientFrame } from './frames.js'
+import { readPlainCommand } from './plain-command.js'
 
 const isCommandFrame = compileClosed(CommandFrame)
 const isAckFrame = compileClosed(AckFrame)
@@ -38,9 +39,12 @@ function compileClosed<T extends TObject> (schema: T): (value: object) => value 
 
 /** The frame in a text message, or a sentence that says why there is none (P-6). Never throws. */
 export function readClientFrame (data: Buffer): ClientFrame | string {
+  const text = data.toString()
+  const plain = readPlainCommand(text, data)
+  if (plain !== undefined) return plain
   let value: unknown
   try {
-    value = parseJson(data.toString(), data)
+    value = parseJson(text, data)
   } catch (error) {
     return `The frame is malformed: ${(error as JsonError).message}.`
   }

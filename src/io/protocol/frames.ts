@@ -3,6 +3,7 @@
 // a misspelt `ack` is noticed instead of being lost.
 
 import { Type, type Static } from 'typebox'
+import type { Seq } from '../types.js'
 
 /** The one subprotocol (P-2). */
 export const SUBPROTOCOL = 'holdfast.v1'
@@ -35,34 +36,37 @@ export const UNHEARD_WINDOW_MS = 30_000
 /** How long a peer may be silent beyond `heartbeatMs` (P-43). */
 export const HEARTBEAT_GRACE_MS = 10_000
 
-const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+const Numbered = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 // Any type: a value that is no string names no session, and is told so (P-9), as the founding note
 // has it.
 const NamedSession = Type.Optional(Type.Unknown())
 
+/** Of commands, and of ids that are texts. */
+export const MAX_NAME_LENGTH = 128
+
 export const CommandId = Type.Union([
   Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
-  Type.String({ minLength: 1, maxLength: 128 })
+  Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH })
 ])
 
 export const CommandFrame = Type.Object({
   sessionId: NamedSession,
-  command: Type.String({ minLength: 1, maxLength: 128 }),
+  command: Type.String({ minLength: 1, maxLength: MAX_NAME_LENGTH }),
   payload: Type.Optional(Type.Unknown()),
   id: Type.Optional(CommandId),
-  ack: Type.Optional(Seq)
+  ack: Type.Optional(Numbered)
 }, { additionalProperties: false })
 
 export const AckFrame = Type.Object({
   type: Type.Literal('ack'),
   sessionId: NamedSession,
-  seq: Seq
+  seq: Numbered
 }, { additionalProperties: false })
 
 export const EndFrame = Type.Object({
   type: Type.Literal('end'),
   sessionId: NamedSession,
-  ack: Type.Optional(Seq)
+  ack: Type.Optional(Numbered)
 }, { additionalProperties: false })
 
 /** Asks whether the line lives (P-52). */
@@ -71,7 +75,14 @@ export const PingFrame = Type.Object({
   sessionId: NamedSession
 }, { additionalProperties: false })
 
-export type CommandFrame = Static<typeof CommandFrame>
+/** As it is read: a member that was left out is undefined, or is not there. */
+export interface CommandFrame {
+  readonly sessionId?: unknown
+  readonly command: string
+  readonly payload?: unknown
+  readonly id?: number | string | undefined
+  readonly ack?: Seq | undefined
+}
 export type AckFrame = Static<typeof AckFrame>
 export type EndFrame = Static<typeof EndFrame>
 export type PingFrame = Static<typeof PingFrame>
