@@ -108,6 +108,11 @@ const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
   clock: aClock
 }
 
+/**
+ * What is left of the budget would be told in an answer that an upgrade never sends. An option of
+ * @fastify/rate-limit that its types give to the plugin alone.
+ */
+const NO_BUDGET_HEADERS = { addHeadersOnExceeding: {} }
 const SWEEP_EVERY_MS = 250
 /**
  * When a host closes the instance without a drain, as in tests: clients are told, and nothing is
@@ -214,7 +219,12 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
       exposeHeadRoute: false,
       config: {
         holdfastSocket: true,
-        rateLimit: { max: upgradesPerMinute, timeWindow: 60_000, keyGenerator: limitKeyOfRequest }
+        rateLimit: {
+          max: upgradesPerMinute,
+          timeWindow: 60_000,
+          keyGenerator: limitKeyOfRequest,
+          ...NO_BUDGET_HEADERS
+        }
       },
       preValidation: handshake.check,
       // Not in the handler, which @fastify/websocket wraps where the host has registered it.

@@ -57,6 +57,12 @@ export interface HandshakeCheck {
   refusePending(): void
 }
 
+interface Asking {
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly done: (error?: Error) => void
+}
+
 /** About three milliseconds of handshakes between two looks at everything else. */
 const PER_TURN = 16
 /** About a second of waiting handshakes; those beyond are told to come back. */
@@ -85,32 +91,38 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
     return handshake
   }
 
+  /** Gives a client that may come in its session. */
+  function admit (asking: Asking, handshake: Handshake, principal: Principal): MaybePromise<void> {
+    if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
+    const { request, reply: { raw: response } } = asking
+    // Nobody is there any more to be given a session.
+    if (request.raw.socket?.destroyed) throw new HoldfastError('BAD_HANDSHAKE')
+    const entry = entrance.enter(entryRequest(handshake, principal))
+    if (isPromise(entry)) {
+      return awaited.withinTime(entry, 'STORE_UNAVAILABLE').then(given => {
+        request.upgrade = { handshake, identity: principal, entry: given, response }
+      })
+    }
+    request.upgrade = { handshake, identity: principal, entry, response }
+  }
+
+  function refuse ({ request, reply, done }: Asking, offer: Handshake | undefined, reason: unknown): void {
+    const error = withRetryTime(reason, options.deadPeerMs)
+    // A page must not be told more than CORS would let it see, and a flood is answered in the
+    // cheapest way: both by HTTP.
+    if (offer?.wantsGoodbye === true && error instanceof HoldfastError && closeOf(error) !== undefined) {
+      request.upgrade = { handshake: offer, identity: error, response: reply.raw }
+      done()
+      return
+    }
+    if (error instanceof HoldfastError) addHeaders(reply, error)
+    done(error as Error)
+  }
+
   return {
     check (request, reply, done) {
+      const asking = { request, reply, done }
       let offer: Handshake | undefined
-      function refuse (reason: unknown): void {
-        const error = withRetryTime(reason, options.deadPeerMs)
-        // A page must not be told more than CORS would let it see, and a flood is answered in the
-        // cheapest way: both by HTTP.
-        if (offer?.wantsGoodbye === true && error instanceof HoldfastError && closeOf(error) !== undefined) {
-          request.upgrade = { handshake: offer, identity: error, response: reply.raw }
-          done()
-          return
-        }
-        if (error instanceof HoldfastError) addHeaders(reply, error)
-        done(error as Error)
-      }
-      function admit (handshake: Handshake, principal: Principal): MaybePromise<void> {
-        if (isDraining()) throw new HoldfastError('DRAINING', { retryAfterMs: 1000 })
-        // Nobody is there any more to be given a session.
-        if (request.raw.socket?.destroyed) throw new HoldfastError('BAD_HANDSHAKE')
-        const entry = entrance.enter(entryRequest(handshake, principal))
-        const upgrade = (given: Entry): void => {
-          request.upgrade = { handshake, identity: principal, entry: given, response: reply.raw }
-        }
-        if (!isPromise(entry)) return upgrade(entry)
-        return awaited.withinTime(entry, 'STORE_UNAVAILABLE').then(upgrade)
-      }
       try {
         const handshake = readOffer(request)
         const turn = turnstile.pass()
@@ -119,16 +131,17 @@ export function createHandshakeCheck (options: HandshakeOptions): HandshakeCheck
         const token = tokenOf(request.headers.authorization, handshake)
         const principal = turn === undefined ? identify(request, token) : turn.then(() => identify(request, token))
         if (isPromise(principal)) {
-          principal.then(known => admit(handshake, known)).then(() => done(), refuse)
+          principal.then(known => admit(asking, handshake, known))
+            .then(() => done(), error => refuse(asking, handshake, error))
           return
         }
-        const admission = admit(handshake, principal)
+        const admission = admit(asking, handshake, principal)
         if (isPromise(admission)) {
-          admission.then(() => done(), refuse)
+          admission.then(() => done(), error => refuse(asking, handshake, error))
           return
         }
       } catch (error) {
-        refuse(error)
+        refuse(asking, offer, error)
         return
       }
       // Outside: `done` runs the rest of the request, whose errors are not refusals.

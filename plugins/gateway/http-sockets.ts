@@ -107,10 +107,8 @@ export function createHttpSockets (): HttpSockets {
     track,
     exempt,
 
-    release (socket) {
-      socket.off('close', forget)
-      sockets.delete(socket)
-    },
+    // Its listener stays: to take it off costs as much as all of this file does for a handshake.
+    release (socket) { sockets.delete(socket) },
 
     listBusy,
 

@@ -26,8 +26,8 @@ class SocketTransport implements Transport {
   write (frames: ByteString): boolean {
     if (this.socket.readyState !== OPEN) return true
     // What the kernel does not take now waits outside of the heap, which peers that do not read
-    // could fill otherwise.
-    return this.stream.writableLength === 0
+    // could fill otherwise. What waits for the end of a handshake is written in the same turn.
+    return this.stream.writableLength === 0 || this.stream.writableCorked > 0
       ? this.stream.write(frames, 'latin1')
       : this.stream.write(Buffer.from(frames, 'latin1'))
   }

@@ -38,18 +38,36 @@ export interface UpgradesOptions {
   isOwnPath: (path: string) => boolean
 }
 
-interface Handshake { readonly socket: AnsweringSocket, readonly head: Buffer }
+interface Handshake {
+  readonly socket: AnsweringSocket
+  readonly head: Buffer
+  readonly request: IncomingMessage
+  /** Its place in the list of those under way. */
+  index: number
+}
+
+/**
+ * Where a request has its handshake while that is under way, and a socket that a reset of it is
+ * listened to. Maps would cost each handshake a microsecond.
+ */
+const HANDSHAKE = Symbol('holdfast.handshake')
+const GUARDED = Symbol('holdfast.guarded')
+interface UpgradeRequest extends IncomingMessage { [HANDSHAKE]?: Handshake | undefined }
+interface GuardedSocket extends AnsweringSocket { [GUARDED]?: true }
 
 export function createUpgrades ({ fastify, httpSockets, isOwnPath }: UpgradesOptions): Upgrades {
   const { server } = fastify
   /** On their way through the router. */
-  const handshakes = new Map<IncomingMessage, Handshake>()
+  const handshakes: Handshake[] = []
   const others = replaceUpgradeListeners(server, upgrade)
 
-  function upgrade (request: IncomingMessage, socket: AnsweringSocket, head: Buffer): void {
+  function upgrade (request: IncomingMessage, socket: GuardedSocket, head: Buffer): void {
     httpSockets.track(socket)
     // Node took its own listener off; without one a reset would end the process.
-    if (socket.listenerCount('error', destroySocket) === 0) socket.on('error', destroySocket)
+    if (socket[GUARDED] !== true) {
+      socket[GUARDED] = true
+      socket.on('error', destroySocket)
+    }
     // The answer to a pipelined request before this one is still on the socket; two at a time would
     // get stuck.
     const earlier = socket._httpMessage
@@ -62,17 +80,36 @@ export function createUpgrades ({ fastify, httpSockets, isOwnPath }: UpgradesOpt
     else giveBack(server, request, socket, head)
   }
 
+  function begin (request: UpgradeRequest, socket: AnsweringSocket, head: Buffer): void {
+    const begun = { socket, head, request, index: handshakes.length }
+    request[HANDSHAKE] = begun
+    handshakes.push(begun)
+  }
+
+  /** It is under way no more. Returns what it was. */
+  function end (request: UpgradeRequest): Handshake | undefined {
+    const ended = request[HANDSHAKE]
+    if (ended === undefined) return undefined
+    request[HANDSHAKE] = undefined
+    const last = handshakes.pop() as Handshake
+    if (last !== ended) {
+      handshakes[ended.index] = last
+      last.index = ended.index
+    }
+    return ended
+  }
+
   function handshake (request: IncomingMessage, socket: AnsweringSocket, head: Buffer): void {
     // Streams that tests inject do not close by themselves when both sides have ended.
     if (!(socket instanceof Socket)) socket.once('end', destroySocket)
-    handshakes.set(request, { socket, head })
+    begin(request, socket, head)
     const [path = ''] = (request.url ?? '').split('?', 1)
     if (others.count === 0 || isOwnPath(path)) route(request, socket)
     else others.ask(request, socket, head)
     const response = socket._httpMessage
     // Whoever took it without an answer, or has upgraded it by now, closes it; the deadline is for
     // all.
-    if (response == null || !handshakes.has(request) || isRead(socket)) {
+    if (response == null || !isHandshake(request) || isRead(socket)) {
       leaveToOthers(request, socket)
       return
     }
@@ -100,37 +137,40 @@ export function createUpgrades ({ fastify, httpSockets, isOwnPath }: UpgradesOpt
    */
   function refused (this: ServerResponse): void {
     // A request of injectWS has no socket of its own.
-    const socket = handshakes.get(this.req)?.socket ?? this.req.socket
-    handshakes.delete(this.req)
-    finish(socket)
+    finish(end(this.req)?.socket ?? this.req.socket)
   }
 
   function forget (this: ServerResponse): void {
-    handshakes.delete(this.req)
+    end(this.req)
   }
 
   function leaveToOthers (request: IncomingMessage, socket: AnsweringSocket): void {
-    handshakes.delete(request)
+    end(request)
     httpSockets.exempt(socket)
   }
 
   return {
-    isHandshake (request) { return handshakes.has(request) },
+    isHandshake,
 
     listSockets () {
-      for (const [request, { socket }] of handshakes) if (isRead(socket)) leaveToOthers(request, socket)
-      return Array.from(handshakes.values(), ({ socket }) => socket)
+      for (const { request, socket } of [...handshakes]) if (isRead(socket)) leaveToOthers(request, socket)
+      return handshakes.map(({ socket }) => socket)
     },
 
     accept (webSockets, request, accepted) {
-      const { socket, head } = handshakes.get(request) as Handshake
+      const { socket, head } = (request as UpgradeRequest)[HANDSHAKE] as Handshake
       webSockets.handleUpgrade(request, socket, head, webSocket => {
-        handshakes.delete(request)
+        end(request)
         httpSockets.release(socket)
         accepted(webSocket)
       })
     }
   }
+}
+
+/** Whether nobody has accepted or answered it yet. */
+function isHandshake (request: UpgradeRequest): boolean {
+  return request[HANDSHAKE] !== undefined
 }
 
 /**

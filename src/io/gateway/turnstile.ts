@@ -18,7 +18,7 @@ export interface Turnstile {
 }
 
 export interface TurnstileOptions {
-  /** Handshakes per turn of the event loop. */
+  /** Most handshakes in a turn of the event loop; half as many always find their turn. */
   perTurn: number
   maxWaiting: number
   /** Runs a callback after other events had their turn. */
@@ -52,7 +52,9 @@ export function createTurnstile (options: TurnstileOptions): Turnstile {
     get waiting () { return queue.length - next },
 
     pass () {
-      if (!turning) {
+      // Not for the first half: to ask for the next turn costs a fiftieth of a handshake. What is
+      // spread over many turns is counted as if it came in one, so a burst finds half at least.
+      if (!turning && free <= perTurn / 2) {
         turning = true
         yieldTurn(turn)
       }

@@ -30,11 +30,15 @@ const OUTER_SPACE = /^ | $/
  */
 const DOT_SEGMENT = /(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:$|[/\\]|%2f|%5c)/i
 
+/** Most ids; nothing that is looked for below can be in one. */
+const PLAIN = /^[A-Za-z0-9_@-]+$/
+
 /** Why a value cannot be a user id, to be read after its name; undefined if it can. */
 export function userIdProblem (value: unknown): string | undefined {
   if (typeof value !== 'string') return 'is not a text'
   if (value === '') return 'is empty'
   if (value.length > MAX_USER_ID) return `is longer than ${MAX_USER_ID} characters`
+  if (PLAIN.test(value)) return undefined
   if (INVISIBLE.test(value)) return 'has a character that cannot be seen'
   if (FOREIGN_SPACE.test(value)) return 'has a space other than U+0020'
   if (OUTER_SPACE.test(value)) return 'begins or ends with a space'
