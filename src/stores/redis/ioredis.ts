@@ -61,7 +61,9 @@ function settingsOf ({ silenceMs = 5000, connectTimeoutMs = 2000 }: RedisPortOpt
     socketTimeout: silenceMs,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 1,
+    // What was on its way fails when its connection closes. With a higher number ioredis drops it
+    // without a word where it connects again at once, and its caller waits for the deadline.
+    maxRetriesPerRequest: 0,
     retryStrategy: retryAfter,
     // After a failover behind a name the same address may be a replica now: look the name up again.
     reconnectOnError: (error: Error) => /^READONLY/.test(error.message)

@@ -76,6 +76,23 @@ t.test('faults of Redis', needsRedis(), async t => {
     t.match(b.told, [{ topic: 'ping', from: a.store.nodeId }], 'nodes hear each other again')
   })
 
+  t.test('what was on its way when a connection broke is unavailable at once, and waits no longer', async t => {
+    const server = await startRedis(t as Test, ['--appendonly', 'yes', '--appendfsync', 'always'])
+    const port = connectRedis(addressOf(server.url))
+    const a = await startNode(t as Test, server.url, { port })
+    const { session: { id }, fence } = await createdIn(a)
+    await server.client.call('CLIENT', 'PAUSE', '60000', 'WRITE')
+    const batch = batchOf(id, fence, 0, ['a'])
+    const answer = a.store.commit(batch)
+    await eventually(async () => a.store.pending.calls === 1)
+    // The server goes on, so the first attempt to connect again succeeds.
+    await server.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+    t.equal(await answer, 'unavailable')
+    t.equal(a.store.pending.calls, 0)
+    await server.client.call('CLIENT', 'UNPAUSE')
+    await kept(a, [batch])
+  })
+
   t.test('one that comes back empty is given owned sessions again by their owners', async t => {
     const server = await startRedis(t as Test)
     const a = await startNode(t as Test, server.url)
