@@ -35,12 +35,15 @@ export interface Ownership {
 
 /** What a command that runs may take until its session is handed to another node. */
 const FINISH_MS = 300
+/** Whoever asks for a session does not wait for longer (S-11). */
+const ASKED_MS = 1000
 /** Between two looks at whether a client has spoken. */
 const LOOK_MS = 20
 const SLICE = 500
 
 export function createOwnership ({ sessions, store, log, delay, yieldTurn }: OwnershipOptions): Ownership {
   const { directory, committer, delivery, totals, feed } = sessions
+  const { partOne, handOver } = createPartings(sessions, delay)
   /** Inboxes that are being read; true when the bell has rung again meanwhile. */
   const reading = new Map<SessionId, boolean>()
 
@@ -80,29 +83,6 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
     }
   }
 
-  /**
-   * Of two handshakes of one client on two nodes the earlier may ask for the session when the later
-   * one has it: then a frame is due of a client that has read its token, and with it the token of
-   * the earlier one dies (P-28a). Resolves with whether it came.
-   */
-  async function hearClient (session: SessionRecord): Promise<boolean> {
-    if (session.previousTokenHash === null) return false
-    for (let waited = 0; waited < FINISH_MS && session.connection !== null; waited += LOOK_MS) {
-      await delay(LOOK_MS)
-      if (session.previousTokenHash !== null) continue
-      await committer.whenKept(session)
-      return true
-    }
-    return false
-  }
-
-  async function partOne (session: SessionRecord): Promise<void> {
-    const parted = committer.part(session, 'idle')
-    await Promise.race([parted, delay(FINISH_MS)])
-    await committer.part(session, 'now')
-    await parted
-  }
-
   return {
     get inboxes () { return reading.size },
 
@@ -114,12 +94,9 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
 
       async handOff (id, fence) {
         const session = owned(id, fence)
-        if (session === undefined || session.profile === 'basic') return
-        // Its client has another connection, as in P-29; or else it is here, and comes back with
-        // the only token that is left.
-        const isHeard = session.connection !== null && await hearClient(session)
-        sessions.dismiss(session, isHeard ? CLOSE.moved : CLOSE.replaced)
-        await partOne(session)
+        // It has parted, and the store may not have been told yet: what it has not is still here.
+        if (session === undefined) await committer.whenParted(id, fence)
+        else if (session.profile === 'full') await handOver(session)
       },
 
       evicted (id, fence, tombstone) {
@@ -151,11 +128,58 @@ export function createOwnership ({ sessions, store, log, delay, yieldTurn }: Own
       const all = [...directory.all()]
       const parted = Promise.all(all.map(async session => {
         if (session.profile === 'basic') await sessions.end(session, 'shutdown')
-        else await partOne(session)
+        else if (!await partOne(session)) await committer.part(session, 'now')
       }))
       await Promise.race([parted, delay(deadlineMs)])
       const left = all.filter(({ ended }) => !ended).length
       log.info({ sessions: all.length, left }, 'sessions given up for other nodes')
     }
   }
+}
+
+function createPartings (sessions: SessionRuntime, delay: OwnershipOptions['delay']) {
+  const { committer } = sessions
+
+  /**
+   * Of two handshakes of one client on two nodes the earlier may ask for the session when the later
+   * one has it: then a frame is due of a client that has read its token, and with it the token of
+   * the earlier one dies (P-28a). Resolves with whether it came.
+   */
+  async function hearClient (session: SessionRecord): Promise<boolean> {
+    if (session.previousTokenHash === null) return false
+    for (let waited = 0; waited < FINISH_MS && session.connection !== null; waited += LOOK_MS) {
+      await delay(LOOK_MS)
+      if (session.previousTokenHash !== null) continue
+      await committer.whenKept(session)
+      return true
+    }
+    return false
+  }
+
+  /**
+   * Whether the session has parted; false where it is kept, since its client has come back here.
+   * What that client sends has its time too, so nothing may be left that parts with it later.
+   */
+  async function partOne (session: SessionRecord): Promise<boolean> {
+    const parted = committer.part(session, 'idle')
+    const parting = session.journal?.parting
+    await Promise.race([parted, delay(FINISH_MS)])
+    // Another one may have begun by then, for another node that asks, and has its own time.
+    if (session.journal?.parting !== parting) return false
+    await committer.part(session, 'now')
+    await parted
+    return session.ended
+  }
+
+  async function handOver (session: SessionRecord): Promise<void> {
+    const until = sessions.now() + ASKED_MS
+    do {
+      // Its client has another connection, as in P-29; or else it is here, and comes back with the
+      // only token that is left.
+      const isHeard = session.connection !== null && await hearClient(session)
+      sessions.dismiss(session, isHeard ? CLOSE.moved : CLOSE.replaced)
+    } while (!await partOne(session) && sessions.now() < until)
+  }
+
+  return { partOne, handOver }
 }

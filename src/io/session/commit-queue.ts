@@ -51,6 +51,8 @@ export interface CommitQueue {
   start(session: SessionRecord, journal: JournalState): void
   /** Tries again what was not kept, up to so many sessions. */
   retry(count: number): void
+  /** Tries again at once what of this session was not kept: somebody waits for it. */
+  hasten(session: SessionRecord): void
   /** Sessions whose batch comes at the end of this turn. */
   readonly changed: number
   /** Sessions whose last batch was not kept. */
@@ -61,7 +63,7 @@ export interface CommitQueue {
 export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
   const { store, sharedStore, log, clock, defer, limits, yieldTurn } = options
   const changed: SessionRecord[] = []
-  const failed: SessionRecord[] = []
+  const failed = createFailed(startAll)
   const stats = createCommitStats()
 
   const ahead = createAhead({ limits, add, yieldTurn })
@@ -146,7 +148,7 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
       options.onLost(session, result)
     } else if (result === 'unavailable') {
       journal.isListed = true
-      failed.push(session)
+      failed.add(session)
     } else {
       const { prevSeq } = batch
       log.warn(
@@ -162,15 +164,36 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
     stats,
     start,
     get changed () { return changed.length },
-    get failed () { return failed.length },
+    get failed () { return failed.size },
 
     add,
     addAhead: ahead.give,
     flush: ahead.flush,
     flushLast: ahead.flushLast,
+    retry: failed.retry,
+    hasten: failed.hasten
+  }
+}
 
-    retry (count) {
-      startAll(failed.splice(0, count))
+/** Sessions whose last batch was not kept, the longest failed first. */
+function createFailed (startAll: (sessions: readonly SessionRecord[]) => void) {
+  const failed = new Set<SessionRecord>()
+  return {
+    get size () { return failed.size },
+    add (session: SessionRecord): void { failed.add(session) },
+
+    retry (count: number): void {
+      const due: SessionRecord[] = []
+      for (const session of failed) {
+        if (due.length >= count) break
+        due.push(session)
+        failed.delete(session)
+      }
+      startAll(due)
+    },
+
+    hasten (session: SessionRecord): void {
+      if (failed.delete(session)) startAll([session])
     }
   }
 }

@@ -14,8 +14,8 @@
 // Invariants: one batch of a session at a time; batches follow one another without a hole in their
 // seqs; a waiter is settled once, also when its session ends or is lost.
 
-import type { MaybePromise } from '../types.js'
-import { createCommitQueue, type CommitQueueOptions } from './commit-queue.js'
+import type { MaybePromise, SessionId } from '../types.js'
+import { createCommitQueue, type CommitQueue, type CommitQueueOptions } from './commit-queue.js'
 import type { CommitStats } from './commit-stats.js'
 import { createEnrolment } from './enrolment.js'
 import { createJournal, settleAll, waitUntilKept } from './journal.js'
@@ -57,6 +57,11 @@ export interface Committer {
    * now. Resolves when the store has answered, or when the session is kept after all.
    */
   part(session: SessionRecord, stage: 'idle' | 'now'): Promise<void>
+  /**
+   * Resolves when the store has answered that a session has parted under this fence; undefined
+   * where none is about to. What it could not be told is tried again at once.
+   */
+  whenParted(id: SessionId, fence: Fence): Promise<void> | undefined
   /** The session stays, unless the store has been told already. */
   keep(session: SessionRecord): void
   /**
@@ -99,7 +104,8 @@ export function createCommitter (options: CommitterOptions): Committer {
       checkIdle()
     }
   }
-  const queue = createCommitQueue({ ...options, ...counted, sharedStore })
+  const leaving = createLeaving(options.onParted)
+  const queue = createCommitQueue({ ...options, ...counted, sharedStore, onParted: leaving.parted })
   const enrolment = createEnrolment({ store, log, toWall, onKnown: queue.start, ...counted })
 
   function checkIdle (): void {
@@ -130,6 +136,7 @@ export function createCommitter (options: CommitterOptions): Committer {
   return {
     commits: queue.stats,
     giveAgain,
+    ...createPartings(queue, leaving, commit, sharedStore !== undefined),
     get isAvailable () { return survives === 'nothing' || store.health() === 'ok' },
     get backlog () { return queue.failed + enrolment.failed + lost.length },
 
@@ -157,25 +164,6 @@ export function createCommitter (options: CommitterOptions): Committer {
       if (journal !== null) journal.accessChanged = true
     },
 
-    part (session, stage) {
-      const { journal, profile } = session
-      if (sharedStore === undefined || journal === null || profile === 'basic') return Promise.resolve()
-      const parting = journal.parting ??= { stage, progress: null, settled: [] }
-      if (parting.stage === 'gone' || session.ended) return Promise.resolve()
-      if (stage === 'now') parting.stage = 'now'
-      return new Promise(resolve => {
-        parting.settled.push(resolve)
-        commit(session)
-      })
-    },
-
-    keep ({ journal }) {
-      if (journal === null || journal.parting === null || journal.parting.stage === 'gone') return
-      const { settled } = journal.parting
-      journal.parting = null
-      for (const settle of settled) settle()
-    },
-
     abandon ({ journal }) {
       if (journal !== null) settleAll(journal, false)
     },
@@ -199,6 +187,66 @@ export function createCommitter (options: CommitterOptions): Committer {
       queue.retry(count)
       enrolment.retry(count)
       for (const session of lost.splice(0, count)) void giveAgain(session)
+    }
+  }
+}
+
+/** Sessions that have parted, until the store has answered: nothing else finds them. */
+function createLeaving (onParted: CommitQueueOptions['onParted']) {
+  const sessions = new Map<SessionId, SessionRecord>()
+  return {
+    parted (session: SessionRecord): void {
+      const { id, journal } = session
+      sessions.set(id, session)
+      journal?.parting?.settled.push(() => {
+        // It may have come and parted once more.
+        if (sessions.get(id) === session) sessions.delete(id)
+      })
+      onParted(session)
+    },
+
+    find (id: SessionId, fence: Fence): SessionRecord | undefined {
+      const session = sessions.get(id)
+      return session?.journal?.fence === fence ? session : undefined
+    }
+  }
+}
+
+function createPartings (
+  queue: CommitQueue, leaving: ReturnType<typeof createLeaving>, commit: Committer['commit'], isShared: boolean
+): Pick<Committer, 'part' | 'whenParted' | 'keep'> {
+  function whenParted (id: SessionId, fence: Fence): Promise<void> | undefined {
+    const session = leaving.find(id, fence)
+    if (session === undefined) return undefined
+    queue.hasten(session)
+    return new Promise(resolve => { session.journal?.parting?.settled.push(resolve) })
+  }
+
+  return {
+    whenParted,
+
+    part (session, stage) {
+      const { journal, profile } = session
+      if (!isShared || journal === null || profile === 'basic') return Promise.resolve()
+      const parting = journal.parting ??= { stage, progress: null, settled: [] }
+      if (parting.stage === 'gone' || session.ended) {
+        return whenParted(session.id, journal.fence) ?? Promise.resolve()
+      }
+      if (stage === 'now') parting.stage = 'now'
+      return new Promise(resolve => {
+        parting.settled.push(resolve)
+        commit(session)
+        // Else it would wait for `retry`, and the node that asks for the session would take it
+        // without what the store could not be told.
+        queue.hasten(session)
+      })
+    },
+
+    keep ({ journal }) {
+      if (journal === null || journal.parting === null || journal.parting.stage === 'gone') return
+      const { settled } = journal.parting
+      journal.parting = null
+      for (const settle of settled) settle()
     }
   }
 }

@@ -49,6 +49,83 @@ t.test('S-11 a command that runs is waited for 300 ms, and is open for the next 
   t.equal(fleet.redis.sessions.get(id)?.fields.get('op'), '2')
 })
 
+t.test('S-11 an answer that the store could not be told goes with a session that is asked for', async t => {
+  const { a, b, fleet, peer, welcome, id } = await start()
+  let answer = (_: unknown): void => {}
+  a.dispatcher.command('wait', {}, () => new Promise(resolve => { answer = resolve }))
+  peer.send({ command: 'wait', id: 2 })
+  await fleet.settle()
+  t.equal(fleet.redis.sessions.get(id)?.fields.get('op'), '2')
+  a.isCutOff = true
+  answer('done')
+  await fleet.settle()
+  a.isCutOff = false
+  // Nobody has tried again since: `retry` comes every second.
+  const [there] = await Promise.all([b.connectLate(offerOf(welcome)), fleet.pass(1000)])
+  t.match(there.take().filter(({ id }) => id === 2), [{ seq: 2, type: 'result', payload: 'done' }])
+  t.match(b.store.stats.handOffs, { asked: 1, released: 1, taken: 0 })
+})
+
+t.test('S-11 nor is it lost where the node has let the session go, and could not tell the store', async t => {
+  const { a, b, fleet, peer, welcome, id } = await start()
+  let answer = (_: unknown): void => {}
+  a.dispatcher.command('wait', {}, () => new Promise(resolve => { answer = resolve }))
+  peer.send({ command: 'wait', id: 2 })
+  await fleet.settle()
+  peer.close()
+  a.isCutOff = true
+  answer('done')
+  await fleet.settle()
+  a.isCutOff = false
+  t.strictSame([a.manager.peekSession(id), fleet.redis.sessions.get(id)?.fields.get('op')], [undefined, '2'])
+  const [there] = await Promise.all([b.connectLate(offerOf(welcome)), fleet.pass(1000)])
+  t.match(there.take().filter(({ id }) => id === 2), [{ seq: 2, type: 'result', payload: 'done' }])
+  t.match(b.store.stats.handOffs, { asked: 1, released: 1, taken: 0 })
+})
+
+t.test('S-11 whoever asks while a session parts waits until the store has its last batch', async t => {
+  const scene = await start()
+  const { a, fleet, peer, welcome, id } = scene
+  peer.close()
+  await fleet.settle()
+  const silent = await a.connectLate(offerOf(welcome))
+  let isDone = false
+  // The client is listened to, and breaks off meanwhile.
+  void a.ownership.hooks.handOff(id, fenceOf(scene)).then(() => { isDone = true })
+  await fleet.settle()
+  a.isCutOff = true
+  silent.close()
+  await fleet.pass(100)
+  t.strictSame([isDone, a.manager.peekSession(id)], [false, undefined])
+  a.isCutOff = false
+  await fleet.pass(300)
+  t.strictSame([isDone, fleet.redis.sessions.get(id)?.fields.get('o')], [true, ''])
+})
+
+t.test('S-11 commands of a client that comes back while its session is asked for have their time too', async t => {
+  const { a, b, fleet, peer, welcome, id } = await start()
+  const c = await fleet.start('c')
+  let answer = (_: unknown): void => {}
+  a.dispatcher.command('wait', {}, () => new Promise(resolve => { answer = resolve }))
+  peer.send({ command: 'hang', id: 2 })
+  peer.close()
+  await fleet.settle()
+  // Handshakes of the client: earlier ones have reached nodes b and c, which ask for the session.
+  void b.connectLate(offerOf(welcome))
+  void c.connectLate(offerOf(welcome))
+  await fleet.pass(100)
+  const [later] = await Promise.all([a.connectLate(offerOf(welcome)), fleet.settle()])
+  later.send({ command: 'wait', id: 3 })
+  await fleet.pass(20)
+  later.close()
+  await fleet.pass(100)
+  answer('done')
+  await fleet.settle()
+  t.equal(fleet.redis.sessions.get(id)?.fields.get('op'), '2')
+  const [there] = await Promise.all([b.connectLate(offerOf(later.welcome)), fleet.pass(1500)])
+  t.match(there.take().filter(({ id }) => id === 3), [{ type: 'result', payload: 'done' }])
+})
+
 t.test('S-11 a request for an ownership that was lost long ago does nothing', async t => {
   const scene = await start()
   await scene.a.ownership.hooks.handOff(scene.id, fenceOf(scene) - 1)
