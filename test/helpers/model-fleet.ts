@@ -15,6 +15,8 @@ export interface ModelNode extends Domain {
   readonly ownership: Ownership
   /** Messages of other nodes do not reach it. */
   isDeaf: boolean
+  /** It listens to nothing, and who sends it something is told so. */
+  isUnheard: boolean
   /** Calls fail, and change nothing. */
   isCutOff: boolean
 }
@@ -79,7 +81,7 @@ export function createModelFleet (): ModelFleet {
           },
           async publish (channel, message) {
             const target = channels.get(channel)
-            if (node.isCutOff || target === undefined) return 0
+            if (node.isCutOff || target === undefined || target.node().isUnheard) return 0
             if (!target.node().isDeaf) queueMicrotask(() => { target.listener(message) })
             return 1
           },
@@ -105,7 +107,8 @@ export function createModelFleet (): ModelFleet {
         delay: ms => new Promise<void>(resolve => { after(ms, resolve) }),
         yieldTurn: async () => {}
       })
-      const node: ModelNode = Object.assign(domain, { store, ownership, isDeaf: false, isCutOff: false })
+      const line = { isDeaf: false, isUnheard: false, isCutOff: false }
+      const node: ModelNode = Object.assign(domain, { store, ownership, ...line })
       nodes.push(node)
       const hooks: SharedStoreHooks = { restore () {}, bury () {}, healthChanged () {}, told () {}, ...ownership.hooks }
       await store.open(hooks)

@@ -23,8 +23,8 @@ export interface Bus {
   rename(former: NodeId): Promise<void>
   doorbell(to: NodeId, id: SessionId): void
   /**
-   * Asks the owner to release a session; true when it says that it did, false after `handOffMs` or
-   * where nobody listens.
+   * Asks the owner to release a session; true when it says that it did, false after `handOffMs`, or
+   * at once where nobody listens, unless the server was away a moment ago.
    */
   requestHandOff(to: NodeId, id: SessionId, fence: Fence): Promise<boolean>
   evict(to: NodeId, id: SessionId, fence: Fence, tombstone: StoredTombstone | null): void
@@ -35,6 +35,9 @@ export interface Bus {
 
 /** Probes that may be missing before the subscriber counts as dead. */
 const MISSED_PROBES = 2
+
+/** Until an owner that may be about to listen does. */
+const ASK_AGAIN_MS = 100
 
 export function createBus (node: RedisNode, port: RedisPort, handOffMs: Millis): Bus {
   const requests = new Map<number, (released: boolean) => void>()
@@ -114,9 +117,12 @@ export function createBus (node: RedisNode, port: RedisPort, handOffMs: Millis):
         }
         requests.set(request, settle)
         const cancel = node.scheduler.after(handOffMs, () => settle(false))
-        void send(to, { kind: 'hand_off', id, fence, request, from: node.id }).then(heard => {
-          if (!heard) settle(false)
-        })
+        async function ask (): Promise<void> {
+          if (!requests.has(request) || await send(to, { kind: 'hand_off', id, fence, request, from: node.id })) return
+          if (node.wasAway()) node.scheduler.after(ASK_AGAIN_MS, () => { void ask() })
+          else settle(false)
+        }
+        void ask()
       })
     },
 

@@ -17,6 +17,8 @@ export interface FleetOptions {
   readonly renewMs: Millis
   /** Every owned session is looked at once in that time. */
   readonly touchMs: Millis
+  /** Whether the last write was carried out. */
+  readonly keeps: () => boolean
   /** What this node says of itself. */
   readonly describe: () => JsonObject
   /** A name for another life. */
@@ -88,7 +90,10 @@ export function createFleet (node: RedisNode, bus: Bus, options: FleetOptions): 
   }
 
   async function tickOnce (): Promise<void> {
-    if (clock.now() >= renewAt && !await renew() && !await renew()) return
+    // A store that was away is asked with a write: who has no client writes nothing else, and gets
+    // none before it knows that the store is back.
+    const isDue = clock.now() >= renewAt || !options.keeps()
+    if (isDue && !await renew() && !await renew()) return
     if (clock.now() >= probeAt) {
       probeAt = clock.now() + options.renewMs
       bus.probe()

@@ -76,6 +76,11 @@ export interface RedisNode {
    */
   readonly doubtful: Map<number, { readonly id: SessionId, readonly until: Millis }>
   readonly unlimitedUserId: UserId | undefined
+  /**
+   * Whether the server was away a moment ago. Then a node that lives may not listen yet: each makes
+   * its connections anew in its own time.
+   */
+  wasAway(): boolean
   /** Whether the lease of a node is not over, as far as is known. */
   isAlive(node: NodeId): boolean
   /** Nodes whose lease is not over. */

@@ -63,6 +63,9 @@ export interface RedisStore extends SharedSessionStore {
   readonly refused: number
 }
 
+/** A connection that was lost is tried again after 3 s at the latest. */
+const RETURN_MS = 5000
+
 const NO_HOOKS: SharedStoreHooks = {
   restore () {},
   bury () {},
@@ -77,17 +80,15 @@ const NO_HOOKS: SharedStoreHooks = {
 export function createRedisStore (options: RedisStoreOptions): RedisStore {
   const { port, clock, scheduler, log } = options
   const { prefix = 'holdfast', partitions = 256, nodeName = 'node', leaseMs = 15_000 } = options
-  if (!Number.isInteger(Math.log2(partitions)) || partitions > MAX_PARTITIONS) {
-    throw new TypeError(`The number of partitions must be a power of two up to ${MAX_PARTITIONS}.`)
-  }
+  checkPartitions(partitions)
   const newNodeId = options.createNodeId ?? (() => `${nodeName}-${randomBytes(5).toString('hex')}`)
   let hooks = NO_HOOKS
   let isOpen = false
-  let keeps = false
+  const keeping = createKeeping(clock)
   let told: StoreHealth = 'degraded'
 
   function health (): StoreHealth {
-    return keeps && isOpen && clock.now() < fleet.leaseUntil ? 'ok' : 'degraded'
+    return keeping.isSure && isOpen && clock.now() < fleet.leaseUntil ? 'ok' : 'degraded'
   }
 
   function tellHealth (error?: Error): void {
@@ -105,11 +106,11 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     maxCalls: options.maxPendingCalls ?? 10_000,
     maxBytes: options.maxPendingBytes ?? 64 * 1024 * 1024,
     failed (error) {
-      keeps = false
+      keeping.failed()
       tellHealth(error)
     },
     kept () {
-      keeps = true
+      keeping.kept(isOpen)
       if (told !== 'ok') tellHealth()
     }
   })
@@ -126,6 +127,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     owned: new Map(),
     doubtful: new Map(),
     unlimitedUserId: options.unlimitedUserId,
+    wasAway: keeping.wasAway,
     // One that this node has not heard of has just come.
     isAlive: name => !fleet.isDead(name),
     alive: () => fleet.nodes.map(({ nodeId }) => nodeId)
@@ -136,6 +138,7 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     leaseMarginMs: leaseMs / 5,
     renewMs: leaseMs / 3,
     touchMs: options.touchMs ?? 60_000,
+    keeps: () => keeping.isSure,
     describe: options.describe ?? (() => ({})),
     rename: newNodeId
   })
@@ -192,6 +195,27 @@ export function createRedisStore (options: RedisStoreOptions): RedisStore {
     tell: bus.tell,
 
     tick
+  }
+}
+
+function checkPartitions (partitions: number): void {
+  if (Number.isInteger(Math.log2(partitions)) && partitions <= MAX_PARTITIONS) return
+  throw new TypeError(`The number of partitions must be a power of two up to ${MAX_PARTITIONS}.`)
+}
+
+/** Whether the server keeps what it is given, as far as the last call tells. */
+function createKeeping (clock: Clock) {
+  let isSure = false
+  let backAt = -Infinity
+  return {
+    get isSure () { return isSure },
+    wasAway: () => clock.now() - backAt < RETURN_MS,
+    failed (): void { isSure = false },
+
+    kept (isOpen: boolean): void {
+      if (isOpen && !isSure) backAt = clock.now()
+      isSure = true
+    }
   }
 }
 

@@ -83,6 +83,47 @@ t.test('S-11 nor is it lost where the node has let the session go, and could not
   t.match(b.store.stats.handOffs, { asked: 1, released: 1, taken: 0 })
 })
 
+t.test('S-11 an owner that does not listen yet, since Redis was away, is asked again', async t => {
+  const { a, b, fleet, peer, welcome } = await start()
+  let answer = (_: unknown): void => {}
+  a.dispatcher.command('wait', {}, () => new Promise(resolve => { answer = resolve }))
+  for (const node of [a, b]) {
+    node.isCutOff = node.isUnheard = true
+    await node.store.tick()
+    t.equal(node.store.health(), 'degraded')
+    node.isCutOff = false
+    await node.store.tick()
+  }
+  peer.send({ command: 'wait', id: 2 })
+  await fleet.settle()
+  peer.close()
+  const back = b.connectLate(offerOf(welcome))
+  await fleet.pass(400)
+  answer('done')
+  a.isUnheard = b.isUnheard = false
+  await fleet.pass(200)
+  t.match((await back).take().filter(({ id }) => id === 2), [{ seq: 2, type: 'result', payload: 'done' }])
+  t.match(b.store.stats.handOffs, { asked: 1, released: 1, taken: 0 })
+})
+
+t.test('S-11 a session whose owner has died is taken at once, but for a second where Redis was away', async t => {
+  for (const [wasAway, afterMs] of [[false, 0], [true, 1000]] as const) {
+    const { a, b, fleet, welcome } = await start()
+    a.isUnheard = true
+    b.isCutOff = wasAway
+    await fleet.pass(5000)
+    await b.store.tick()
+    b.isCutOff = false
+    await b.store.tick()
+    let isThere = false
+    void b.connectLate(offerOf(welcome)).then(() => { isThere = true })
+    await fleet.pass(Math.max(0, afterMs - 1))
+    t.equal(isThere, !wasAway)
+    await fleet.pass(1)
+    t.equal(isThere, true)
+  }
+})
+
 t.test('S-11 whoever asks while a session parts waits until the store has its last batch', async t => {
   const scene = await start()
   const { a, fleet, peer, welcome, id } = scene
@@ -241,6 +282,16 @@ t.test('S-17 an evicted session that has ended has its tombstone here', async t 
   await fleet.settle()
   t.match(peer.transport.closed, { code: 4001 })
   t.match(a.manager.tombstoneOf(id), { reason: 'ended_by_operator' })
+})
+
+t.test('S-17 a node that has nothing to write learns with its next tick that the store is back', async t => {
+  const { b, id } = await start()
+  b.isCutOff = true
+  await b.store.find(id)
+  t.equal(b.store.health(), 'degraded')
+  b.isCutOff = false
+  await b.store.tick()
+  t.equal(b.store.health(), 'ok')
 })
 
 t.test('S-19 what the store has ended is counted, told to subscribers and remembered', async t => {
