@@ -1,9 +1,10 @@
 // Three built servers over one Redis, behind haproxy with the configuration of deploy/: for chaos
-// runs with kills. Each SIGUSR1 is one blow, drawn from SEED: a node is killed with SIGKILL and
+// runs with kills. Each blow (strikes.js) is drawn from SEED: a node is killed with SIGKILL and
 // started again on its port, or, for STORE_FAULTS of a hundred blows, Redis stands still for 1 to
 // 3 s, is killed and started again with its file, loses all its connections, or takes no writes
-// for a second. Prints the address of haproxy when everything listens, and every blow.
-// Usage: SEED=… [STORE_FAULTS=0] PORT=… node .ci/restartable-fleet.js
+// for a second. It is over when the whole fleet serves again. Prints the address of haproxy when
+// everything listens, and every blow.
+// Usage: SEED=… [STORE_FAULTS=0] PORT=… STRIKE_PORT=… node .ci/restartable-fleet.js
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,6 +16,7 @@ import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { createRandom } from '../dist/conformance/random.js'
 import { freePort } from './free-port.js'
+import { listenForStrikes, until, untilOk } from './strikes.js'
 
 const at = path => fileURLToPath(new URL(path, import.meta.url))
 const found = names => names.find(name => spawnSync(name, ['-v']).status === 0)
@@ -32,7 +34,7 @@ admin.on('error', () => {})
 await admin.ping()
 const nodes = await Promise.all([1, 2, 3].map(async n => ({ name: `n${n}`, port: await freePort(), child: undefined })))
 for (const node of nodes) startNode(node)
-for (const node of nodes) await until(`http://127.0.0.1:${node.port}/health/ready`)
+for (const node of nodes) await untilOk(`http://127.0.0.1:${node.port}/health/ready`)
 const haproxy = spawn(found(['haproxy', '/usr/sbin/haproxy']), ['-db', '-f', at('../deploy/haproxy.cfg')], {
   env: {
     ...process.env,
@@ -41,8 +43,7 @@ const haproxy = spawn(found(['haproxy', '/usr/sbin/haproxy']), ['-db', '-f', at(
   },
   stdio: 'ignore'
 })
-await until(`http://${address}/health/ready`)
-console.log(`the fleet listens on http://${address}`)
+await untilOk(`http://${address}/health/ready`)
 
 function startRedis () {
   const args = [
@@ -65,14 +66,6 @@ function startNode (node) {
   })
   // A node that finds no Redis at its start ends, and a supervisor starts it again.
   node.child.on('exit', () => { if (!ending) setTimeout(() => { if (!ending) startNode(node) }, 100) })
-}
-
-async function until (url) {
-  for (let i = 0; i < 1200; i++) {
-    if (await fetch(url).then(({ ok }) => ok, () => false)) return
-    await delay(50)
-  }
-  throw new Error(`${url} does not answer`)
 }
 
 const STORE = {
@@ -100,17 +93,42 @@ async function strike () {
   const fault = random.pick(Object.keys(STORE))
   const blow = random.between(0, 99) < storeFaults ? fault : `${node.name} is killed`
   counts[blow] = (counts[blow] ?? 0) + 1
-  console.log(blow)
   if (blow === fault) await STORE[fault]()
-  else node.child.kill('SIGKILL')
+  else await kill(node)
+  await until('the fleet is as before', isWell)
+  return blow
 }
 
-let striking = Promise.resolve()
-process.on('SIGUSR1', () => { striking = striking.then(strike) })
+async function kill ({ child }) {
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+}
+
+/** Connections of the nodes to Redis, and those that listen. */
+async function countConnections () {
+  const lines = (await admin.call('CLIENT', 'LIST')).split('\n').filter(line => / name=holdfast /.test(line))
+  return { all: lines.length, listening: lines.filter(line => !/ sub=0 /.test(line)).length }
+}
+
+/**
+ * Every node takes clients, and has its connections to Redis again: until it listens it hears
+ * nobody who asks for a session of it.
+ */
+async function isWell () {
+  const areReady = await Promise.all(nodes.map(({ port }) => fetch(`http://127.0.0.1:${port}/health/ready`)
+    .then(({ ok }) => ok, () => false)))
+  if (areReady.includes(false)) return false
+  const { all, listening } = await countConnections()
+  return all === connections && listening === nodes.length
+}
+
+const { all: connections } = await countConnections()
+const { whenQuiet } = await listenForStrikes(Number(process.env.STRIKE_PORT), strike)
+console.log(`the fleet listens on http://${address}`)
 for (const signal of ['SIGTERM', 'SIGINT']) {
   process.on(signal, async () => {
     ending = true
-    await striking
+    await whenQuiet()
     console.log(`blows: ${Object.entries(counts).map(([blow, count]) => `${blow} ${count}`).sort().join(', ')}`)
     admin.disconnect()
     haproxy.kill('SIGKILL')

@@ -26,8 +26,6 @@ export interface ChaosClient {
   readonly stuck: number
   /** Handshakes answered with a status other than 101. */
   readonly refusedHandshakes: number
-  /** Answers that say so. */
-  unknownOutcomes(): number
   /** Where it stands, in words. */
   state(): string
   /** Settles when everything was answered, the last output came and the session was ended. */
@@ -127,9 +125,6 @@ export function createChaosClient (parts: ChaosClientParts): ChaosClient {
     get sessionId () { return progress.sessionId },
     get answered () { return answered.size },
     get stuck () { return stuck },
-    unknownOutcomes () {
-      return events.filter(event => event.kind === 'output' && event.mark.endsWith(' OUTCOME_UNKNOWN')).length
-    },
     get refusedHandshakes () { return refusedHandshakes },
     stop () {
       progress.stopped = true

@@ -11,14 +11,13 @@ import type { ChaosOptions, KitOptions } from '../options.js'
 import { createProxy, type Lane } from '../proxy.js'
 import { startKiller, type Kill } from './killer.js'
 import { createChaosClient, type ChaosClient } from './client.js'
-import { isAnswered, planChaos, type ClientPlan, type CoreFault } from './plan.js'
+import { planChaos, type ClientPlan, type CoreFault } from './plan.js'
 import { markOf } from './talk.js'
+import { findUnknowns, type Reason, type Unknown } from './unknown.js'
 
 /** More than an outbox holds by default. */
 const FLOOD = { outputs: 36, bytes: 40_000 }
 const SHOWN_PROBLEMS = 40
-/** What a node gives commands that run when another one asks for their session. */
-const HAND_OVER_MS = 300
 
 export interface ChaosReport {
   readonly lines: readonly string[]
@@ -62,7 +61,8 @@ export async function runChaos (options: KitOptions, chaos: ChaosOptions): Promi
     const kills = await killer?.stop() ?? []
     clearTimeout(limit)
     clearInterval(telling)
-    return report(core, chaos, players, { tookMs: performance.now() - startedAt, delayMs: delays.max / 1e6, kills })
+    const tookMs = performance.now() - startedAt
+    return report(core, chaos, players, { tookMs, delayMs: delays.max / 1e6, kills, verbose: options.verbose })
   } finally {
     await proxy.close()
     await core?.close()
@@ -169,10 +169,10 @@ function createOperator (plan: ClientPlan, admin: Admin | undefined) {
   }
 }
 
-interface Run { tookMs: number, delayMs: number, kills: readonly Kill[] }
+interface Run { tookMs: number, delayMs: number, kills: readonly Kill[], verbose: boolean }
 
 function report (
-  core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills }: Run
+  core: Core | undefined, chaos: ChaosOptions, players: readonly Player[], { tookMs, delayMs, kills, verbose }: Run
 ): ChaosReport {
   const counted = core !== undefined
   const verdict = addVerdicts(players.map(({ plan, client, produced, executions }) => checkHistory({
@@ -189,7 +189,15 @@ function report (
   const broken = sum(({ lane }) => lane.broken)
   const executions = sum((player) => [...player.executions.values()].reduce((total, runs) => total + runs, 0))
   const stuck = sum(({ client }) => client.stuck)
-  const problems = [...verdict.problems, ...troubles, ...players.flatMap((player) => checkUnknown(player, kills))]
+  const unknowns = players.flatMap(({ plan, client: { events, sessionId }, executions }) => findUnknowns({
+    client: plan.client,
+    sessionId,
+    commands: plan.commands,
+    events,
+    executions: counted ? executions : undefined
+  }, kills))
+  const unexplained = unknowns.filter(({ reason }) => reason === 'none' || reason === 'other answer')
+  const problems = [...verdict.problems, ...troubles, ...unexplained.map(({ sentence }) => sentence)]
   if (kills.length < (chaos.kills ?? 0)) {
     problems.push(`the server was killed ${kills.length} times, not ${chaos.kills}: give it more commands`)
   }
@@ -203,12 +211,12 @@ function report (
       `duplicates answered ${verdict.repeats + verdict.expired} (${verdict.expired} RESULT_EXPIRED)`,
     `outputs besides answers ${sum(({ produced }) => produced.length)}, cuts ${broken}, resumes ${verdict.resumes}, ` +
       `outputs replayed ${verdict.replayed}, gaps ${verdict.gaps} of ${verdict.gapOutputs} outputs`,
-    ...(kills.length > 0
-      ? [`server killed ${kills.length} times, OUTCOME_UNKNOWN ${sum(({ client }) => client.unknownOutcomes())}`]
-      : []),
+    ...(kills.length > 0 ? [showKills(kills, unknowns)] : []),
     ...(chaos.coreFaults ? [`faults of the core: ${countFaults(players)}`] : []),
     `handshakes refused ${sum(({ client }) => client.refusedHandshakes)}, connections gone silent ${stuck}`,
     `lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}`,
+    ...(verbose ? unknowns.filter(({ reason }) => reason === 'kill' || reason === 'hand-over') : [])
+      .map(({ reason, sentence }) => `${reason}: ${sentence}`),
     ...problems.slice(0, SHOWN_PROBLEMS).map((sentence) => `FAIL ${sentence}`),
     ...(problems.length > SHOWN_PROBLEMS ? [`and ${problems.length - SHOWN_PROBLEMS} more`] : []),
     problems.length === 0
@@ -218,6 +226,15 @@ function report (
   return { lines, verdict, exitCode: problems.length === 0 ? 0 : 1 }
 }
 
+function showKills (kills: readonly Kill[], unknowns: readonly Unknown[]): string {
+  const count = (wanted: Reason) => unknowns.filter(({ reason }) => reason === wanted).length
+  const times = kills.map(({ from, to }) => Math.round(to - from))
+  return `server killed ${kills.length} times, for ${Math.min(...times)} to ${Math.max(...times)} ms; ` +
+    `OUTCOME_UNKNOWN ${unknowns.length - count('other answer')}: ${count('kill')} by kills, ` +
+    `${count('hand-over')} handed over after more than 300 ms, ${count('core')} by the core, ` +
+    `${count('none')} without a reason`
+}
+
 function countFaults (players: readonly Player[]): string {
   const counts = new Map<CoreFault, number>()
   for (const { plan } of players) for (const { fault } of plan.commands) counts.set(fault, (counts.get(fault) ?? 0) + 1)
@@ -225,28 +242,4 @@ function countFaults (players: readonly Player[]): string {
     .map(([fault, count]) => `${fault} ${count}`)
     .sort()
     .join(', ')
-}
-
-/**
- * A command whose answer the core lost is OUTCOME_UNKNOWN. One that a kill came upon may be, and
- * where nodes are killed, so that there are several, one that ran for longer than the node waited
- * that was to hand its session over. No other one is.
- */
-function checkUnknown ({ plan, client }: Player, kills: readonly Kill[]): string[] {
-  const problems: string[] = []
-  const sentAt = new Map<number, number>()
-  const mayBeLost = (from: number, to: number) => kills.length > 0 &&
-    (to - from > HAND_OVER_MS || kills.some((kill) => kill.from < to && kill.to > from))
-  for (const event of client.events) {
-    if (event.kind === 'sent' && !sentAt.has(event.id)) sentAt.set(event.id, event.at ?? 0)
-    if (event.kind !== 'output' || event.id === undefined) continue
-    const { id, at = 0 } = event
-    const fault = plan.commands[id - 1]?.fault ?? 'none'
-    const isUnknown = event.mark.endsWith(' OUTCOME_UNKNOWN')
-    if (isUnknown && mayBeLost(sentAt.get(id) ?? 0, at)) continue
-    if (isUnknown === isAnswered(fault)) {
-      problems.push(`client ${plan.client}: command ${id} (${fault}) was answered ${event.mark}`)
-    }
-  }
-  return problems
 }
