@@ -11,7 +11,7 @@ import { HoldfastError } from '../src/io/errors.js'
 import type { Clock } from '../src/io/types.js'
 import { completeCommandLimits, type Given } from '../src/limits.js'
 import {
-  aBoolean, aClock, aFunction, anObject, anObjectWith, checkOptions, type OptionCheck
+  aBoolean, aClock, aCore, aFunction, anObject, checkPluginOptions, type OptionCheck
 } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './session-manager.js'
@@ -45,7 +45,7 @@ const SWEEP_EVERY_MS = 100
 
 const CHECKS: Record<keyof DispatcherPluginOptions, OptionCheck> = {
   limits: anObject,
-  core: anObjectWith(['execute', 'notify', 'close'], 'a Platform Core'),
+  core: aCore,
   builtinCommands: aBoolean,
   before: aFunction('that throws to refuse a command'),
   events: anObject,
@@ -56,7 +56,7 @@ export default fp<DispatcherPluginOptions>(async function dispatcher (fastify, o
   if (fastify.hasDecorator('dispatcher')) {
     throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/dispatcher is registered twice.' })
   }
-  checkOptions('holdfast/dispatcher', options, CHECKS)
+  checkPluginOptions('holdfast/dispatcher', options, CHECKS)
   const limits = completeCommandLimits(options.limits)
   const { core, before, events, clock = systemClock } = options
   const { delivery, changeContext, toWall, committer } = fastify.sessionInternals.sessions

@@ -14,10 +14,11 @@ import type { Before, CommandMap, EventMap } from '../src/io/dispatcher/command.
 import type { PlatformCore } from '../src/io/dispatcher/core.js'
 import type { CreateStore, SessionStore } from '../src/io/session/store.js'
 import type { Clock, Millis } from '../src/io/types.js'
-import { completeLimits, defaultDrainMs, likeOption, type AllLimits, type Given } from '../src/limits.js'
+import { completeLimits, likeOption, millisecondsLike, type AllLimits, type Given } from '../src/limits.js'
 import { isLoopbackAddress } from '../src/loopback.js'
 import {
-  aBoolean, aClock, aFunction, aSessionStore, aText, anObject, checkOptions, milliseconds, orFunction, type OptionCheck
+  aBoolean, aClock, aCore, aFunction, aPath, aSessionStore, aText, anObject, checkOptions, checkPluginOptions,
+  milliseconds, orFunction, type OptionCheck
 } from '../src/option-checks.js'
 import dispatcher from './dispatcher.js'
 import health from './health.js'
@@ -60,9 +61,10 @@ export interface HoldfastOptions {
   store?: SessionStore | CreateStore
   /**
    * Serves `/sessions`, `/users`, `/nodes` and the other routes of the operators, with the token
-   * that they send; without a token to this machine only. Default: not served.
+   * that they send; without a token to this machine only. `drainMs` is what `POST /nodes/:id/drain`
+   * gives a node to end its connections: default 10,000, 0 to 600,000. Default: not served.
    */
-  operators?: { adminToken?: string, prefix?: string }
+  operators?: { adminToken?: string, prefix?: string, drainMs?: Millis }
   /** Serves `/health/live` and `/health/ready`. Default false. */
   health?: boolean
   /** How long peers may take to answer a close; default 3000. */
@@ -80,10 +82,10 @@ const CHECKS: Record<keyof HoldfastOptions, OptionCheck> = {
   before: aFunction('that throws to refuse a command'),
   authenticate: aFunction('that returns who the client is'),
   limits: anObject,
-  path: { is: value => typeof value === 'string' && value.startsWith('/'), expected: 'a path that begins with /' },
+  path: aPath,
   allowedOrigins: { ...likeOption('allowedOrigins'), expected: 'an array of origins such as https://app.example' },
   upgradesPerMinute: likeOption('upgradesPerMinute'),
-  core: anObject,
+  core: aCore,
   store: orFunction(aSessionStore, 'that makes one'),
   operators: anObject,
   health: aBoolean,
@@ -92,14 +94,15 @@ const CHECKS: Record<keyof HoldfastOptions, OptionCheck> = {
   prefix: { is: value => typeof value === 'string', expected: 'a path' },
   clock: aClock
 }
-const OPERATOR_CHECKS: Record<string, OptionCheck> = {
+const OPERATOR_CHECKS: Record<keyof NonNullable<HoldfastOptions['operators']>, OptionCheck> = {
   adminToken: { ...likeOption('adminToken'), expected: 'a text of 16 to 512 visible ASCII characters' },
-  prefix: aText('a path')
+  prefix: aText('a path'),
+  drainMs: millisecondsLike('drainSeconds')
 }
 const PLACEHOLDER_USER = 'human_reviewer_1'
 
 export default fp<HoldfastOptions>(async function holdfast (fastify, options) {
-  checkOptions('holdfast', options, CHECKS)
+  checkPluginOptions('holdfast', options, CHECKS)
   if (options.operators !== undefined) checkOptions('operators of holdfast', options.operators, OPERATOR_CHECKS)
   const limits = completeLimits(options.limits)
   if (fastify.hasDecorator('sessionManager')) {
@@ -143,7 +146,7 @@ export default fp<HoldfastOptions>(async function holdfast (fastify, options) {
     await fastify.register(operatorAuth, { host: '127.0.0.1', ...defined('adminToken', options.operators.adminToken) })
     await fastify.register(sessionsApi, under)
     await fastify.register(usersApi, under)
-    await fastify.register(nodesApi, { ...under, drainMs: defaultDrainMs() })
+    await fastify.register(nodesApi, { ...under, ...defined('drainMs', options.operators.drainMs) })
   }
   if (authenticate === undefined) {
     fastify.log.warn(

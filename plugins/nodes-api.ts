@@ -4,7 +4,9 @@
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
-import type { JsonObject } from '../src/io/types.js'
+import type { JsonObject, Millis } from '../src/io/types.js'
+import { defaultDrainMs, millisecondsLike } from '../src/limits.js'
+import { aBoolean, checkPluginOptions, type OptionCheck } from '../src/option-checks.js'
 import type {} from './operator-auth.js'
 import { NoQuery, errorAnswer, errorAnswers, toIso } from './schemas/rest.js'
 import { prepareRestScope } from './schemas/rest-scope.js'
@@ -12,13 +14,17 @@ import type {} from './session-manager.js'
 import type {} from './websocket-gateway.js'
 
 export interface NodesApiOptions {
-  /** What a node has to end its connections. */
-  drainMs: number
+  /** What a node has to end its connections; default 10,000, 0 to 600,000. */
+  drainMs?: Millis
   /**
    * Whether other processes listen to the port of this one: a node that is drained leaves new
    * connections to them. Default false: it refuses them with a status, and readiness is red.
    */
   sharesPort?: boolean
+}
+
+const CHECKS: Record<keyof NodesApiOptions, OptionCheck> = {
+  drainMs: millisecondsLike('drainSeconds'), sharesPort: aBoolean
 }
 
 const NodeParams = Type.Object({ id: Type.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9._-]+$' }) })
@@ -40,7 +46,9 @@ const NOT_FOUND = errorAnswer(['NODE_NOT_FOUND'])
 
 interface NodeRow { id: string, self: boolean, sessions: number | null, leaseUntil: string | null, info: JsonObject }
 
-export default fp<NodesApiOptions>(async function nodesApi (fastify, { drainMs, sharesPort = false }) {
+export default fp<NodesApiOptions>(async function nodesApi (fastify, options) {
+  checkPluginOptions('holdfast/nodes-api', options, CHECKS)
+  const { drainMs = defaultDrainMs(), sharesPort = false } = options
   const { membership } = fastify.sessionInternals
   const scope = prepareRestScope(fastify)
 

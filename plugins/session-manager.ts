@@ -19,7 +19,7 @@ import type { CreateStore, SessionStore, StoreHealth, StoreSurroundings } from '
 import type { Clock, LifecycleEvent, UserId } from '../src/io/types.js'
 import { completeSessionLimits, type Given } from '../src/limits.js'
 import {
-  aClock, aSessionStore, aText, anObject, checkOptions, orFunction, type OptionCheck
+  aClock, aSessionStore, aText, anObject, checkOptions, checkPluginOptions, orFunction, type OptionCheck
 } from '../src/option-checks.js'
 import { createMemoryStore } from '../src/stores/memory.js'
 import { systemClock } from '../src/system-clock.js'
@@ -83,7 +83,7 @@ export default fp<SessionManagerPluginOptions>(async function sessionManager (fa
   if (fastify.hasDecorator('sessionManager')) {
     throw new HoldfastError('PLUGIN_MISUSED', { message: 'The plugin holdfast/session-manager is registered twice.' })
   }
-  checkOptions('holdfast/session-manager', options, CHECKS)
+  checkPluginOptions('holdfast/session-manager', options, CHECKS)
   const limits = completeSessionLimits(options.limits)
   const { clock = systemClock, unlimitedUserId } = options
   const log = fastify.log.child({ module: 'sessions' })

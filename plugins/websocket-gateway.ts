@@ -23,7 +23,7 @@ import type { Clock, Millis } from '../src/io/types.js'
 import { OPTIONS } from '../src/config-options.js'
 import { completeConnectionLimits, likeOption, type Given } from '../src/limits.js'
 import {
-  aBoolean, aClock, aFunction, anObject, checkOptions, milliseconds, type OptionCheck
+  aBoolean, aClock, aFunction, aPath, anObject, checkPluginOptions, milliseconds, type OptionCheck
 } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 import type {} from './dispatcher.js'
@@ -96,7 +96,7 @@ export interface WebsocketGatewayOptions {
 
 const MAX_TIMEOUT_MS = 600_000
 const CHECKS: Record<keyof WebsocketGatewayOptions, OptionCheck> = {
-  path: { is: value => typeof value === 'string' && value.startsWith('/'), expected: 'a path that begins with /' },
+  path: aPath,
   authenticate: { ...aFunction('that returns who the client is, such as placeholderAuthenticator()'), required: true },
   allowedOrigins: { ...likeOption('allowedOrigins'), expected: 'an array of origins such as https://app.example' },
   loopbackHostOnly: aBoolean,
@@ -125,7 +125,7 @@ export default fp<WebsocketGatewayOptions>(async function websocketGateway (fast
     const message = 'The plugin holdfast/websocket-gateway is registered twice.'
     throw new HoldfastError('PLUGIN_MISUSED', { message })
   }
-  checkOptions('holdfast/websocket-gateway', options, CHECKS)
+  checkPluginOptions('holdfast/websocket-gateway', options, CHECKS)
   const limits = completeConnectionLimits(options.limits)
   const { path = '/ws', clock = systemClock, closeTimeoutMs = 3000 } = options
   const { upgradesPerMinute = OPTIONS.upgradesPerMinute.default } = options

@@ -13,7 +13,7 @@ import type { GatewayLimits } from './io/gateway/gateway.js'
 import type { OperatorLimits } from './io/operators/idempotency-keys.js'
 import type { SessionLimits } from './io/session/runtime.js'
 import type { Millis } from './io/types.js'
-import { refuseProblems, show, suggest, type OptionCheck } from './option-checks.js'
+import { hidden, milliseconds, refuseProblems, show, suggest, type OptionCheck } from './option-checks.js'
 
 export interface Limits {
   /** For the plugin session-manager. */
@@ -108,10 +108,17 @@ export function completeLimits (given: Given<AllLimits> = {}): Limits {
 /** What the server's option of that name takes, for an option in code. */
 export function likeOption (key: OptionKey): OptionCheck {
   const row = optionOf(key)
-  return {
+  const check: OptionCheck = {
     is: value => Value.Check(row.schema, value) && row.problem?.(value as never) === undefined,
     expected: rangeOf(row)
   }
+  return row.secret ? hidden(check) : check
+}
+
+/** The same for an option in milliseconds, where the server's is in seconds. */
+export function millisecondsLike (key: OptionKey): OptionCheck {
+  const { minimum, maximum } = optionOf(key).schema as { minimum?: number, maximum?: number }
+  return milliseconds(toMs(minimum ?? 0), toMs(maximum ?? Number.MAX_SAFE_INTEGER / 1000))
 }
 
 /** What a drain may take where nobody says otherwise. */

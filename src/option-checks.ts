@@ -2,7 +2,8 @@
 // wrong is found when the application starts, all of it at once, and named.
 //
 // Invariants: a bad value is never replaced by a default; an unknown name is a bad value, since a
-// typo would otherwise be silent; an option that is undefined counts as absent.
+// typo would otherwise be silent; an option that is undefined counts as absent; no message quotes a
+// secret.
 
 import { HoldfastError } from './io/errors.js'
 
@@ -11,29 +12,47 @@ export interface OptionCheck {
   /** Completes "Expected …". */
   readonly expected: string
   readonly required?: true
+  /** The wrong value in the message, where `show` would say too much or too little. */
+  readonly shown?: (value: unknown) => string
 }
 
 /**
  * What every Fastify plugin may be given beside its own options; the last by fastify-cli's test
  * helper.
  */
-const OPTIONS_OF_FASTIFY = new Set(['prefix', 'logLevel', 'logSerializers', 'skipOverride'])
+const OPTIONS_OF_FASTIFY: readonly string[] = ['prefix', 'logLevel', 'logSerializers', 'skipOverride']
+
+type Checks = Readonly<Record<string, OptionCheck>>
+
+/**
+ * For what is no Fastify plugin, such as a factory; `owner` is what has the options.
+ *
+ * @throws CONFIG_INVALID  the message lists every problem, one a line
+ */
+export function checkOptions (owner: string, options: unknown, checks: Checks): void {
+  refuseProblems(problemsOf(owner, options, checks, []))
+}
 
 /** @throws CONFIG_INVALID  the message lists every problem, one a line */
-export function checkOptions (plugin: string, options: object, checks: Record<string, OptionCheck>): void {
+export function checkPluginOptions (plugin: string, options: unknown, checks: Checks): void {
+  refuseProblems(problemsOf(plugin, options, checks, OPTIONS_OF_FASTIFY))
+}
+
+function problemsOf (owner: string, options: unknown, checks: Checks, alsoKnown: readonly string[]): string[] {
+  if (!isObject(options)) return [`The options of ${owner}: ${show(options)} is not valid. Expected an object.`]
   const problems: string[] = []
   for (const name of Object.keys(options)) {
-    if (name in checks || OPTIONS_OF_FASTIFY.has(name)) continue
-    problems.push(`${name} is not an option of ${plugin}${suggest(name, Object.keys(checks))}.`)
+    if (Object.hasOwn(checks, name) || alsoKnown.includes(name)) continue
+    problems.push(`${name} is not an option of ${owner}${suggest(name, Object.keys(checks))}.`)
   }
-  for (const [name, { is, expected, required }] of Object.entries(checks)) {
+  for (const [name, { is, expected, required, shown = show }] of Object.entries(checks)) {
     const value = (options as Record<string, unknown>)[name]
-    if (value === undefined && required) problems.push(`${name} of ${plugin} is missing. Expected ${expected}.`)
+    if (value === undefined && required) problems.push(`${name} of ${owner} is missing. Expected ${expected}.`)
     if (value !== undefined && !is(value)) {
-      problems.push(`${name} of ${plugin}: ${show(value)} is not valid. Expected ${expected}.`)
+      problems.push(`${name} of ${owner}: ${shown(value)} is not valid. Expected ${expected}.`)
     }
   }
-  refuseProblems(problems)
+  return problems
 }
 
 /** @throws CONFIG_INVALID  if there are any */
@@ -45,6 +64,33 @@ export const aBoolean: OptionCheck = { is: value => typeof value === 'boolean', 
 export const anObject: OptionCheck = { is: isObject, expected: 'an object' }
 export const aFunction = (what: string): OptionCheck => ({ is: isFunction, expected: `a function ${what}` })
 export const aText = (what: string): OptionCheck => ({ is: isText, expected: what })
+export const aPath: OptionCheck = {
+  is: value => typeof value === 'string' && value.startsWith('/'), expected: 'a path that begins with /'
+}
+
+export function aWholeNumber (minimum: number, maximum = Number.MAX_SAFE_INTEGER): OptionCheck {
+  const range = maximum === Number.MAX_SAFE_INTEGER ? `, ${minimum} or more` : ` from ${minimum} to ${maximum}`
+  return { is: value => isWithin(value, minimum, maximum), expected: `a whole number${range}` }
+}
+
+/** Of a list the first item that is wrong is shown. */
+export function aListOf (is: (item: unknown) => boolean, what: string): OptionCheck {
+  return {
+    is: value => Array.isArray(value) && value.every(is),
+    expected: `an array of ${what}`,
+    shown: value => show(Array.isArray(value) ? value.find(item => !is(item)) : value)
+  }
+}
+
+/** For an option whose value may be a secret, or hold one: only its kind is shown. */
+export function hidden (check: OptionCheck): OptionCheck {
+  return {
+    ...check,
+    shown: value => typeof value === 'string'
+      ? `a text of ${Buffer.byteLength(value)} bytes`
+      : isObject(value) || isFunction(value) ? show(value) : `a value of the type ${typeof value}`
+  }
+}
 
 /** Something with these methods, such as a store. */
 export function anObjectWith (methods: readonly string[], what: string): OptionCheck {
@@ -56,12 +102,14 @@ export function anObjectWith (methods: readonly string[], what: string): OptionC
 
 export function milliseconds (minimum: number, maximum: number): OptionCheck {
   return {
-    is: value => Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum,
+    is: value => isWithin(value, minimum, maximum),
     expected: `${minimum} to ${maximum} milliseconds`
   }
 }
 
 export const aClock = anObjectWith(['now', 'wall'], 'a clock')
+export const aLog = anObjectWith(['debug', 'info', 'warn', 'error'], 'a log')
+export const aCore = anObjectWith(['execute', 'notify', 'close'], 'a Platform Core')
 export const aSessionStore = anObjectWith(['open', 'close', 'health', 'create', 'commit', 'end'], 'a session store')
 
 export function orFunction ({ is, expected }: OptionCheck, what: string): OptionCheck {
@@ -90,6 +138,10 @@ function isObject (value: unknown): value is object {
 
 function isFunction (value: unknown): boolean {
   return typeof value === 'function'
+}
+
+function isWithin (value: unknown, minimum: number, maximum: number): boolean {
+  return Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum
 }
 
 function isText (value: unknown): boolean {

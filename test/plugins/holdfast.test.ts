@@ -14,6 +14,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { Type } from 'typebox'
 import holdfast, { commandError, defineCommand, defineEvents, type HoldfastOptions } from '../../src/index.js'
+import { createLogCapture } from '../helpers/app.js'
 import { connectFull, injectSocket, type TestSocket } from '../helpers/socket.js'
 import { listen } from '../helpers/server.js'
 
@@ -143,6 +144,19 @@ t.test('operators and health are served where they are asked for', async t => {
   )
 })
 
+t.test('operators drain within the time they are given, or the server\'s', async t => {
+  for (const [operators, drainMs] of [[{ drainMs: 500 }, 500], [{}, 10_000]] as const) {
+    const { lines, logStream } = createLogCapture()
+    const app = Fastify({ logger: { stream: logStream } })
+    t.teardown(() => app.close())
+    await app.register(holdfast, { commands, operators })
+    const socket = await join(t, app)
+    t.equal((await app.inject({ method: 'POST', url: '/nodes/node/drain' })).statusCode, 202)
+    t.match(lines.find(({ msg }) => msg === 'node is drained by an operator'), { drainMs })
+    if (drainMs === 500) t.match(await socket.nextClose(), { code: 4200 })
+  }
+})
+
 t.test('without authenticate only this machine is let in', async t => {
   const app = await appWith(t)
   const port = await listen(app)
@@ -162,7 +176,27 @@ const wrong: [string, object, RegExp][] = [
   ],
   ['a negative limit', { limits: { heartbeatMs: -4 } }, /limits\.heartbeatMs of holdfast: -4 is not valid/],
   ['an authenticate that is none', { authenticate: true }, /authenticate of holdfast: true is not valid/],
-  ['a short token', { operators: { adminToken: 'short' } }, /adminToken of operators of holdfast/]
+  [
+    'a short token',
+    { operators: { adminToken: 'quoted' } },
+    /^adminToken of operators of holdfast: a text of 6 bytes is not valid\. Expected (?!.*quoted)/
+  ],
+  [
+    'a misspelt token',
+    { operators: { admintoken: 'sixteen-letters!' } },
+    /^admintoken is not an option of operators of holdfast; did you mean adminToken\?/
+  ],
+  [
+    'an option of plugins for operators',
+    { operators: { logLevel: 'warn' } },
+    /^logLevel is not an option of operators of holdfast/
+  ],
+  [
+    'a drain longer than the server takes',
+    { operators: { drainMs: 600_001 } },
+    /^drainMs of operators of holdfast: 600001 is not valid\. Expected 0 to 600000 milliseconds\.$/
+  ],
+  ['a core that is none', { core: {} }, /^core of holdfast: .* Expected a Platform Core, with the methods execute/]
 ]
 for (const [name, options, message] of wrong) {
   t.test(`${name} stops the registration`, async t => {
