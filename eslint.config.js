@@ -100,19 +100,19 @@ export default [
   }),
   imports('src/cores/*.ts', {
     allowed: [
-      '\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', 'typebox(/\\w+)?',
-      'node:timers/promises'
+      '\\./[\\w-]+\\.js', '\\.\\./io/(types|errors|json|dispatcher/core)\\.js', '\\.\\./option-checks\\.js',
+      'typebox(/\\w+)?', 'node:timers/promises'
     ],
     ignores: ['src/cores/webhook.ts']
   }),
-  imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/(types|errors)\\.js', 'undici', 'node:crypto'] }),
+  imports('src/cores/webhook.ts', { allowed: ['\\.\\./io/types\\.js', 'undici', 'node:crypto'] }),
   imports('src/auth/*.ts', {
     allowed: ['\\./authenticate\\.js', '\\.\\./io/(types|errors|names/ids|session/context)\\.js'],
     types: ['node:http', 'fastify'],
     ignores: ['src/auth/jwt.ts', 'src/auth/key-set.ts']
   }),
   imports('src/auth/{jwt,key-set}.ts', {
-    allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js']
+    allowed: ['jose', '\\./(authenticate|key-set)\\.js', '\\.\\./io/(types|errors)\\.js', '\\.\\./option-checks\\.js']
   }),
   // Runs in browsers.
   imports('src/client/*.ts', {

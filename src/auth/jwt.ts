@@ -9,13 +9,16 @@
 import { errors, jwtVerify, type JWTPayload, type JWTVerifyGetKey, type JWTVerifyOptions } from 'jose'
 import { HoldfastError } from '../io/errors.js'
 import type { JsonValue, Log, Millis } from '../io/types.js'
+import {
+  aFunction, aListOf, aLog, aText, checkOptions, hidden, milliseconds, refuseProblems, type OptionCheck
+} from '../option-checks.js'
 import { checkPrincipal, type Authenticate, type AuthRequest, type Principal } from './authenticate.js'
 import { createKeySet, type KeySetStats } from './key-set.js'
 
 export interface JwtAuthenticatorOptions {
   /** Shared secret as text, 32 UTF-8 bytes at least (RFC 7518 section 3.2). */
   secret?: string | undefined
-  /** Where the issuer publishes its public keys (RFC 7517): http or https. */
+  /** Where the issuer publishes its public keys (RFC 7517): http or https, without credentials. */
   jwksUrl?: string | undefined
   /** What `iss` must be; absent: anything, also none. */
   issuer?: string | undefined
@@ -38,14 +41,17 @@ export interface JwtAuthenticatorOptions {
   log?: Log | undefined
   /**
    * Keys are asked for again at most this often, for tokens signed with a key that is not known.
-   * Default 30,000 ms.
+   * Default 30,000 ms; 0 to 604,800,000, a week.
    */
   jwksCooldownMs?: Millis | undefined
-  /** How long keys are used without being asked for again. Default 600,000 ms. */
+  /** How long keys are used without being asked for again. Default 600,000 ms; 1 to a week. */
   jwksMaxAgeMs?: Millis | undefined
-  /** How old keys may become while the key set cannot be fetched. Default 86,400,000 ms. */
+  /**
+   * How old keys may become while the key set cannot be fetched. Default 86,400,000 ms; 0 to a
+   * week.
+   */
   jwksMaxStaleMs?: Millis | undefined
-  /** How long the key set may take to answer. Default 5,000 ms. */
+  /** How long the key set may take to answer. Default 5,000 ms; 1 to 600,000. */
   jwksTimeoutMs?: Millis | undefined
 }
 
@@ -61,6 +67,27 @@ const KEY_SET_ALGORITHMS = [
 const MIN_SECRET_BYTES = 32
 const DEFAULT_TOLERANCE_SECONDS = 10
 const MAX_TOLERANCE_SECONDS = 300
+const WEEK_MS = 604_800_000
+
+// No token has an empty issuer or audience: an empty text, such as that of a variable that is not
+// set, would refuse everybody.
+const CHECKS: Record<keyof JwtAuthenticatorOptions, OptionCheck> = {
+  secret: hidden({ is: isSecret, expected: `a text of ${MIN_SECRET_BYTES} bytes or more` }),
+  // Fetch refuses credentials.
+  jwksUrl: hidden({ is: isKeySetUrl, expected: 'an http or https URL without credentials, as a text' }),
+  issuer: aText('what iss must be, as a text that is not empty'),
+  audience: aText('what aud must be or hold, as a text that is not empty'),
+  userClaim: aText('the name of a claim'),
+  labelClaims: aListOf(name => typeof name === 'string' && name !== '', 'names of claims'),
+  clockToleranceSeconds: { is: isTolerance, expected: `a number of seconds from 0 to ${MAX_TOLERANCE_SECONDS}` },
+  wall: aFunction('that tells the time'),
+  now: aFunction('that tells the time'),
+  log: aLog,
+  jwksCooldownMs: milliseconds(0, WEEK_MS),
+  jwksMaxAgeMs: milliseconds(1, WEEK_MS),
+  jwksMaxStaleMs: milliseconds(0, WEEK_MS),
+  jwksTimeoutMs: milliseconds(1, 600_000)
+}
 
 /**
  * An Authenticate function that takes JWTs.
@@ -71,26 +98,23 @@ const MAX_TOLERANCE_SECONDS = 300
  * The function throws UNAUTHENTICATED for the token's faults and AUTH_UNAVAILABLE if the key set
  * cannot be had.
  *
- * @throws CONFIG_INVALID  neither secret nor jwksUrl, a secret under 32 bytes, a URL that is not
- *                         http(s), a tolerance out of range, labelClaims that are not an array of
- *                         names
+ * @throws CONFIG_INVALID  an option that is not as described above, or that there is none of;
+ *                         neither secret nor jwksUrl. The message lists every problem, one a line
  */
 export function createJwtAuthenticator (options: JwtAuthenticatorOptions): JwtAuthenticator {
-  const {
-    issuer, audience, userClaim = 'sub', clockToleranceSeconds = DEFAULT_TOLERANCE_SECONDS, wall = Date.now
-  } = options
-  if (!(clockToleranceSeconds >= 0 && clockToleranceSeconds <= MAX_TOLERANCE_SECONDS)) {
-    throw new HoldfastError(
-      'CONFIG_INVALID',
-      { message: `The clock tolerance for tokens is not between 0 and ${MAX_TOLERANCE_SECONDS} seconds.` }
-    )
+  checkOptions('createJwtAuthenticator', options, CHECKS)
+  if (options.secret === undefined && options.jwksUrl === undefined) {
+    refuseProblems(['createJwtAuthenticator needs a secret or a jwksUrl: without one no token can be verified.'])
   }
-  const labelClaims = readLabelClaims(options.labelClaims)
-  const secret = options.secret === undefined ? undefined : readSecret(options.secret)
+  const {
+    issuer, audience, userClaim = 'sub', labelClaims = [], clockToleranceSeconds = DEFAULT_TOLERANCE_SECONDS,
+    wall = Date.now
+  } = options
+  const secret = options.secret === undefined ? undefined : new TextEncoder().encode(options.secret)
   const keySet = options.jwksUrl === undefined
     ? undefined
     : createKeySet({
-      url: readUrl(options.jwksUrl),
+      url: new URL(options.jwksUrl),
       maxAgeMs: options.jwksMaxAgeMs ?? 600_000,
       maxStaleMs: options.jwksMaxStaleMs ?? 86_400_000,
       cooldownMs: options.jwksCooldownMs ?? 30_000,
@@ -98,11 +122,6 @@ export function createJwtAuthenticator (options: JwtAuthenticatorOptions): JwtAu
       now: options.now ?? (() => performance.now()),
       log: options.log
     })
-  if (secret === undefined && keySet === undefined) {
-    throw new HoldfastError(
-      'CONFIG_INVALID', { message: 'Tokens can be verified neither by a secret nor by a key set: none is given.' }
-    )
-  }
   const algorithms = [
     ...secret === undefined ? [] : SECRET_ALGORITHMS, ...keySet === undefined ? [] : KEY_SET_ALGORITHMS
   ]
@@ -155,33 +174,16 @@ function withoutClaims (cause: unknown): unknown {
   return cause
 }
 
-function readLabelClaims (names: readonly string[] = []): readonly string[] {
-  if (!Array.isArray(names) || names.some(name => typeof name !== 'string' || name === '')) {
-    throw new HoldfastError('CONFIG_INVALID', { message: 'labelClaims: an array of names of claims is expected.' })
-  }
-  return names
+function isSecret (value: unknown): boolean {
+  return typeof value === 'string' && Buffer.byteLength(value) >= MIN_SECRET_BYTES
 }
 
-function readSecret (secret: string): Uint8Array {
-  const key = new TextEncoder().encode(secret)
-  if (key.length < MIN_SECRET_BYTES) {
-    throw new HoldfastError(
-      'CONFIG_INVALID',
-      { message: `The secret for tokens has ${key.length} bytes; at least ${MIN_SECRET_BYTES} are needed.` }
-    )
-  }
-  return key
+function isKeySetUrl (value: unknown): boolean {
+  if (typeof value !== 'string' || !URL.canParse(value)) return false
+  const { protocol, username, password } = new URL(value)
+  return (protocol === 'http:' || protocol === 'https:') && username === '' && password === ''
 }
 
-function readUrl (text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the key set is not an http or https URL.' })
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw new HoldfastError(
-      'CONFIG_INVALID', { message: 'The URL of the key set has credentials in it, with which it cannot be fetched.' }
-    )
-  }
-  return url
+function isTolerance (value: unknown): boolean {
+  return typeof value === 'number' && value >= 0 && value <= MAX_TOLERANCE_SECONDS
 }

@@ -224,26 +224,65 @@ t.test('tokens signed with a key of a key set', async t => {
 })
 
 t.test('options', async t => {
-  const bad: Array<[string, JwtAuthenticatorOptions]> = [
-    ['neither secret nor key set', {}],
-    ['a short secret', { secret: 'x'.repeat(31) }],
-    ['a URL that is none', { jwksUrl: 'keys' }],
-    ['a URL of a file', { jwksUrl: 'file:///etc/keys.json' }],
-    ['a URL with credentials, which fetch refuses', { jwksUrl: 'https://ada:secret@id.example/keys' }],
-    ['a negative tolerance', { secret: SECRET, clockToleranceSeconds: -1 }],
-    ['a tolerance that is no number', { secret: SECRET, clockToleranceSeconds: NaN }],
-    ['a tolerance of hours', { secret: SECRET, clockToleranceSeconds: 3600 }],
-    ['a name of a claim that is not in an array', { secret: SECRET, labelClaims: 'roles' as never }],
-    ['an empty name of a claim', { secret: SECRET, labelClaims: [''] }]
+  const bad: Array<[string, object, RegExp]> = [
+    ['neither secret nor key set', {}, /needs a secret or a jwksUrl/],
+    // The audience was not checked then, and a token for another application was taken.
+    ['a misspelt audience', { audiance: 'desk' }, /^audiance is not an option .*; did you mean audience\?/m],
+    ['an empty audience', { audience: '' }, /^audience of createJwtAuthenticator: "" is not valid\./m],
+    ['several audiences', { audience: ['desk', 'mobile'] }, /^audience .*: an array is not valid/m],
+    ['an empty issuer', { issuer: '' }, /^issuer .*: "" is not valid/m],
+    ['an issuer that is an address object', { issuer: new URL('https://id.example') }, /^issuer .*: an object is/m],
+    ['an option of plugins', { prefix: '/v1' }, /^prefix is not an option of createJwtAuthenticator/m],
+    ['a name that every object has', { constructor: 'desk' }, /^constructor is not an option/m],
+    ['a short secret', { secret: 'x'.repeat(31) }, /^secret .*: a text of 31 bytes is not valid/m],
+    ['a secret that is bytes', { secret: encode(SECRET) }, /^secret .*: an object is not valid/m],
+    ['a URL that is none', { jwksUrl: 'keys' }, /^jwksUrl of .* Expected an http or https URL/m],
+    ['a URL of a file', { jwksUrl: 'file:///etc/keys.json' }, /^jwksUrl /m],
+    ['a URL with credentials, which fetch refuses', { jwksUrl: 'https://ada:quoted@id.example/keys' }, /^jwksUrl /m],
+    ['an empty name of the claim of users', { userClaim: '' }, /^userClaim /m],
+    ['a negative tolerance', { clockToleranceSeconds: -1 }, /^clockToleranceSeconds .*: -1 is not valid/m],
+    ['a tolerance that is no number', { clockToleranceSeconds: NaN }, /^clockToleranceSeconds .*: NaN /m],
+    ['a tolerance of hours', { clockToleranceSeconds: 3600 }, /^clockToleranceSeconds .*from 0 to 300\./m],
+    // It passed, and every token was 401.
+    ['a tolerance that is text', { clockToleranceSeconds: '10' }, /^clockToleranceSeconds .*: "10" is not valid/m],
+    ['a name of a claim that is not in an array', { labelClaims: 'roles' }, /^labelClaims .*: "roles" is not valid/m],
+    ['an empty name of a claim', { labelClaims: ['roles', ''] }, /^labelClaims .*: "" is not valid/m],
+    ['a clock that is none', { wall: 1_700_000_000 }, /^wall /m],
+    ['another clock that is none', { now: {} }, /^now /m],
+    ['a log that is a function', { log: console.log }, /^log .*: a function is not valid/m],
+    ['a negative cooldown', { jwksCooldownMs: -1 }, /^jwksCooldownMs /m],
+    ['an age that is text', { jwksMaxAgeMs: '600000' }, /^jwksMaxAgeMs /m],
+    ['an endless age', { jwksMaxStaleMs: Infinity }, /^jwksMaxStaleMs .*: Infinity is not valid/m],
+    ['no time for an answer', { jwksTimeoutMs: 0 }, /^jwksTimeoutMs .*Expected 1 to 600000 milliseconds/m]
   ]
-  for (const [title, options] of bad) {
-    t.test(`${title} is CONFIG_INVALID`, async t => {
-      t.throws(() => createJwtAuthenticator(options), { code: 'CONFIG_INVALID' })
+  for (const [title, options, message] of bad) {
+    t.test(`${title} is CONFIG_INVALID, and named`, async t => {
+      const verifies = message.source.startsWith('needs') ? {} : { secret: SECRET }
+      t.throws(() => createJwtAuthenticator({ ...verifies, ...options }), { code: 'CONFIG_INVALID', message })
     })
   }
 
-  t.test('the sentence about a short secret does not quote it', async t => {
-    t.throws(() => createJwtAuthenticator({ secret: 'quoted' }), { message: /^(?!.*quoted)/ })
+  t.test('everything that is wrong is said at once', async t => {
+    t.throws(() => createJwtAuthenticator({ secert: SECRET, issuer: '', userClaim: 7 } as object), {
+      message: /^secert is not .* did you mean secret\?\.\nissuer .*\nuserClaim .*: 7 is not valid.*$/
+    })
+  })
+
+  t.test('no options at all are CONFIG_INVALID', async t => {
+    for (const options of [undefined, null, SECRET]) {
+      t.throws(() => createJwtAuthenticator(options as never), { code: 'CONFIG_INVALID', message: /an object/ })
+    }
+  })
+
+  t.test('no sentence quotes what may be a secret', async t => {
+    for (const options of [{ secret: 'quoted' }, { secret: 31337 }, { jwksUrl: 'https://ada:quoted@id.example/keys' }]) {
+      t.throws(() => createJwtAuthenticator(options as object), { message: /^(?!.*(quoted|31337))/s })
+    }
+  })
+
+  t.test('an option that is undefined counts as absent', async t => {
+    const authenticate = withSecret({ audience: undefined, issuer: undefined, log: undefined, jwksUrl: undefined })
+    t.match(await verify(authenticate, await signWithSecret({ sub: 'ada' })), { userId: 'ada' })
   })
 })
 
