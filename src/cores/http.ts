@@ -13,10 +13,13 @@
 import type { CoreAnswer, CoreRequest, PlatformCore } from '../io/dispatcher/core.js'
 import { HoldfastError } from '../io/errors.js'
 import type { Clock, LifecycleEventType, Log, Millis } from '../io/types.js'
+import {
+  aBoolean, aClock, aListOf, aLog, aWholeNumber, anObjectWith, checkOptions, hidden, milliseconds, type OptionCheck
+} from '../option-checks.js'
 import { backoffMs, systemTiming, type RetryTiming } from './backoff.js'
 import { createLifecycleQueue } from './lifecycle-queue.js'
 import { readOutcome } from './outcome.js'
-import { createWebhookSender } from './webhook.js'
+import { createWebhookSender, isWebhookSecret, isWebhookUrl } from './webhook.js'
 
 export interface HttpCoreOptions {
   /** Where commands and events are POSTed: http or https, without credentials and fragment. */
@@ -41,15 +44,15 @@ export interface HttpCoreOptions {
    * `session.ended`.
    */
   lifecycleEvents: readonly string[]
-  /** Most bytes of one answer; more is RESULT_TOO_LARGE. */
+  /** Most bytes of one answer, 1 or more; what is larger is RESULT_TOO_LARGE. */
   maxAnswerBytes: number
   log: Log
   clock: Clock
-  /** Concurrent commands at the core; more wait inside their own time. Default 128. */
+  /** Concurrent commands at the core, 1 or more; others wait inside their own time. Default 128. */
   connections?: number
-  /** Events waiting for delivery; more are dropped. Default 10,000. */
+  /** Events waiting for delivery, 1 or more; others are dropped. Default 10,000. */
   maxQueuedEvents?: number
-  /** How long close() goes on delivering events. Default 2,000 ms. */
+  /** How long close() goes on delivering events. Default 2,000 ms; 0 to 600,000. */
   flushMs?: Millis
   /** Replaced in tests. */
   timing?: RetryTiming
@@ -60,6 +63,28 @@ const EVENT_TYPES: Readonly<Record<string, LifecycleEventType>> = {
   'session.attached': 'attached',
   'session.detached': 'detached',
   'session.ended': 'ended'
+}
+
+const CHECKS: Record<keyof HttpCoreOptions, OptionCheck> = {
+  url: {
+    ...hidden({ is: isWebhookUrl, expected: 'an http or https URL without credentials and fragment, as a text' }),
+    required: true
+  },
+  secret: hidden({ is: isWebhookSecret, expected: 'whsec_ and base64, or the key as a text; 24 bytes at least' }),
+  timeoutMs: { ...milliseconds(1, 3_600_000), required: true },
+  idempotent: aBoolean,
+  lifecycleEvents: {
+    ...aListOf(name => Object.hasOwn(EVENT_TYPES, String(name)), `events: ${Object.keys(EVENT_TYPES).join(', ')}`),
+    required: true
+  },
+  maxAnswerBytes: { ...aWholeNumber(1), required: true },
+  log: { ...aLog, required: true },
+  clock: { ...aClock, required: true },
+  // undici takes 0 for any number of them.
+  connections: aWholeNumber(1),
+  maxQueuedEvents: aWholeNumber(1),
+  flushMs: milliseconds(0, 600_000),
+  timing: anObjectWith(['sleep', 'random'], 'what pauses and draws')
 }
 
 /**
@@ -83,11 +108,13 @@ const DEADLINE_MARGIN_MS = 1000
 /**
  * A Platform Core that is reached over HTTP. Opens no connection until it is used.
  *
- * @throws CONFIG_INVALID  url, secret, or a name in lifecycleEvents is not as described above
+ * @throws CONFIG_INVALID  an option that is not as described above, or that there is none of; the
+ *                         message lists every problem, one a line
  */
 export function createHttpCore (options: HttpCoreOptions): PlatformCore {
+  checkOptions('createHttpCore', options, CHECKS)
   const { timeoutMs, log, clock, timing = systemTiming } = options
-  const wanted = readEventTypes(options.lifecycleEvents)
+  const wanted = new Set(options.lifecycleEvents.map(name => EVENT_TYPES[name]))
   const { url, secret, maxAnswerBytes } = options
   const commands = createWebhookSender({
     url, secret, maxAnswerBytes, clock, connections: options.connections ?? 128
@@ -213,21 +240,6 @@ function bodyOf (request: CoreRequest, clock: Clock): string {
       payload
     }
   })
-}
-
-function readEventTypes (names: readonly string[]): Set<LifecycleEventType> {
-  const types = new Set<LifecycleEventType>()
-  for (const name of names) {
-    const type = Object.hasOwn(EVENT_TYPES, name) ? EVENT_TYPES[name] : undefined
-    if (type === undefined) {
-      throw new HoldfastError(
-        'CONFIG_INVALID',
-        { message: `No such lifecycle event: ${name}. There are ${Object.keys(EVENT_TYPES).join(', ')}.` }
-      )
-    }
-    types.add(type)
-  }
-  return types
 }
 
 function createWarner (log: Log, clock: Clock): (fields: object, message: string) => void {

@@ -8,16 +8,12 @@
 
 import { createHmac } from 'node:crypto'
 import { Pool, type Dispatcher } from 'undici'
-import { HoldfastError } from '../io/errors.js'
 import type { Clock, Millis } from '../io/types.js'
 
 export interface WebhookSenderOptions {
-  /** http or https, without credentials and fragment. */
+  /** One that `isWebhookUrl`. */
   url: string
-  /**
-   * `whsec_<base64>` or the key itself as text; 24 bytes at least. Without it requests are not
-   * signed.
-   */
+  /** One that `isWebhookSecret`. Without it requests are not signed. */
   secret?: string | undefined
   /** Most concurrent requests; what exceeds them waits, inside its own limit. */
   connections: number
@@ -75,14 +71,11 @@ export interface WebhookSender {
 const MAX_RETRY_AFTER_MS = 600_000
 const CONNECT_TIMEOUT_MS = 5_000
 const MIN_SECRET_BYTES = 24
+const BASE64_PREFIX = 'whsec_'
 
-/**
- * @throws CONFIG_INVALID  a URL that is not http(s), or carries credentials or a fragment; a secret
- * that is malformed or too short
- */
 export function createWebhookSender (options: WebhookSenderOptions): WebhookSender {
   const { connections, maxAnswerBytes, clock } = options
-  const url = readUrl(options.url)
+  const url = new URL(options.url)
   const key = options.secret === undefined ? undefined : readSecret(options.secret)
   const path = url.pathname + url.search
   const pool = new Pool(url.origin, {
@@ -183,44 +176,25 @@ export function sign (key: Uint8Array, id: string, timestamp: string, body: stri
   return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64')}`
 }
 
-/**
- * The key in a secret: the decoded bytes after `whsec_`, else the text's UTF-8 bytes.
- *
- * @throws CONFIG_INVALID  no base64 after the prefix, or fewer than 24 bytes; the sentence does not
- *                         quote the secret
- */
+/** The key in a secret: the decoded bytes after `whsec_`, else the text's UTF-8 bytes. */
 export function readSecret (secret: string): Uint8Array {
-  const encoded = secret.startsWith('whsec_') ? secret.slice('whsec_'.length) : undefined
-  if (encoded !== undefined && !/^[A-Za-z0-9+/]+={0,2}$/.test(encoded)) {
-    throw new HoldfastError(
-      'CONFIG_INVALID', { message: 'The secret of the Platform Core is not base64 after whsec_.' }
-    )
-  }
-  const key = encoded === undefined ? Buffer.from(secret, 'utf8') : Buffer.from(encoded, 'base64')
-  if (key.length < MIN_SECRET_BYTES) {
-    throw new HoldfastError(
-      'CONFIG_INVALID',
-      { message: `The secret of the Platform Core has ${key.length} bytes; at least ${MIN_SECRET_BYTES} are needed.` }
-    )
-  }
-  return key
+  return secret.startsWith(BASE64_PREFIX)
+    ? Buffer.from(secret.slice(BASE64_PREFIX.length), 'base64')
+    : Buffer.from(secret, 'utf8')
 }
 
-function readUrl (text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    throw new HoldfastError('CONFIG_INVALID', { message: 'The URL of the Platform Core is not an http or https URL.' })
-  }
-  if (url.username !== '' || url.password !== '' || url.hash !== '') {
-    throw new HoldfastError(
-      'CONFIG_INVALID',
-      {
-        message: 'The URL of the Platform Core carries credentials or a fragment; requests are authenticated by ' +
-          'their signature.'
-      }
-    )
-  }
-  return url
+/** `whsec_<base64>`, or the key itself as text; 24 bytes at least. */
+export function isWebhookSecret (value: unknown): boolean {
+  if (typeof value !== 'string' || readSecret(value).length < MIN_SECRET_BYTES) return false
+  // Buffer.from passes over what is not base64.
+  return !value.startsWith(BASE64_PREFIX) || /^[A-Za-z0-9+/]+={0,2}$/.test(value.slice(BASE64_PREFIX.length))
+}
+
+/** http or https. Requests are authenticated by their signature, so no credentials; no fragment. */
+export function isWebhookUrl (value: unknown): boolean {
+  if (typeof value !== 'string' || !URL.canParse(value)) return false
+  const { protocol, username, password, hash } = new URL(value)
+  return (protocol === 'http:' || protocol === 'https:') && username === '' && password === '' && hash === ''
 }
 
 /**

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import t from 'tap'
-import type { HttpCoreOptions } from '../../src/cores/http.js'
+import { createHttpCore } from '../../src/cores/http.js'
 import { readSecret, sign } from '../../src/cores/webhook.js'
 import { SECRET, codeOf, command, connect, json, startCore, type Call } from './fake-core.js'
 
@@ -70,22 +70,53 @@ t.test('requests', async t => {
     t.equal(new Set(calls.map(call => call.socket)).size, 2)
   })
 
-  const bad: Array<[string, Partial<HttpCoreOptions>]> = [
-    ['no URL', { url: 'not a url' }],
-    ['another scheme', { url: 'ftp://127.0.0.1/' }],
-    ['credentials in the URL', { url: 'http://u:p@127.0.0.1/' }],
-    ['a fragment in the URL', { url: 'http://127.0.0.1/#x' }],
-    ['a short secret', { secret: 'short' }],
-    ['a secret that is not base64', { secret: 'whsec_!!!!' }],
-    ['a short base64 secret', { secret: 'whsec_AAAA' }],
-    ['an unknown event', { lifecycleEvents: ['session.moved'] }],
-    ['an event with the name of an object member', { lifecycleEvents: ['constructor'] }]
+  const bad: Array<[string, object, RegExp]> = [
+    ['no URL', { url: 'not a url' }, /^url of createHttpCore: .* Expected an http or https URL/m],
+    ['another scheme', { url: 'ftp://127.0.0.1/' }, /^url /m],
+    ['credentials in the URL', { url: 'http://u:quoted@127.0.0.1/' }, /^url (?!.*quoted)/m],
+    ['a fragment in the URL', { url: 'http://127.0.0.1/#x' }, /^url /m],
+    // Every request was sent without a signature.
+    ['a misspelt secret', { secert: 'x'.repeat(24) }, /^secert is not an option .*; did you mean secret\?/m],
+    ['a short secret', { secret: 'quoted' }, /^secret of createHttpCore: a text of 6 bytes is not valid/m],
+    ['an empty secret', { secret: '' }, /^secret /m],
+    ['a secret that is not base64', { secret: `whsec_${'!'.repeat(40)}` }, /^secret /m],
+    ['a secret with something behind its base64', { secret: `whsec_${'A'.repeat(32)}!` }, /^secret /m],
+    ['a short base64 secret', { secret: 'whsec_AAAA' }, /^secret /m],
+    ['a secret that is bytes', { secret: new Uint8Array(32) }, /^secret .*: an object is not valid/m],
+    ['a misspelt idempotent', { idempotant: true }, /^idempotant is not .*; did you mean idempotent\?/m],
+    // Any text was taken for false.
+    ['idempotent as text', { idempotent: 'true' }, /^idempotent .*: "true" is not valid\. Expected true or false/m],
+    ['an unknown event', { lifecycleEvents: ['session.moved'] }, /^lifecycleEvents .*: "session\.moved" is not valid/m],
+    ['an event with the name of an object member', { lifecycleEvents: ['constructor'] }, /^lifecycleEvents /m],
+    ['events that are text', { lifecycleEvents: 'session.ended' }, /^lifecycleEvents /m],
+    ['no events', { lifecycleEvents: undefined }, /^lifecycleEvents of createHttpCore is missing/m],
+    ['no time', { timeoutMs: 0 }, /^timeoutMs .*: 0 is not valid\. Expected 1 to 3600000 milliseconds/m],
+    ['more than an hour', { timeoutMs: 3_600_001 }, /^timeoutMs /m],
+    ['time that is text', { timeoutMs: '5000' }, /^timeoutMs /m],
+    ['no time limit', { timeoutMs: undefined }, /^timeoutMs of createHttpCore is missing/m],
+    ['no bound of answers', { maxAnswerBytes: undefined }, /^maxAnswerBytes of createHttpCore is missing/m],
+    ['a bound of answers that is no number', { maxAnswerBytes: NaN }, /^maxAnswerBytes .*: NaN is not valid/m],
+    // undici opened as many as there were commands.
+    ['no connections', { connections: 0 }, /^connections .*Expected a whole number, 1 or more/m],
+    ['half a connection', { connections: 1.5 }, /^connections /m],
+    ['no room for events', { maxQueuedEvents: 0 }, /^maxQueuedEvents /m],
+    ['a flush before it began', { flushMs: -1 }, /^flushMs /m],
+    ['no log', { log: undefined }, /^log of createHttpCore is missing/m],
+    ['a clock that is none', { clock: Date.now }, /^clock .*: a function is not valid/m],
+    ['timing that is none', { timing: {} }, /^timing /m]
   ]
-  for (const [title, options] of bad) {
-    t.test(`${title} is CONFIG_INVALID`, async t => {
-      t.throws(() => connect(t, 'http://127.0.0.1/', options), { code: 'CONFIG_INVALID' })
+  for (const [title, options, message] of bad) {
+    t.test(`${title} is CONFIG_INVALID, and named`, async t => {
+      t.throws(() => connect(t, 'http://127.0.0.1/', options), { code: 'CONFIG_INVALID', message })
     })
   }
+
+  t.test('everything that is wrong is said at once', async t => {
+    t.throws(() => createHttpCore({ url: 'core', timout: 5 } as never), {
+      code: 'CONFIG_INVALID',
+      message: /^timout .*\nurl .*\ntimeoutMs .*\nlifecycleEvents .*\nmaxAnswerBytes .*\nlog .*\nclock /
+    })
+  })
 })
 
 t.test('answers', async t => {
