@@ -4,6 +4,7 @@
 // happens to different sessions.
 
 import type { StoredSession } from '../src/io/session/store.js'
+import { aWholeNumber, checkOptions, type OptionCheck } from '../src/option-checks.js'
 import { delayed } from './delayed-store.js'
 import { print } from './forms.js'
 import { createHistory } from './histories.js'
@@ -20,10 +21,18 @@ export interface ContractOptions {
   histories?: number
 }
 
-/** Resolves when every test has run. */
+// A misspelt name, or NaN, would run other tests than were asked for, or none of the random ones.
+const CHECKS: Record<keyof ContractOptions, OptionCheck> = { seed: aWholeNumber(0), histories: aWholeNumber(0) }
+
+/**
+ * Resolves when every test has run.
+ *
+ * @throws CONFIG_INVALID  an option that is no whole number, or that there is none of
+ */
 export async function sessionStoreContract (
   t: ContractTest, makeStore: MakeStore, options: ContractOptions = {}
 ): Promise<void> {
+  checkOptions('sessionStoreContract', options, CHECKS)
   const { seed = 20260101, histories = 25 } = options
   await t.test('as it is', (t: ContractTest) => runContract(t, makeStore, seed, histories))
   const random = createRandom(seed)

@@ -35,6 +35,10 @@ import type { CreateStore, SessionStore } from './io/session/store.js'
 import type { Clock } from './io/types.js'
 import { limitsOf, toMs } from './limits.js'
 import { isLoopbackName } from './loopback.js'
+import {
+  aBoolean, aClock, aCore, aFunction, anObjectWith, aSessionStore, aText, aWholeNumber, checkOptions, orFunction,
+  type OptionCheck
+} from './option-checks.js'
 import { createRequestLog, describeRequest } from './request-log.js'
 import { createStore, openRedisUrl, type StoreListeners } from './stores/create.js'
 import { systemClock } from './system-clock.js'
@@ -60,6 +64,17 @@ export interface AppOverrides {
   version?: string
 }
 
+const OVERRIDES: Record<keyof AppOverrides, OptionCheck> = {
+  authenticate: aFunction('that returns who the client is'),
+  core: aCore,
+  store: orFunction(aSessionStore, 'that makes one'),
+  builtinCommands: aBoolean,
+  clock: aClock,
+  logStream: anObjectWith(['write'], 'a stream'),
+  worker: aWholeNumber(0),
+  version: aText('a version')
+}
+
 /** Everyone's name until authentication is configured. */
 export const PLACEHOLDER_USER = 'human_reviewer_1'
 
@@ -77,9 +92,11 @@ const BODY_MARGIN_BYTES = 16 * 1024
 /**
  * The application, loaded and not listening.
  *
- * @throws CONFIG_INVALID  what only the modules behind an option can judge, such as a key
+ * @throws CONFIG_INVALID  an override that is wrong, or that there is none of; what only the
+ *                         modules behind an option can judge
  */
 export async function buildApp (config: Config, overrides: AppOverrides = {}): Promise<FastifyInstance> {
+  checkOptions('buildApp', overrides, OVERRIDES)
   const app = createInstance(config, overrides)
   const clock = overrides.clock ?? systemClock
   const limits = limitsOf(config)

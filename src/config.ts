@@ -14,7 +14,7 @@ import { isLoopbackAddress, isLoopbackName } from './loopback.js'
 import {
   flagOf, flagOfName, OPTION_KEYS, OPTIONS, optionOf, WITHDRAWN, type Option, type OptionKey
 } from './config-options.js'
-import { refuseProblems, show, suggest } from './option-checks.js'
+import { aListOf, anObject, checkOptions, refuseProblems, show, suggest, type OptionCheck } from './option-checks.js'
 
 type Rows = typeof OPTIONS
 type ValueOf<K extends OptionKey> = Rows[K] extends Option<infer S, infer D>
@@ -33,6 +33,12 @@ export interface ConfigSources {
   argv: readonly string[]
   /** Text of the .env file, if there is one. */
   dotenv?: string | undefined
+}
+
+const SOURCES: Record<keyof ConfigSources, OptionCheck> = {
+  env: { ...anObject, required: true },
+  argv: { ...aListOf(argument => typeof argument === 'string', 'arguments'), required: true },
+  dotenv: { is: value => typeof value === 'string', expected: 'the text of a .env file', shown: () => 'what is given' }
 }
 
 /** What the command line asks for beside running. */
@@ -55,6 +61,7 @@ export function readAction (argv: readonly string[]): Action {
  * @throws CONFIG_INVALID  the message lists every problem, one a line
  */
 export function loadConfig (sources: ConfigSources): Config {
+  checkOptions('loadConfig', sources, SOURCES)
   const problems: string[] = []
   const given = gather(sources, problems)
   const draft: Draft = {}

@@ -4,12 +4,26 @@
 import type { Socket } from 'node:net'
 import t from 'tap'
 import { WebSocket } from 'ws'
+import { buildApp } from '../src/app.js'
+import { placeholderAuthenticator } from '../src/auth/authenticate.js'
+import { configWith } from '../src/config.js'
 import { HoldfastError } from '../src/io/errors.js'
 import { buildTestApp, createLogCapture, startTestApp } from './helpers/app.js'
 import { rawConnect } from './helpers/raw-socket.js'
 
 // injectWS has no connection; limits by address need one.
 const PEER = { socket: { remoteAddress: '127.0.0.1' } as Socket }
+
+t.test('an override that is misspelt or wrong stops the building and is named', async t => {
+  const authenticate = placeholderAuthenticator('ada')
+  // Everybody was the placeholder user.
+  await t.rejects(buildApp(configWith(), { authentcate: authenticate } as object), {
+    code: 'CONFIG_INVALID', message: /^authentcate is not an option of buildApp; did you mean authenticate\?/
+  })
+  await t.rejects(buildApp(configWith(), { authenticate: 'jwt', core: {}, store: {}, logStream: {} } as object), {
+    code: 'CONFIG_INVALID', message: /^authenticate .*"jwt" .*\ncore .*\nstore .*\nlogStream /
+  })
+})
 
 t.test('answers every fault as {statusCode, code, error, message}', async t => {
   const app = await buildTestApp(t, {

@@ -223,6 +223,21 @@ t.test('checks secrets and addresses before anything uses them', async t => {
   )
 })
 
+t.test('finds a secret of the core that is not base64 before anything uses it', t => {
+  const core = { HOLDFAST_CORE_URL: 'http://core.example' }
+  for (const secret of [`whsec_${'A'.repeat(32)}!`, `whsec_${'A'.repeat(32)}=A`]) {
+    t.match(problemsOf({ env: { ...core, HOLDFAST_CORE_SECRET: secret } }), [/HOLDFAST_CORE_SECRET.*not base64/])
+  }
+  t.same(problemsOf({ env: { ...core, HOLDFAST_CORE_SECRET: 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw' } }), [])
+  t.end()
+})
+
+t.test('refuses sources that would not be read', t => {
+  t.match(problemsOf({ dotEnv: 'PORT=1' } as object), [/^dotEnv is not an option of loadConfig; did you mean dotenv\?/])
+  t.match(problemsOf({ env: undefined, argv: '--port=1' } as object), [/^env of loadConfig is missing/, /^argv /])
+  t.end()
+})
+
 t.test('refuses options that would have no effect', async t => {
   t.match(problemsOf({ env: { HOLDFAST_JWT_ISSUER: 'me', HOLDFAST_CORE_IDEMPOTENT: 'true' } }).sort(), [
     /HOLDFAST_CORE_IDEMPOTENT has no effect without HOLDFAST_CORE_URL/,

@@ -51,6 +51,7 @@ export const CORE_OPTIONS = {
 }
 
 function coreSecretProblem (secret: string): string | undefined {
+  if (/^whsec_(?![A-Za-z0-9+/]+={0,2}$)/.test(secret)) return 'what follows whsec_ is not base64'
   const key = secret.startsWith('whsec_') ? Buffer.from(secret.slice(6), 'base64') : Buffer.from(secret)
   return key.length >= 24 ? undefined : `its key is ${key.length} bytes long; the minimum is 24`
 }

@@ -3,6 +3,8 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { sessionStoreContract } from '../../contract/index.js'
+import { createMemoryStore } from '../../src/stores/memory.js'
 import { UNCOUNTED } from '../helpers/uncounted.js'
 
 const run = promisify(execFile)
@@ -25,6 +27,15 @@ t.test('a store that keeps the rules passes', async t => {
   t.equal(code, 0, printed)
   t.match(printed, /# fail 0/)
   t.match(printed, /S-5 a repeated batch is kept once/)
+})
+
+t.test('options that would run other tests than were asked for are refused', async t => {
+  const makeStore = () => ({ store: createMemoryStore() })
+  for (const [options, message] of [
+    [{ historys: 100 }, /^historys is not an option .*; did you mean histories\?/], [{ histories: NaN }, /^histories /]
+  ] as const) {
+    await t.rejects(sessionStoreContract(t, makeStore, options as object), { code: 'CONFIG_INVALID', message })
+  }
 })
 
 t.test('a store that keeps everything fails', async t => {
