@@ -7,6 +7,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import type { MaybePromise } from '../src/io/types.js'
+import { anObject, checkPluginOptions, milliseconds, type OptionCheck } from '../src/option-checks.js'
 import type {} from './load-shedding.js'
 import type {} from './websocket-gateway.js'
 import { strictValidatorCompiler } from './schemas/validation.js'
@@ -17,8 +18,16 @@ export interface HealthOptions {
    * readiness; false, a throw or `checkTimeoutMs` without an answer is a failure.
    */
   checks?: Record<string, () => MaybePromise<boolean>>
-  /** Default 1000. */
+  /** Default 1000; 1 to 600,000. */
   checkTimeoutMs?: number
+}
+
+const CHECKS: Record<keyof HealthOptions, OptionCheck> = {
+  checks: {
+    is: value => anObject.is(value) && Object.values(value as object).every(check => typeof check === 'function'),
+    expected: 'an object of functions by name'
+  },
+  checkTimeoutMs: milliseconds(1, 600_000)
 }
 
 const NoQuery = Type.Object({}, { additionalProperties: true })
@@ -33,6 +42,7 @@ const NotReady = Type.Object({
 }, { description: 'The node accepts no clients; the reasons say why.' })
 
 export default fp<HealthOptions>(async function health (fastify, options) {
+  checkPluginOptions('holdfast/health', options, CHECKS)
   const { checks = {}, checkTimeoutMs = 1000 } = options
   const scope = fastify.withTypeProvider<TypeBoxTypeProvider>()
   scope.setValidatorCompiler(strictValidatorCompiler)

@@ -12,6 +12,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
 import type { Clock, Millis } from '../src/io/types.js'
+import { millisecondsLike } from '../src/limits.js'
+import { aClock, aFunction, checkPluginOptions, type OptionCheck } from '../src/option-checks.js'
 import { systemClock } from '../src/system-clock.js'
 
 declare module 'fastify' {
@@ -26,11 +28,17 @@ declare module 'fastify' {
 }
 
 export interface LoadSheddingOptions {
-  /** Lag of the event loop, on average over a sample, that is too much. */
+  /** Lag of the event loop, on average over a sample, that is too much: 20 to 60,000. */
   maxEventLoopDelayMs: Millis
   /** Mean lag since it was last asked; default: as Node measures it. */
   readLagMs?: () => Millis
   clock?: Clock
+}
+
+const CHECKS: Record<keyof LoadSheddingOptions, OptionCheck> = {
+  maxEventLoopDelayMs: { ...millisecondsLike('maxEventLoopDelaySeconds'), required: true },
+  readLagMs: aFunction('that tells the lag'),
+  clock: aClock
 }
 
 const SAMPLE_MS = 1000
@@ -38,6 +46,7 @@ const RESOLUTION_MS = 20
 const RETRY_AFTER_MS = 5000
 
 export default fp<LoadSheddingOptions>(async function loadShedding (fastify, options) {
+  checkPluginOptions('holdfast/load-shedding', options, CHECKS)
   const { maxEventLoopDelayMs, clock = systemClock } = options
   const histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   const readLagMs = options.readLagMs ?? (() => {

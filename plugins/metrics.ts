@@ -6,6 +6,9 @@
 import fp from 'fastify-plugin'
 import { Histogram, Registry } from 'prom-client'
 import { Type } from 'typebox'
+import {
+  aFunction, anObject, anObjectWith, aWholeNumber, checkPluginOptions, type OptionCheck
+} from '../src/option-checks.js'
 import { collectProcessMetrics } from './metrics/process-metrics.js'
 import { collectSessionMetrics, type KeySetSource } from './metrics/session-metrics.js'
 import { collectStoreMetrics } from './metrics/store-metrics.js'
@@ -37,9 +40,17 @@ export interface MetricsOptions {
   worker?: number
 }
 
+const CHECKS: Record<keyof MetricsOptions, OptionCheck> = {
+  registry: anObjectWith(['registerMetric', 'setDefaultLabels', 'metrics'], 'a registry of prom-client'),
+  keySet: anObject,
+  readLostLogLines: aFunction('that tells how many log lines were lost'),
+  worker: aWholeNumber(0)
+}
+
 const HTTP_BOUNDS_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
 
 export default fp<MetricsOptions>(async function metrics (fastify, options) {
+  checkPluginOptions('holdfast/metrics', options, CHECKS)
   const registry = options.registry ?? new Registry()
   if (options.worker !== undefined) registry.setDefaultLabels({ worker: String(options.worker) })
   const { sessionManager: manager, sessionInternals, dispatcher, gateway } = fastify

@@ -9,6 +9,7 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { SUBPROTOCOL } from '../src/io/protocol/frames.js'
+import { aPath, aText, checkPluginOptions, type OptionCheck } from '../src/option-checks.js'
 import { SCHEMA_PREFIX, errorAnswer } from './schemas/rest.js'
 
 export interface OpenapiOptions {
@@ -16,6 +17,10 @@ export interface OpenapiOptions {
   version: string
   /** Where the page is; default `/docs`. */
   pagePath?: string
+}
+
+const CHECKS: Record<keyof OpenapiOptions, OptionCheck> = {
+  version: { ...aText('a version'), required: true }, pagePath: aPath
 }
 
 /**
@@ -37,6 +42,7 @@ const SOCKET_DESCRIPTION =
 before the upgrade, as HTTP. Frames, rules and close codes are in docs/protocol.md.`
 
 export default fp<OpenapiOptions>(async function openapi (fastify, options) {
+  checkPluginOptions('holdfast/openapi', options, CHECKS)
   const { version, pagePath = '/docs' } = options
   // One budget with everything else that needs no operator. Files are cheap to serve, and still not
   // for nothing.

@@ -17,8 +17,9 @@ import type { Clock } from '../src/io/types.js'
 import {
   createIdempotencyKeys, type IdempotencyKeys, type OperatorLimits
 } from '../src/io/operators/idempotency-keys.js'
-import { completeOperatorLimits, type Given } from '../src/limits.js'
+import { completeOperatorLimits, likeOption, type Given } from '../src/limits.js'
 import { isLoopbackAddress, isLoopbackHost, isLoopbackName } from '../src/loopback.js'
+import { aClock, anObject, checkPluginOptions, hidden, type OptionCheck } from '../src/option-checks.js'
 import { HoldfastError } from '../src/io/errors.js'
 import { addressOfPeer, canonicalAddress, limitKeyOf } from '../src/io/names/address.js'
 import { canonicalOrigin, isOriginOfHost } from '../src/io/names/origin.js'
@@ -51,6 +52,16 @@ export interface OperatorAuthOptions {
   clock?: Clock
 }
 
+const isString = (value: unknown): boolean => typeof value === 'string'
+const CHECKS: Record<keyof OperatorAuthOptions, OptionCheck> = {
+  // Which texts they may be is said below, with what to do.
+  adminToken: hidden({ is: isString, expected: 'a text' }),
+  host: { is: isString, expected: 'the address that the server listens on', required: true },
+  requestsPerMinute: likeOption('requestsPerMinute'),
+  limits: anObject,
+  clock: aClock
+}
+
 const MINUTE_MS = 60_000
 /**
  * Verbs that change nothing; a page of another site may send them, since without CORS it cannot
@@ -60,6 +71,7 @@ const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 const FORWARDING_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via'] as const
 
 export default fp<OperatorAuthOptions>(async function operatorAuth (fastify, options) {
+  checkPluginOptions('holdfast/operator-auth', options, CHECKS)
   const { adminToken, host, requestsPerMinute, limits, clock = systemClock } = options
   if (fastify.hasDecorator('operatorOnly')) throw misused('The plugin holdfast/operator-auth is registered twice.')
   if (adminToken === undefined && !isLoopbackName(host)) {

@@ -11,6 +11,8 @@ import rateLimitLibrary from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
 import { HoldfastError } from '../src/io/errors.js'
 import { addressOfPeer, limitKeyOf } from '../src/io/names/address.js'
+import { likeOption } from '../src/limits.js'
+import { anObjectWith, aText, checkPluginOptions, type OptionCheck } from '../src/option-checks.js'
 
 export interface RateLimitOptions {
   /**
@@ -33,7 +35,14 @@ export interface RateLimitRedis {
   disconnect(): void
 }
 
+const CHECKS: Record<keyof RateLimitOptions, OptionCheck> = {
+  requestsPerMinute: { ...likeOption('requestsPerMinute'), required: true },
+  redis: anObjectWith(['on', 'connect', 'disconnect'], 'a client of ioredis'),
+  prefix: aText('what is in front of every key')
+}
+
 export default fp<RateLimitOptions>(async function rateLimit (fastify, options) {
+  checkPluginOptions('holdfast/rate-limit', options, CHECKS)
   if (fastify.hasDecorator('rateLimit')) return
   const { redis, prefix = 'holdfast:rate:' } = options
   if (redis !== undefined) {

@@ -7,9 +7,11 @@
 
 import fp from 'fastify-plugin'
 import helmet from 'helmet'
+import { checkPluginOptions } from '../src/option-checks.js'
 import { ownSockets } from './gateway/sockets.js'
 
-export default fp(async function securityHeaders (fastify) {
+export default fp(async function securityHeaders (fastify, options) {
+  checkPluginOptions('holdfast/security-headers', options, {})
   const setHeaders = helmet({ hsts: false, contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
   const sockets = ownSockets(fastify)
   fastify.addHook('onRequest', (request, reply, done) => {

@@ -9,6 +9,7 @@ import { HoldfastError } from '../src/io/errors.js'
 import type { SessionOperations } from '../src/io/operators/operations.js'
 import type { ListQuery } from '../src/io/session/manager.js'
 import type { JsonObject, SessionId, SessionView } from '../src/io/types.js'
+import { checkPluginOptions } from '../src/option-checks.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import {
@@ -42,7 +43,8 @@ const ListQueryString = Type.Object({
   cursor: PageCursor
 }, { additionalProperties: false })
 
-export default fp(async function sessionsApi (fastify) {
+export default fp(async function sessionsApi (fastify, options) {
+  checkPluginOptions('holdfast/sessions-api', options, {})
   const { operations } = fastify.sessionInternals
   const { totals } = fastify.sessionManager
   const keys = fastify.idempotencyKeys

@@ -4,6 +4,7 @@
 
 import type {} from '@fastify/rate-limit'
 import fp from 'fastify-plugin'
+import { aText, checkPluginOptions, type OptionCheck } from '../src/option-checks.js'
 import { wantsHtml } from './schemas/accept.js'
 
 export interface StartPageOptions {
@@ -11,11 +12,15 @@ export interface StartPageOptions {
   version: string
 }
 
+const CHECKS: Record<keyof StartPageOptions, OptionCheck> = { version: { ...aText('a version'), required: true } }
+
 const LINKS = {
   clients: '/ws', operators: '/sessions', page: '/docs', description: '/openapi.json', health: '/health/ready'
 }
 
-export default fp<StartPageOptions>(async function startPage (fastify, { version }) {
+export default fp<StartPageOptions>(async function startPage (fastify, options) {
+  checkPluginOptions('holdfast/start-page', options, CHECKS)
+  const { version } = options
   const limit = fastify.hasDecorator('rateLimit') ? { onRequest: fastify.rateLimit() } : {}
   const page = render(version)
   fastify.get('/', { ...limit, schema: { hide: true } }, async ({ headers }, reply) => {

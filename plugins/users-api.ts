@@ -10,6 +10,7 @@
 import fp from 'fastify-plugin'
 import { Type } from 'typebox'
 import { HoldfastError } from '../src/io/errors.js'
+import { checkPluginOptions } from '../src/option-checks.js'
 import type {} from './operator-auth.js'
 import type {} from './session-manager.js'
 import { bodyLimitOf, prepareRestScope, sendOnce } from './schemas/rest-scope.js'
@@ -25,7 +26,8 @@ const SentAnswer = Type.Object(
   { sessions: Type.Integer({ minimum: 0 }) }, { description: 'How many sessions it was sent to.' }
 )
 
-export default fp(async function usersApi (fastify) {
+export default fp(async function usersApi (fastify, options) {
+  checkPluginOptions('holdfast/users-api', options, {})
   const { operations } = fastify.sessionInternals
   const keys = fastify.idempotencyKeys
   const scope = prepareRestScope(fastify)

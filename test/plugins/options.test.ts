@@ -12,6 +12,17 @@ import {
 import dispatcher from '../../plugins/dispatcher.js'
 import sessionManager from '../../plugins/session-manager.js'
 import websocketGateway from '../../plugins/websocket-gateway.js'
+import health from '../../plugins/health.js'
+import loadShedding from '../../plugins/load-shedding.js'
+import metrics from '../../plugins/metrics.js'
+import nodesApi from '../../plugins/nodes-api.js'
+import openapi from '../../plugins/openapi.js'
+import operatorAuth from '../../plugins/operator-auth.js'
+import rateLimit from '../../plugins/rate-limit.js'
+import securityHeaders from '../../plugins/security-headers.js'
+import sessionsApi from '../../plugins/sessions-api.js'
+import startPage from '../../plugins/start-page.js'
+import usersApi from '../../plugins/users-api.js'
 
 function appFor (t: Test): FastifyInstance {
   const app = Fastify()
@@ -149,10 +160,67 @@ const wrongLast: typeof wrong = [
   ]
 ]
 const AUTH = { authenticate: placeholderAuthenticator() }
+const HOST = { host: '127.0.0.1' }
 
-for (const [name, register, message] of [...wrong, ...wrongLater, ...wrongLast]) {
+// The plugins of operators, and those around them, took any name and any value.
+const wrongAround: typeof wrong = [
+  [
+    'a misspelt budget of operators',
+    app => app.register(operatorAuth, { ...HOST, requestPerMinute: 5 } as object as typeof HOST),
+    /^requestPerMinute is not an option of holdfast\/operator-auth; did you mean requestsPerMinute\?/
+  ],
+  [
+    'a token that is no text',
+    app => app.register(operatorAuth, { ...HOST, adminToken: 31337 as never }),
+    /^adminToken of holdfast\/operator-auth: a value of the type number is not valid/
+  ],
+  ['no host', app => app.register(operatorAuth, {} as never), /^host of holdfast\/operator-auth is missing/],
+  ['no budget', app => app.register(rateLimit, {} as never), /^requestsPerMinute of holdfast\/rate-limit is missing/],
+  [
+    'a budget as @fastify/rate-limit has it',
+    app => app.register(rateLimit, { max: 100 } as never),
+    /^max is not an option of holdfast\/rate-limit/
+  ],
+  [
+    'misspelt checks',
+    app => app.register(health, { check: {} } as object),
+    /^check is not an option of holdfast\/health; did you mean checks\?/
+  ],
+  ['a check that is none', app => app.register(health, { checks: { db: true } as never }), /^checks of /],
+  [
+    'a lag in seconds',
+    app => app.register(loadShedding, { maxEventLoopDelayMs: 1 }),
+    /^maxEventLoopDelayMs .*: 1 is not valid\. Expected 20 to 60000 milliseconds/
+  ],
+  ['no lag', app => app.register(loadShedding, {} as never), /^maxEventLoopDelayMs .* is missing/],
+  ['a registry that is none', app => app.register(metrics, { registry: {} as never }), /^registry of /],
+  [
+    'a drain that is text',
+    app => app.register(nodesApi, { drainMs: '10000' as never }),
+    /^drainMs of holdfast\/nodes-api: "10000" is not valid/
+  ],
+  [
+    'a page without a slash',
+    app => app.register(openapi, { version: '1', pagePath: 'docs' }),
+    /^pagePath of holdfast\/openapi/
+  ],
+  ['no version', app => app.register(startPage, {} as never), /^version of holdfast\/start-page is missing/],
+  ...Object.entries({ sessionsApi, usersApi, securityHeaders }).map(([name, plugin]): typeof wrong[number] => [
+    `an option of ${name}, which has none`,
+    app => app.register(plugin, { adminToken: 'x' } as object),
+    /^adminToken is not an option of holdfast\/(sessions-api|users-api|security-headers)\./
+  ])
+]
+
+for (const [name, register, message] of [...wrong, ...wrongLater, ...wrongLast, ...wrongAround]) {
   t.test(`${name} stops the registration and names the option`, async t => {
     const app = appFor(t)
+    if (wrongAround.some(row => row[0] === name)) {
+      await app.register(sessionManager)
+      await app.register(dispatcher)
+      await app.register(websocketGateway, AUTH)
+      if (!message.source.includes('operator-auth')) await app.register(operatorAuth, HOST)
+    }
     if (wrongLater.some(row => row[0] === name) || wrongLast.some(row => row[0] === name)) {
       await app.register(sessionManager)
     }
