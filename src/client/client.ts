@@ -36,7 +36,8 @@ export type {
  * `connect<typeof commands, typeof events>(url)`.
  *
  * @param url `ws:` or `wss:` address of the endpoint (P-1)
- * @throws TypeError  the runtime has no WebSocket and `options.WebSocket` is missing
+ * @throws TypeError  the runtime has no WebSocket and `options.WebSocket` is missing; a name in
+ *                    `options` that is not one of an option
  */
 export function connect<C extends CommandMap = CommandMap, E extends EventMap = EventMap> (
   url: string, options: ConnectOptions = {}
@@ -45,10 +46,10 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     token, timeoutMs, maxOutputBytes, renew = true, maxAttempts = Infinity, maxQueue = 1000, page = globalThis as Page,
     WebSocket: Socket = (globalThis as { WebSocket?: SocketConstructor }).WebSocket,
     now = () => performance.now(), wall = Date.now, random = Math.random,
-    setTimeout: later = (run, ms) => setTimeout(run, ms),
-    clearTimeout: cancel = handle => clearTimeout(handle as number),
-    persistence = tabPersistence(page, options.persistenceKey ?? `holdfast:${url}`)
+    setTimeout: later = (run, ms) => setTimeout(run, ms), clearTimeout: cancel = timer => clearTimeout(timer as number),
+    persistenceKey = `holdfast:${url}`, persistence = tabPersistence(page, persistenceKey), ...others
   } = options
+  refuse(Object.keys(others))
   if (Socket === undefined) throw new TypeError('This runtime has no WebSocket; pass one as options.WebSocket.')
   const timing = { now, wall, random, setTimeout: later, clearTimeout: cancel }
   const timers = createTimers(timing)
@@ -157,4 +158,9 @@ export function connect<C extends CommandMap = CommandMap, E extends EventMap = 
     close: () => dispatch('close'),
     dispose: () => dispatch('dispose')
   }
+}
+
+/** A typo would be silent: `persistance: false` saved the session after all. */
+function refuse ([name]: string[]): void {
+  if (name !== undefined) throw new TypeError(`${name} is not an option of connect.`)
 }

@@ -507,6 +507,14 @@ t.test('life', async t => {
     t.strictSame(clock.pending(), [])
   })
 
+  t.test('a misspelt option is thrown, and named', async t => {
+    const { connect } = await import('../../src/client/client.js')
+    // The session was saved in the tab although that had been switched off.
+    t.throws(() => connect('ws://test/ws', { WebSocket: class {}, persistance: false } as object), {
+      name: 'TypeError', message: /persistance is not an option of connect/
+    })
+  })
+
   t.test('needs a WebSocket', async t => {
     const { connect } = await import('../../src/client/client.js')
     const given = Object.getOwnPropertyDescriptor(globalThis, 'WebSocket')
