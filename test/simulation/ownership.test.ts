@@ -11,7 +11,7 @@ import { UNCOUNTED } from '../helpers/uncounted.js'
 
 const SEED = Number(process.env.SIMULATION_SEED ?? 0)
 const HISTORIES = SEED > 0 ? 1 : Number(process.env.SIMULATIONS ?? 300)
-const FIRST_SEED = SEED > 0 ? SEED : 3300
+const FIRST_SEED = SEED > 0 ? SEED : 3900
 
 interface Sum {
   histories: number
