@@ -16,6 +16,8 @@ export interface Call extends WheelItem {
   readonly serial: boolean
   /** It may be executed again after its node has died. */
   readonly idempotent: boolean
+  /** Its handler was called. */
+  readonly hasBegun: boolean
   readonly deadlineAt: Millis
   /** Starts the handler. May settle the call before it returns. */
   start(): void
@@ -61,9 +63,11 @@ export function createSessionCalls (): SessionCalls {
       return waiting.some(call => call.number === id)
     },
 
-    open () {
+    open (isOver) {
       const calls = [...running, ...waiting].filter(call => call.number > 0)
-      return calls.map(({ number: id, idempotent }) => ({ id, idempotent }))
+      return calls.map(({ number: id, idempotent, hasBegun }) => {
+        return { id, idempotent: idempotent || (isOver && !hasBegun) }
+      })
     },
 
     submit (call) {

@@ -141,6 +141,7 @@ class PendingCall implements Call {
   wheelNext: WheelItem | null = null
   wheelPrevious: WheelItem | null = null
   wheelBucket = -1
+  hasBegun = false
   #settled = false
   readonly #engine: Engine
   readonly #calls: SessionCalls
@@ -187,6 +188,7 @@ class PendingCall implements Call {
   }
 
   #begin (): void {
+    this.hasBegun = true
     const outcome = run(this.#engine.answers, this.#session, this.#command, this.#context, this.#startedAt)
     if (outcome !== undefined) this.follow(outcome)
     else if (this.#settle()) this.#finish()
@@ -195,6 +197,7 @@ class PendingCall implements Call {
   /** Its handler gave a promise: the call is answered when that settles. */
   follow (outcome: Promise<unknown>): void {
     const { answers } = this.#engine
+    this.hasBegun = true
     outcome.then(value => this.#answer(answers.value, value), error => this.#answer(answers.failure, error))
   }
 

@@ -12,7 +12,7 @@ import { countCommit, createCommitStats, type CommitStats } from './commit-stats
 import { settleAll, settleWaiters } from './journal.js'
 import { lastSeqOf, type JournalState, type SessionRecord } from './record.js'
 import type { Deadline, SharedBatch, SharedSessionStore } from './shared-store.js'
-import { accessOf, outputsAfter, progressOf, type ConvertTime } from './stored.js'
+import { accessOf, lastProgressOf, outputsAfter, progressOf, type ConvertTime } from './stored.js'
 import type { CommitBatch, CommitResult, SessionStore } from './store.js'
 
 export interface CommitQueueOptions {
@@ -151,9 +151,12 @@ export function createCommitQueue (options: CommitQueueOptions): CommitQueue {
       failed.add(session)
     } else {
       const { prevSeq } = batch
-      log.warn(
-        { sid: session.id, storedSeq: result.gap, prevSeq }, 'session store has lost outputs, sending them again'
-      )
+      // It has more where the answer to an earlier batch was lost.
+      if (result.gap < prevSeq) {
+        log.warn(
+          { sid: session.id, storedSeq: result.gap, prevSeq }, 'session store has lost outputs, sending them again'
+        )
+      }
       journal.storedSeq = Math.min(result.gap, lastSeqOf(session))
       forgotten(journal.ahead)
       start(session, journal)
@@ -206,7 +209,7 @@ function startParting (
   if (parting.stage === 'idle' && session.calls !== null) return false
   catchUp(session)
   parting.stage = 'gone'
-  parting.progress = progressOf(session, toWall)
+  parting.progress = lastProgressOf(session, toWall)
   return true
 }
 

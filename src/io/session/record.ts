@@ -30,8 +30,11 @@ export interface CallState {
   /** Accepted and not yet answered. */
   readonly inFlight: number
   isRunning(id: number): boolean
-  /** The numbered ones, for a store that keeps what has begun. */
-  open(): OpenCommand[]
+  /**
+   * The numbered ones, for a store that keeps what has begun. With `isOver` none begins any more:
+   * those that have not may be executed again, whatever they are.
+   */
+  open(isOver: boolean): OpenCommand[]
   /** The session ended: aborts the signals; what comes later is discarded. */
   abandon(): void
 }

@@ -28,6 +28,11 @@ export function toStored (session: SessionRecord, toWall: ConvertTime): StoredSe
   }
 }
 
+/** Of a session whose commands are abandoned in this turn, so that none of them begins any more. */
+export function lastProgressOf (session: SessionRecord, toWall: ConvertTime): StoredProgress {
+  return { ...progressOf(session, toWall), open: openCommands(session, true) }
+}
+
 /** `reservedSeq`: up to which seqs may be given ahead; nothing below `lastSeq` says anything. */
 export function progressOf (session: SessionRecord, toWall: ConvertTime, reservedSeq: Seq = 0): StoredProgress {
   const { log } = session
@@ -37,7 +42,7 @@ export function progressOf (session: SessionRecord, toWall: ConvertTime, reserve
     ackedSeq: log === null ? 0 : log.ackedSeq,
     dropped: log === null ? 0 : log.dropped,
     watermark: watermarkOf(session),
-    open: openCommands(session),
+    open: openCommands(session, false),
     revision: session.revision,
     lastActiveAt: toWall(session.lastActiveAt),
     detachedAt: session.detachedAt === NEVER ? null : toWall(session.detachedAt),
@@ -53,10 +58,10 @@ function blameOf ({ strikes, suspicion, suspectedTo }: ReplayLog): StoredBlame {
 
 const NONE: readonly OpenCommand[] = Object.freeze([])
 
-function openCommands ({ calls, log }: SessionRecord): readonly OpenCommand[] {
+function openCommands ({ calls, log }: SessionRecord, isOver: boolean): readonly OpenCommand[] {
+  const running = calls === null ? NONE : calls.open(isOver)
   const reopened = log?.reopened
-  if (reopened == null) return calls === null ? NONE : calls.open()
-  return [...reopened].map((id): OpenCommand => ({ id, idempotent: true })).concat(calls === null ? [] : calls.open())
+  return reopened == null ? running : [...reopened].map((id): OpenCommand => ({ id, idempotent: true })).concat(running)
 }
 
 export function accessOf ({ labels, tokenHash, previousTokenHash }: SessionRecord): StoredAccess {

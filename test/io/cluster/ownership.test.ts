@@ -49,6 +49,25 @@ t.test('S-11 a command that runs is waited for 300 ms, and is open for the next 
   t.equal(fleet.redis.sessions.get(id)?.fields.get('op'), '2')
 })
 
+// They were answered OUTCOME_UNKNOWN by the next node, though no handler had been called.
+t.test('S-11 commands that have not begun are executed by the next node, when they come again', async t => {
+  const { a, b, fleet, peer, welcome } = await start()
+  const executed: unknown[] = []
+  for (const node of [a, b]) {
+    node.dispatcher.command('note', { serial: true }, ({ payload }) => { executed.push(payload); return payload })
+  }
+  peer.send({ command: 'hang', id: 2 })
+  peer.send({ command: 'note', payload: 'first', id: 3 })
+  await fleet.settle()
+  const [there] = await Promise.all([b.connectLate(offerOf(welcome)), fleet.pass(300)])
+  t.match(there.take().filter(({ id }) => id === 2), [{ type: 'error', code: 'OUTCOME_UNKNOWN' }])
+  t.equal(there.welcome.lastCommand, 2)
+  there.send({ command: 'note', payload: 'first', id: 3 })
+  await fleet.settle()
+  t.match(there.take(), [{ type: 'result', id: 3, payload: 'first' }])
+  t.strictSame(executed, ['first'])
+})
+
 t.test('S-11 an answer that the store could not be told goes with a session that is asked for', async t => {
   const { a, b, fleet, peer, welcome, id } = await start()
   let answer = (_: unknown): void => {}
