@@ -2,6 +2,7 @@
 // value ends the run before anything is sent; nothing is guessed or clamped.
 
 import { parseArgs } from 'node:util'
+import { RULES } from './check.js'
 
 export interface ChaosOptions {
   clients: number
@@ -126,7 +127,7 @@ export function readOptions (args: readonly string[]): KitOptions | 'help' {
   const core = text('core')
   if (core !== undefined) options.core = readAddress(core)
   const only = text('only')
-  if (only !== undefined) options.only = only.split(',').map((rule) => rule.trim())
+  if (only !== undefined) options.only = readRules(only)
   const copied = {
     adminToken: 'admin-token',
     token: 'token',
@@ -199,6 +200,14 @@ function readProfiles (given: string): ('basic' | 'full')[] {
   if (given === 'both') return ['basic', 'full']
   if (given === 'basic' || given === 'full') return [given]
   throw new UsageError(`--profile takes full, basic or both, not ${given}`)
+}
+
+/** Without it a misspelt rule would be a run that tests nothing and fails nothing. */
+function readRules (given: string): string[] {
+  const rules = given.split(',').map((rule) => rule.trim())
+  const unknown = rules.find((rule) => !Object.hasOwn(RULES, rule))
+  if (unknown === undefined) return rules
+  throw new UsageError(`--only takes rules of docs/protocol.md, such as P-12, not ${unknown || 'nothing'}`)
 }
 
 function readClaims (given: string): Record<string, unknown> {

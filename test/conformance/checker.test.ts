@@ -378,10 +378,14 @@ t.test('options', async (t) => {
       [], ['ws://x', '--url', 'ws://x'], ['ws://x', 'ws://y'], ['http://127.0.0.1'], ['--url', 'http://127.0.0.1'],
       ['--url', 'ws://x', '--profile', 'some'], ['--url', 'ws://x', '--timeout-ms', '-1'],
       ['--url', 'ws://x', '--core', 'here'], ['--url', 'ws://x', '--colour'],
-      ['--url', 'ws://x', '--chaos', '--clients', '0']
+      ['--url', 'ws://x', '--chaos', '--clients', '0'], ['ws://x', '--only', 'P-12,P12'],
+      ['ws://x', '--only', 'P-36b'], ['ws://x', '--only', ''], ['ws://x', '--only', 'constructor']
     ]) {
       t.throws(() => readOptions(args), UsageError, args.join(' '))
     }
+  })
+  t.test('takes the rules that there are', async (t) => {
+    t.match(readOptions(['ws://127.0.0.1/ws', '--only', 'P-12, P-36']), { only: ['P-12', 'P-36'] })
   })
   t.test('takes the address by itself, or as an option', async (t) => {
     t.match(readOptions(['ws://127.0.0.1/ws', '--verbose']), { url: 'ws://127.0.0.1/ws', verbose: true })
