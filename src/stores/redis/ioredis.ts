@@ -39,6 +39,8 @@ export interface RedisPortOptions {
   ca?: string | undefined
 }
 
+/** Until a server that is loading is asked again. */
+const LOADING_MS = 250
 const CONNECTED = ['ready', 'connect']
 
 function connectionOptions (address: RedisAddress, options: RedisPortOptions) {
@@ -65,6 +67,9 @@ function settingsOf ({ silenceMs = 5000, connectTimeoutMs = 2000 }: RedisPortOpt
     // without a word where it connects again at once, and its caller waits for the deadline.
     maxRetriesPerRequest: 0,
     retryStrategy: retryAfter,
+    // A server that reads its file after a restart guesses how long that takes, at first wildly;
+    // ioredis would believe it for up to ten seconds.
+    maxLoadingRetryTime: LOADING_MS,
     // After a failover behind a name the same address may be a replica now: look the name up again.
     reconnectOnError: (error: Error) => /^READONLY/.test(error.message)
   } satisfies RedisOptions
