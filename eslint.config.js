@@ -83,8 +83,7 @@ export default [
   imports('src/stores/redis/ioredis.ts', { allowed: ['ioredis', '\\./[\\w-]+\\.js'] }),
   imports('src/stores/*.ts', {
     allowed: [
-      '\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js', '\\./(embedded|redis)/store\\.js',
-      '\\./redis/(authority|ioredis|url)\\.js', '\\.\\./(limits|option-checks)\\.js'
+      '\\.\\./io/(types|errors|session/store)\\.js', '\\./[\\w-]+\\.js'
     ],
     types: ['\\.\\./io/session/(directory|record)\\.js']
   }),
@@ -168,6 +167,13 @@ export default [
   }),
   imports('src/config-options/*.ts', {
     allowed: ['typebox', '\\./option\\.js', '\\.\\./io/(json|names/\\w+)\\.js', '\\.\\./stores/redis/url\\.js']
+  }),
+  imports('src/create-store.ts', {
+    allowed: [
+      '\\./(limits|option-checks)\\.js', '\\./io/errors\\.js', '\\./stores/(memory|embedded/store)\\.js',
+      '\\./stores/redis/(authority|ioredis|store|url)\\.js'
+    ],
+    types: ['\\./io/(types|session/store)\\.js']
   }),
   imports('src/workers.ts', { allowed: ['node:cluster'], types: ['\\./io/types\\.js'] }),
   {

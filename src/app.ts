@@ -40,7 +40,7 @@ import {
   type OptionCheck
 } from './option-checks.js'
 import { createRequestLog, describeRequest } from './request-log.js'
-import { createStore, openRedisUrl, type StoreListeners } from './stores/create.js'
+import { createStore, openRedisUrl, type StoreListeners } from './create-store.js'
 import { systemClock } from './system-clock.js'
 
 export interface AppOverrides {

@@ -41,6 +41,6 @@ export type {
   Log, SendOptions, Session, SessionState, SessionView, Target, Tombstone
 } from './io/types.js'
 export { limitsOf, type Limits } from './limits.js'
-export { redisStore, type RedisStoreSettings } from './stores/create.js'
+export { redisStore, type RedisStoreSettings } from './create-store.js'
 export { createMemoryStore } from './stores/memory.js'
 export { systemClock } from './system-clock.js'

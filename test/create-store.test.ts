@@ -2,11 +2,11 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { loadConfig } from '../../src/config.js'
-import type { SessionStore, StoreSurroundings } from '../../src/io/session/store.js'
-import { createStore, redisStore } from '../../src/stores/create.js'
-import { createEmbeddedStore } from '../../src/stores/embedded/store.js'
-import { systemClock } from '../../src/system-clock.js'
+import { loadConfig } from '../src/config.js'
+import type { SessionStore, StoreSurroundings } from '../src/io/session/store.js'
+import { createStore, redisStore } from '../src/create-store.js'
+import { createEmbeddedStore } from '../src/stores/embedded/store.js'
+import { systemClock } from '../src/system-clock.js'
 
 const root = mkdtempSync(join(tmpdir(), 'holdfast-create-'))
 t.teardown(() => { rmSync(root, { recursive: true, force: true }) })

@@ -1,17 +1,17 @@
 // The store that the configuration or an application asks for. Nothing is opened here: no file is
 // made, and no connection.
 
-import { HoldfastError } from '../io/errors.js'
-import type { JsonObject } from '../io/types.js'
-import type { CreateStore, SessionStore } from '../io/session/store.js'
-import { likeOption } from '../limits.js'
-import { aText, anObject, checkOptions, refuseProblems, type OptionCheck } from '../option-checks.js'
-import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './embedded/store.js'
-import { createMemoryStore } from './memory.js'
-import { readAuthority } from './redis/authority.js'
-import { adoptRedis, connectRedis, isRedisTemplate, openRedis, type RedisTemplate } from './redis/ioredis.js'
-import { createRedisStore, type RedisStoreOptions } from './redis/store.js'
-import { readRedisUrl, type RedisAddress } from './redis/url.js'
+import { HoldfastError } from './io/errors.js'
+import type { JsonObject } from './io/types.js'
+import type { CreateStore, SessionStore } from './io/session/store.js'
+import { likeOption } from './limits.js'
+import { aText, anObject, checkOptions, refuseProblems, type OptionCheck } from './option-checks.js'
+import { createEmbeddedStore, type Durability, type EmbeddedStoreOptions } from './stores/embedded/store.js'
+import { createMemoryStore } from './stores/memory.js'
+import { readAuthority } from './stores/redis/authority.js'
+import { adoptRedis, connectRedis, isRedisTemplate, openRedis, type RedisTemplate } from './stores/redis/ioredis.js'
+import { createRedisStore, type RedisStoreOptions } from './stores/redis/store.js'
+import { readRedisUrl, type RedisAddress } from './stores/redis/url.js'
 
 /** The members of the configuration that decide. */
 export interface StoreConfig {
