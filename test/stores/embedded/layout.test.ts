@@ -2,9 +2,10 @@
 // others under keys of their own.
 
 import t from 'tap'
+import type { StoredProgress } from '../../../src/io/session/store.js'
 import { buildBatch, buildStored } from '../../helpers/stored.js'
 import {
-  advance, assemble, createAssembler, placeOf, putBatch, putSession, type Assembled, type Place
+  advance, assemble, createAssembler, placeOf, printProgress, putBatch, putSession, type Assembled, type Place
 } from '../../../src/stores/embedded/layout.js'
 
 /** A journal as a list of keys. */
@@ -113,4 +114,25 @@ t.test('what was cut off behind the progress is a problem, not a session', async
   journal.commit(['whole'])
   journal.put('s!a!p', (journal.entries.get('s!a!p') as string).slice(0, -1))
   t.match(journal.read(), { problem: 'session a: the outputs with its progress cannot be read' })
+})
+
+t.test('progress is printed as JSON prints it, with every member that there is', async t => {
+  const all: Required<StoredProgress> = {
+    lastSeq: 12,
+    releasedSeq: 7,
+    ackedSeq: 6,
+    dropped: 1,
+    watermark: 9,
+    open: [{ id: 8, idempotent: true }, { id: 9, idempotent: false }],
+    revision: 5,
+    lastActiveAt: 1_764_093_745_123,
+    detachedAt: 1_764_093_745_456.5,
+    heard: true,
+    blame: { strikes: 1, suspicion: 3, suspectedTo: 11 },
+    reservedSeq: 64
+  }
+  const { blame: _blame, reservedSeq: _reservedSeq, ...least } = all
+  for (const progress of [all, least, { ...least, open: [], detachedAt: null, heard: false }]) {
+    t.equal(printProgress(progress), JSON.stringify(progress))
+  }
 })
